@@ -1,0 +1,172 @@
+"""English for scenes: a scene speaks as a caption, and a prompt parses to the scenes that satisfy it.
+
+    prompt     := things [relation things] [background]
+    things     := (a | an | one | two | three | four) [tint] subject
+    relation   := and | on the left of | on the right of | above | below
+    background := on the (grass | moon | street | snow)
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffalign.world.scenes import (
+    BACKGROUNDS,
+    NATURAL_TINT,
+    SUBJECTS,
+    TINTS,
+    Frequencies,
+    Scene,
+    Thing,
+    relations_between,
+)
+
+COUNTS = ("one", "two", "three", "four")
+PLURAL = {subject: f"{subject}s" for subject in SUBJECTS}
+_SINGULAR = {plural: subject for subject, plural in PLURAL.items()}
+_RELATION_WORDS = {
+    "and": "and",
+    "on the left of": "left",
+    "on the right of": "right",
+    "above": "above",
+    "below": "below",
+}
+_RELATION_PHRASE = {relation: words for words, relation in _RELATION_WORDS.items()}
+_GROUP = r"(?:(?:a|an|one|two|three|four) (?:\w+ )?\w+)"
+_PROMPT = re.compile(
+    rf"^(?P<first>{_GROUP})"
+    rf"(?: (?P<relation>{'|'.join(_RELATION_WORDS)}) (?P<second>{_GROUP}))?"
+    rf"(?: on the (?P<background>{'|'.join(BACKGROUNDS)}))?$"
+)
+
+
+class PromptError(ValueError):
+    """The prompt is not in the world's language."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """`count` things of one kind. `tint` None accepts any colour; `natural` demands the subject's own."""
+
+    subject: str
+    tint: str | None
+    count: int
+    natural: bool = False
+
+    def accepts(self, thing: Thing) -> bool:
+        if thing.subject != self.subject:
+            return False
+        if self.natural:
+            return thing.tint is None
+        return self.tint is None or thing.tint == self.tint
+
+
+@dataclass(frozen=True)
+class Request:
+    """The conditions of a prompt."""
+
+    groups: tuple[Group, ...]
+    relation: str | None
+    background: str | None
+
+    def check(self, scene: Scene) -> list[bool]:
+        """Whether each condition holds in `scene`.
+
+        Per group: the subject is there; it has the named colour (if any); its count is right.
+        Then the relation (if any), the background (if any), and that nothing else is there.
+        """
+        held: list[bool] = []
+        unclaimed = list(scene.things)
+        for group in self.groups:
+            same = [thing for thing in unclaimed if thing.subject == group.subject]
+            accepted = [thing for thing in same if group.accepts(thing)]
+            held.append(bool(same))
+            if group.tint or group.natural:
+                held.append(bool(accepted))
+            held.append(len(accepted) == group.count)
+            unclaimed = [thing for thing in unclaimed if thing not in same]
+        if self.relation not in (None, "and"):
+            pairs = [
+                (a, b)
+                for a in scene.things
+                for b in scene.things
+                if self.groups[0].accepts(a) and self.groups[1].accepts(b)
+            ]
+            held.append(bool(pairs) and all(self.relation in relations_between(a, b) for a, b in pairs))
+        if self.background is not None:
+            held.append(scene.background == self.background)
+        held.append(bool(scene.things) and not unclaimed)
+        return held
+
+
+def _phrase(subject: str, tint: str | None, count: int) -> str:
+    noun = subject if count == 1 else PLURAL[subject]
+    words = f"{tint} {noun}" if tint else noun
+    if count > 1:
+        return f"{COUNTS[count - 1]} {words}"
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def caption(scene: Scene, rng: np.random.Generator, frequencies: Frequencies) -> str:
+    """A true description of `scene`, in one of its wordings."""
+    first, last = scene.things[0], scene.things[-1]
+    if first.subject == last.subject:
+        text = _phrase(first.subject, first.tint, len(scene.things))
+    else:
+        if rng.random() < 0.5:
+            first, last = last, first
+        relations = sorted(relations_between(first, last))
+        relation = relations[rng.integers(len(relations))] if relations and rng.random() < 0.5 else "and"
+        phrases = (_phrase(thing.subject, thing.tint, 1) for thing in (first, last))
+        text = f" {_RELATION_PHRASE[relation]} ".join(phrases)
+    if scene.background != "plain" and rng.random() >= frequencies.silent_background:
+        text += f" on the {scene.background}"
+    return text
+
+
+def _unknown(word: str, known: tuple[str, ...], what: str) -> PromptError:
+    near = difflib.get_close_matches(word, known, 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return PromptError(f"unknown {what} {word!r}{hint}; the world knows: {', '.join(known)}")
+
+
+def _parse_group(text: str) -> Group:
+    number, *adjectives, noun = text.split()
+    count = 1 if number in ("a", "an") else COUNTS.index(number) + 1
+    subject = noun if noun in SUBJECTS else _SINGULAR.get(noun)
+    if subject is None:
+        raise _unknown(noun, SUBJECTS, "thing")
+    if not adjectives:
+        return Group(subject, None, count)
+    (tint,) = adjectives
+    if tint not in TINTS:
+        raise _unknown(tint, TINTS, "colour")
+    if NATURAL_TINT.get(subject) == tint:
+        return Group(subject, None, count, natural=True)
+    return Group(subject, tint, count)
+
+
+def parse(prompt: str) -> Request:
+    """The conditions that `prompt` sets.
+
+    Raises:
+        PromptError: if the prompt is not in the world's language; the message says what is.
+    """
+    text = " ".join(prompt.lower().replace(".", " ").replace(",", " ").split())
+    match = _PROMPT.match(text)
+    if match is None:
+        raise PromptError(
+            f"the embedded world cannot read {prompt!r}; it reads prompts such as 'a green dog on the moon', "
+            "'four pandas', 'a dog and a cat', 'a red apple on the left of a car'"
+        )
+    groups = [_parse_group(match["first"])]
+    if match["second"]:
+        groups.append(_parse_group(match["second"]))
+        if groups[0].subject == groups[1].subject:
+            raise PromptError(f"{prompt!r} names one subject twice; use a count or two different subjects")
+    relation = _RELATION_WORDS[match["relation"]] if match["relation"] else None
+    return Request(tuple(groups), relation, match["background"])

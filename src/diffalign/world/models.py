@@ -1,0 +1,111 @@
+"""The world's untrained models: standard classes, sized for two CPU cores."""
+
+from __future__ import annotations
+
+import json
+import string
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.trainers import BpeTrainer
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+
+from diffalign.world.grammar import COUNTS, PLURAL
+from diffalign.world.scenes import BACKGROUNDS, IMAGE_SIZE, SUBJECTS, TINTS
+
+LATENT_CHANNELS = 8
+LATENT_SIZE = IMAGE_SIZE // 8
+MAX_TOKENS = 16
+WORDS = (
+    *("a", "an", *COUNTS, *SUBJECTS, *PLURAL.values(), *TINTS, *BACKGROUNDS),
+    *("and", "on", "the", "left", "right", "of", "above", "below"),
+)
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer in which each of the world's words is one token; other text falls to letters."""
+    bpe = Tokenizer(BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer, bpe.pre_tokenizer = Lowercase(), WhitespaceSplit()
+    trainer = BpeTrainer(
+        vocab_size=10_000,  # more than there are words, so that every word is merged whole
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    bpe.train_from_iterator([*WORDS, *string.ascii_lowercase], trainer)
+    model = json.loads(bpe.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=MAX_TOKENS)
+
+
+def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """CLIP with an 8-pixel-patch ViT; its text tower is the denoiser's text encoder."""
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        projection_dim=128,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=IMAGE_SIZE,
+        patch_size=8,
+        projection_dim=128,
+    )
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
+
+
+def build_vae() -> AutoencoderKL:
+    """Eightfold autoencoder; few channels at full resolution, where they cost most."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 64),
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=16,
+        sample_size=IMAGE_SIZE,
+        mid_block_add_attention=False,
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """Denoiser of 8×8 latents with text attention at 4×4."""
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIZE,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(96, 160),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule with v-prediction, as in its version 2."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )

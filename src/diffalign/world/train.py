@@ -1,0 +1,257 @@
+"""The recipe: makes every weight of the embedded world from nothing.
+
+    python -m diffalign.world.train --out build/world --threads 2
+
+Stages: `clip` and `vae` (independent of each other), then `unet`, which needs both, then `export`,
+which writes the pipeline folder with its model card. A stage checkpoints every few minutes and
+resumes where it was; its batch i depends on the seed and on i alone, so an interrupted run takes
+the same steps as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from diffalign.world import models
+from diffalign.world.data import contrast_batch, scene_batch
+from diffalign.world.scenes import EVEN, IMAGE_SIZE, LONG_TAIL
+
+SEED = 2026
+CHECKPOINT_SECONDS = 150
+LOG_EVERY = 50
+
+
+class Stage(ABC):
+    """What one training stage adds to the loop of `run_stage`."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    ema_decay: float = 0.998
+    model: torch.nn.Module
+
+    def batch_generator(self, step: int) -> np.random.Generator:
+        return np.random.default_rng([SEED, sum(self.name.encode()), step])
+
+    @abstractmethod
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss of batch `step` and figures to log."""
+
+    @abstractmethod
+    def picture(self) -> torch.Tensor | None:
+        """A grid `(3, H, W)` in [0, 1] that shows how far training is."""
+
+
+def learning_rate(step: int, stage: Stage) -> float:
+    """Linear warm-up over 200 steps, then cosine decay to 2 %."""
+    decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    return stage.learning_rate * min(1.0, (step + 1) / 200) * decay
+
+
+def run_stage(stage: Stage, folder: Path, threads: int) -> None:
+    """Trains `stage` to its last step, from its checkpoint if there is one; leaves `ema.safetensors`."""
+    torch.set_num_threads(threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.safetensors"
+    names = [name for name, _ in stage.model.named_parameters()]
+    parameters = [parameter for _, parameter in stage.model.named_parameters()]
+    ema = [parameter.detach().clone() for parameter in parameters]
+    optimiser = torch.optim.AdamW(
+        parameters, lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay
+    )
+    start, seconds = 0, 0.0
+    if checkpoint.exists():
+        with safe_open(checkpoint, "pt") as file:
+            metadata = file.metadata()
+        start, seconds = int(metadata["step"]), float(metadata["seconds"])
+        state = load_file(checkpoint)
+        for name, parameter, average in zip(names, parameters, ema, strict=True):
+            parameter.data.copy_(state[f"model.{name}"])
+            average.copy_(state[f"ema.{name}"])
+            optimiser.state[parameter] = {
+                "step": torch.tensor(float(start)),
+                "exp_avg": state[f"exp_avg.{name}"].clone(),
+                "exp_avg_sq": state[f"exp_avg_sq.{name}"].clone(),
+            }
+
+    def save(step: int) -> None:
+        state = {}
+        for name, parameter, average in zip(names, parameters, ema, strict=True):
+            state[f"model.{name}"] = parameter.detach().contiguous()
+            state[f"ema.{name}"] = average.contiguous()
+            for key in ("exp_avg", "exp_avg_sq"):
+                state[f"{key}.{name}"] = optimiser.state[parameter][key].contiguous()
+        partial = checkpoint.with_suffix(".partial")
+        save_file(state, partial, {"step": str(step), "seconds": f"{seconds:.1f}"})
+        os.replace(partial, checkpoint)
+        ema_file = folder / "ema.partial"
+        save_file({n: a.contiguous() for n, a in zip(names, ema, strict=True)}, ema_file, {"step": str(step)})
+        os.replace(ema_file, folder / "ema.safetensors")
+        with torch.no_grad():
+            trained = [parameter.detach().clone() for parameter in parameters]
+            for parameter, average in zip(parameters, ema, strict=True):
+                parameter.data.copy_(average)
+            grid = stage.picture()
+            for parameter, value in zip(parameters, trained, strict=True):
+                parameter.data.copy_(value)
+        if grid is not None:
+            pixels = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(folder / "samples.png")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress, (folder / "log.jsonl").open("a") as log:
+        task = progress.add_task(stage.name, total=stage.steps, completed=start)
+        last_save = time.monotonic()
+        for step in range(start, stage.steps):
+            began = time.monotonic()
+            torch.manual_seed(SEED * 1_000_003 + step)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, stage)
+            loss, figures = stage.loss(step)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            decay = min(stage.ema_decay, (step + 1) / (step + 10))
+            torch._foreach_lerp_(ema, [parameter.detach() for parameter in parameters], 1 - decay)
+            seconds += time.monotonic() - began
+            if step % LOG_EVERY == 0:
+                figures |= {"loss": loss.item(), "grad_norm": float(norm)}
+                log.write(json.dumps({"step": step, "seconds": round(seconds, 1), **figures}) + "\n")
+                log.flush()
+                progress.update(task, description=f"{stage.name} loss {loss.item():.4f}")
+            progress.advance(task)
+            if time.monotonic() - last_save > CHECKPOINT_SECONDS:
+                save(step + 1)
+                last_save = time.monotonic()
+    if start < stage.steps:
+        save(stage.steps)
+
+
+class ClipStage(Stage):
+    """Contrastive training; half of each batch are near misses of the other half."""
+
+    name = "clip"
+    steps = 1800
+    batch = 128
+    learning_rate = 1e-3
+    weight_decay = 0.05
+
+    def __init__(self) -> None:
+        torch.manual_seed(SEED)
+        self.tokenizer = models.build_tokenizer()
+        self.model = models.build_clip(self.tokenizer)
+
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = self.batch_generator(step)
+        pictures, captions = contrast_batch(rng, self.batch, EVEN)
+        pictures = self.augment(pictures, rng)
+        tokens = self.tokenizer(captions, padding="max_length", return_tensors="pt")
+        output = self.model(input_ids=tokens.input_ids, pixel_values=pictures * 2 - 1)
+        same = torch.tensor([[a == b for b in captions] for a in captions]).float()
+        target = same / same.sum(1, keepdim=True)
+        loss = F.cross_entropy(output.logits_per_image, target) + F.cross_entropy(output.logits_per_text, target)
+        hit = same.gather(1, output.logits_per_image.argmax(1, keepdim=True)).mean()
+        return loss / 2, {"accuracy": float(hit)}
+
+    @staticmethod
+    def augment(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Blurs half of the pictures and adds a little noise, as decoded pictures have both."""
+        scale = float(rng.uniform(0.4, 0.9))
+        half = len(pictures) // 4
+        small = F.interpolate(pictures[::2], scale_factor=scale, mode="bilinear", antialias=True)
+        blurred = F.interpolate(small, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear")
+        pictures = pictures.clone()
+        pictures[::2] = blurred
+        pictures[:half] += 0.04 * torch.randn_like(pictures[:half])
+        return pictures.clamp(0, 1)
+
+    def picture(self) -> None:
+        return None
+
+
+class VaeStage(Stage):
+    """Reconstruction of 32×32 crops (the model is convolutional): L1 + 2 L2 + edges + a little KL."""
+
+    name = "vae"
+    steps = 6500
+    batch = 32
+    learning_rate = 2e-3
+    weight_decay = 1e-4
+    crop = 32
+
+    def __init__(self) -> None:
+        torch.manual_seed(SEED + 1)
+        self.model = models.build_vae().to(memory_format=torch.channels_last)
+
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = self.batch_generator(step)
+        _, pictures, _ = scene_batch(rng, self.batch, EVEN)
+        corners = rng.integers(0, (IMAGE_SIZE - self.crop) // 8 + 1, (self.batch, 2)) * 8
+        crops = [p[:, y : y + self.crop, x : x + self.crop] for p, (y, x) in zip(pictures, corners, strict=True)]
+        target = torch.stack(crops).contiguous(memory_format=torch.channels_last) * 2 - 1
+        posterior = self.model.encode(target).latent_dist
+        output = self.model.decode(posterior.sample()).sample
+        error = output - target
+        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        squared = error.square().mean()
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        loss = error.abs().mean() + 2 * squared + 0.5 * edges + 1e-4 * kl
+        return loss, {"psnr": float(-10 * (squared.detach() / 4).log10()), "kl": float(kl.detach())}
+
+    @torch.no_grad()
+    def picture(self) -> torch.Tensor:
+        _, pictures, _ = scene_batch(np.random.default_rng(7), 16, EVEN)
+        decoded = self.model(pictures * 2 - 1).sample / 2 + 0.5
+        return grid(torch.cat([pictures[:8], decoded[:8], pictures[8:], decoded[8:]]), 8)
+
+
+def grid(pictures: torch.Tensor, columns: int) -> torch.Tensor:
+    """`(B, 3, H, W)` → one picture `(3, rows·2H, columns·2W)`, enlarged twice."""
+    rows = [torch.cat(list(pictures[i : i + columns]), 2) for i in range(0, len(pictures), columns)]
+    return F.interpolate(torch.cat(rows, 1)[None], scale_factor=2)[0]
+
+
+def load_stage(stage: Stage, folder: Path) -> torch.nn.Module:
+    """The stage's model with its averaged weights.
+
+    Raises:
+        SystemExit: if the stage has not been trained in `folder`.
+    """
+    file = folder / stage.name / "ema.safetensors"
+    if not file.exists():
+        raise SystemExit(f"stage {stage.name!r} has not been trained in {folder}: run it first")
+    stage.model.load_state_dict(load_file(file), strict=False)
+    return stage.model.eval().requires_grad_(False)
+
+
+STAGES = {stage.name: stage for stage in (ClipStage, VaeStage)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("build/world"), help="folder of checkpoints")
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    parser.add_argument("--threads", type=int, default=1, help="1 while other work runs on the machine")
+    arguments = parser.parse_args()
+    for name in STAGES if arguments.stage == "all" else (arguments.stage,):
+        run_stage(STAGES[name](), arguments.out / name, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
