@@ -1,0 +1,242 @@
+"""The architecture, enforced: who may import whom, and what nobody may import.
+
+A check reads source with `ast`, so that lazy imports inside functions and imports for annotations
+count as well: they are knowledge of another room all the same. Each check is also run on a tiny
+package that breaks its rule.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "diffalign"
+
+# Along the data flow: a room imports itself and the rooms before it. A new room is put in its place here.
+ROOMS = (
+    "world",
+    "prompts",
+    "diffusion",
+    "policies",
+    "strategies",
+    "rollout",
+    "rewards",
+    "advantages",
+    "objectives",
+    "training",
+    "artifacts",
+    "methods",
+    "search",
+    "metrics",
+    "evaluation",
+    "report",
+    "cli",
+)
+# Pure functions of tensors: they know no other room, so an objective knows nothing of rewards.
+PURE = ("advantages", "objectives")
+# `diffusion` alone knows diffusers, with one exception: the world's recipe builds and trains the
+# standard classes from nothing, which is what it is for; `world` as used at run time does not.
+KNOW_DIFFUSERS = ("diffusion/", "diffusion.py", "world/models.py", "world/train.py")
+VAGUE = ("utils", "util", "helpers", "helper", "common", "misc")
+UNPICKLERS = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve")
+
+
+class Import(NamedTuple):
+    """That `file`, relative to the package, names module or attribute `target` in an import."""
+
+    file: Path
+    line: int
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.target}"
+
+
+def sources(package: Path) -> Iterator[tuple[Path, ast.Module]]:
+    for file in sorted(package.rglob("*.py")):
+        yield file.relative_to(package), ast.parse(file.read_text("utf-8"), str(file))
+
+
+def imports(package: Path) -> Iterator[Import]:
+    """Every import of the package, relative ones resolved, `import_module("name")` included."""
+    for file, tree in sources(package):
+        inside = (package.name, *file.with_suffix("").parts)[:-1]
+        for node in ast.walk(tree):
+            match node:
+                case ast.Import():
+                    yield from (Import(file, node.lineno, alias.name) for alias in node.names)
+                case ast.ImportFrom():
+                    above = inside[: len(inside) + 1 - node.level] if node.level else ()
+                    module = ".".join((*above, *filter(None, [node.module])))
+                    yield from (Import(file, node.lineno, f"{module}.{alias.name}") for alias in node.names)
+                case ast.Call(
+                    func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"),
+                    args=[ast.Constant(value=str(target)), *_],
+                ):
+                    yield Import(file, node.lineno, target)
+
+
+def room_of(file: Path) -> str:
+    """The room of a file relative to the package; empty for the package's own `__init__.py`."""
+    room = file.parts[0].removesuffix(".py")
+    return "" if room == "__init__" else "cli" if room == "__main__" else room
+
+
+def foreign(package: Path, *libraries: str) -> list[Import]:
+    return [found for found in imports(package) if found.target.split(".")[0] in libraries]
+
+
+def misplaced_imports(package: Path) -> list[str]:
+    """Imports against the direction of `ROOMS`, and rooms that have no place in it."""
+    faults = []
+    for file, _ in sources(package):
+        if room_of(file) not in ("", *ROOMS):
+            faults.append(f"{file}: unknown room {room_of(file)!r}: give it its place in ROOMS of {__file__}")
+    for found in imports(package):
+        top, _, rest = found.target.partition(".")
+        here, there = room_of(found.file), rest.partition(".")[0]
+        if top != package.name or here not in ROOMS or there in (here, "__version__"):
+            continue
+        if there not in ROOMS:
+            faults.append(f"{found}: a room imports rooms, not the front door, which imports them all")
+        elif here in PURE:
+            faults.append(f"{found}: {here} holds pure functions and knows no other room")
+        elif ROOMS.index(there) > ROOMS.index(here):
+            faults.append(f"{found}: {there} comes after {here}")
+    return faults
+
+
+def diffusers_outside_its_room(package: Path) -> list[str]:
+    """Imports of diffusers outside `KNOW_DIFFUSERS`."""
+    found = foreign(package, "diffusers")
+    return [str(it) for it in found if not it.file.as_posix().startswith(KNOW_DIFFUSERS)]
+
+
+def torchvision_imports(package: Path) -> list[str]:
+    """Imports of torchvision, which a CPU build of torch cannot load."""
+    return [str(found) for found in foreign(package, "torchvision")]
+
+
+def vague_names(package: Path) -> list[str]:
+    """Modules and folders named for nothing in particular."""
+    files = [file.relative_to(package) for file in sorted(package.rglob("*.py"))]
+    return [str(f) for f in files if any(part.strip("_") in VAGUE for part in f.with_suffix("").parts)]
+
+
+def unsafe_deserialisation(package: Path) -> list[str]:
+    """Whatever may run code out of a data file: pickle in its guises, `torch.load`, `allow_pickle=True`."""
+    faults = [str(found) for found in foreign(package, *UNPICKLERS)]
+    faults += [str(it) for it in imports(package) if it.target in ("torch.load", "torch.save")]
+    for file, tree in sources(package):
+        aliases = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+            if alias.name == "torch"
+        }
+        for node in ast.walk(tree):
+            match node:
+                case ast.Attribute(value=ast.Name(id=name), attr="load" | "save") if name in aliases:
+                    faults.append(f"{file}:{node.lineno}: torch.{node.attr}")
+                case ast.keyword(arg="allow_pickle", value=value):
+                    if not (isinstance(value, ast.Constant) and value.value is False):
+                        faults.append(f"{file}:{node.value.lineno}: allow_pickle")
+    return faults
+
+
+CHECKS: dict[Callable[[Path], list[str]], dict[str, str]] = {
+    # check: files that break its rule, each alone in a package called diffalign
+    misplaced_imports: {
+        "world/scenes.py": "from diffalign.rewards import clip",
+        "policies/noise.py": "from ..training import train",
+        "policies/lazy.py": "def f():\n    import diffalign.cli",
+        "rollout.py": "from . import methods",
+        "prompts/typed.py": "if TYPE_CHECKING:\n    from diffalign.rollout import Rollout",
+        "search/named.py": 'import importlib\nimportlib.import_module("diffalign.report.html")',
+        "objectives/ppo.py": "from diffalign.advantages import contrast",
+        "advantages/value.py": "from diffalign.rewards import Reward",
+        "cli/find.py": "from diffalign import find",
+        "report/plots.py": "import diffalign",
+        "backroom/secret.py": "",
+    },
+    diffusers_outside_its_room: {
+        "policies/denoiser.py": "from diffusers import UNet2DConditionModel",
+        "world/render.py": "def f():\n    import diffusers.models as m",
+    },
+    torchvision_imports: {"metrics/fid.py": "from torchvision.transforms import functional"},
+    vague_names: {"utils.py": "", "rewards/_helpers.py": "", "cli/common/io.py": ""},
+    unsafe_deserialisation: {
+        "artifacts.py": "import pickle",
+        "training.py": "import torch\nstate = torch.load('state.pt')",
+        "search/renamed.py": "import torch as t\nt.save({}, 'state.pt')",
+        "metrics/from_.py": "from torch import load",
+        "prompts/array.py": "import numpy as np\nnp.load('a.npy', allow_pickle=True)",
+    },
+}
+BREAKERS = [(check, file, source) for check, files in CHECKS.items() for file, source in files.items()]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_package_keeps_the_rule(check: Callable[[Path], list[str]]) -> None:
+    assert list(sources(PACKAGE)), f"no source in {PACKAGE}"
+    assert check(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "file", "source"), BREAKERS, ids=lambda value: getattr(value, "__name__", None)
+)
+def test_check_finds_a_breaker(
+    check: Callable[[Path], list[str]], file: str, source: str, tmp_path: Path
+) -> None:
+    breaker = tmp_path / "diffalign" / file
+    breaker.parent.mkdir(parents=True)
+    breaker.write_text(source)
+    assert len(check(tmp_path / "diffalign")) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("__init__.py", "from diffalign.cli import main"),
+        ("__main__.py", "from diffalign.cli import main"),
+        ("cli/find.py", "from diffalign import __version__\nfrom diffalign.methods import find"),
+        ("training.py", "from diffalign.objectives import ppo\nfrom .rollout import collect"),
+        (
+            "objectives/ppo.py",
+            "from diffalign.objectives.kl import kl\nfrom . import dpo\nfrom .pg import pg",
+        ),
+        ("diffusion/pipeline.py", "import diffusers\nfrom diffalign.world import scenes"),
+        ("world/models.py", "from diffusers import UNet2DConditionModel"),
+        ("artifacts.py", "import torch\nfrom safetensors.torch import load_file\ntorch.no_grad()"),
+    ],
+)
+def test_checks_let_good_source_pass(file: str, source: str, tmp_path: Path) -> None:
+    module = tmp_path / "diffalign" / file
+    module.parent.mkdir(parents=True)
+    module.write_text(source)
+    assert [fault for check in CHECKS for fault in check(tmp_path / "diffalign")] == []
+
+
+def test_tests_and_dependencies_are_free_of_torchvision() -> None:
+    assert torchvision_imports(ROOT / "tests") == []
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project.get("optional-dependencies", {}).values()
+    requirements = [*project["dependencies"], *(it for extra in extras for it in extra)]
+    pinned = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    assert [it for it in (*requirements, *pinned) if it.startswith("torchvision")] == []
+
+
+def test_importing_the_package_is_light() -> None:
+    """The front door loads its rooms when they are asked for: `diffalign --help` must not wait."""
+    script = "import sys, diffalign; print(*{'diffusers', 'transformers', 'matplotlib'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
