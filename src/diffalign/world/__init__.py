@@ -1,0 +1,8 @@
+"""The embedded world: scenes, renderer, judge, recipe and weights. See `docs/world.md`."""
+
+from pathlib import Path
+
+#: A `StableDiffusionPipeline` as `save_pretrained` writes it, and beside it `clip/`.
+WORLD_FOLDER = Path(__file__).parent / "weights"
+
+__all__ = ["WORLD_FOLDER"]

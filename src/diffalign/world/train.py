@@ -16,6 +16,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,13 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import CLIPModel, CLIPTextModel
 
 from diffalign.world import models
-from diffalign.world.data import contrast_batch, scene_batch
-from diffalign.world.scenes import EVEN, IMAGE_SIZE, LONG_TAIL
+from diffalign.world.data import contrast_batch, scene_batch, to_tensor
+from diffalign.world.grammar import caption
+from diffalign.world.render import render
+from diffalign.world.scenes import EVEN, IMAGE_SIZE, LONG_TAIL, sample_scene
 
 SEED = 2026
 CHECKPOINT_SECONDS = 150
@@ -221,6 +225,91 @@ class VaeStage(Stage):
         return grid(torch.cat([pictures[:8], decoded[:8], pictures[8:], decoded[8:]]), 8)
 
 
+class UnetStage(Stage):
+    """v-prediction on the latents of long-tailed scenes, conditioned on CLIP's text states."""
+
+    name = "unet"
+    steps = 9000
+    batch = 64
+    learning_rate = 1e-3
+    ema_decay = 0.9995
+    scenes = 65_536
+    dropped_captions = 0.1  # for classifier-free guidance
+
+    def __init__(self, folder: Path) -> None:
+        torch.manual_seed(SEED + 2)
+        self.folder = folder
+        self.vae = load_stage(VaeStage(), folder)
+        clip = ClipStage()
+        self.tokenizer, self.text_encoder = clip.tokenizer, text_tower(load_stage(clip, folder))
+        self.scheduler = models.build_scheduler()
+        self.model = models.build_unet().to(memory_format=torch.channels_last)
+        self.latents, self.captions = self.dataset()
+
+    @torch.no_grad()
+    def dataset(self) -> tuple[torch.Tensor, list[list[str]]]:
+        """Normalised latents `(N, 8, 8, 8)` of the training scenes and four captions of each."""
+        file = self.folder / self.name / "latents.safetensors"
+        rng = np.random.default_rng([SEED, 99])
+        if file.exists():
+            latents = load_file(file)["latents"]
+            scenes = [sample_scene(rng, LONG_TAIL) for _ in range(self.scenes)]
+        else:
+            scenes = [sample_scene(rng, LONG_TAIL) for _ in range(self.scenes)]
+            parts = []
+            for i in range(0, self.scenes, 64):
+                pictures = to_tensor([render(scene) for scene in scenes[i : i + 64]])
+                parts.append(self.vae.encode(pictures * 2 - 1).latent_dist.mean)
+            latents = torch.cat(parts).contiguous()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"latents": latents}, file)
+        self.scale = 1 / latents.std().item()
+        words = np.random.default_rng([SEED, 98])
+        return latents * self.scale, [[caption(s, words, LONG_TAIL) for _ in range(4)] for s in scenes]
+
+    def embed(self, captions: list[str]) -> torch.Tensor:
+        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        return self.text_encoder(tokens.input_ids).last_hidden_state
+
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = self.batch_generator(step)
+        chosen = rng.integers(0, self.scenes, self.batch)
+        captions = [self.captions[i][rng.integers(4)] for i in chosen]
+        captions = ["" if rng.random() < self.dropped_captions else text for text in captions]
+        with torch.no_grad():
+            condition = self.embed(captions)
+        x_0 = self.latents[torch.from_numpy(chosen)].contiguous(memory_format=torch.channels_last)
+        noise = torch.randn_like(x_0)
+        # one timestep in each of B equal strata: less variance than independent draws
+        strata = (torch.arange(self.batch) + torch.rand(self.batch)) / self.batch
+        t = (strata * self.scheduler.config.num_train_timesteps).long()
+        x_t = self.scheduler.add_noise(x_0, noise, t)
+        target = self.scheduler.get_velocity(x_0, noise, t)
+        return F.mse_loss(self.model(x_t, t, condition).sample, target), {}
+
+    @torch.no_grad()
+    def picture(self) -> torch.Tensor:
+        prompts = [caption(sample_scene(np.random.default_rng([5, i])), np.random.default_rng(i), LONG_TAIL)
+                   for i in range(24)] + ["a green dog", "a dog on the moon", "four pandas", "a dog and a cat",
+                   "a red frog and a blue pig", "three rabbits", "a cat above a car", "a blue lion"]
+        condition = torch.cat([self.embed(prompts), self.embed([""] * len(prompts))])
+        x_t = torch.randn(len(prompts), *self.latents.shape[1:], generator=torch.Generator().manual_seed(1))
+        self.scheduler.set_timesteps(20)
+        for t in self.scheduler.timesteps:
+            conditional, unconditional = self.model(torch.cat([x_t, x_t]), t, condition).sample.chunk(2)
+            guided = unconditional + 3.0 * (conditional - unconditional)
+            x_t = self.scheduler.step(guided, t, x_t).prev_sample
+        (self.folder / self.name / "samples.txt").write_text("\n".join(prompts))
+        return grid(self.vae.decode(x_t / self.scale).sample / 2 + 0.5, 8)
+
+
+def text_tower(clip: CLIPModel) -> CLIPTextModel:
+    """CLIP's text model as the class that Stable Diffusion pipelines hold."""
+    text_encoder = CLIPTextModel(clip.config.text_config)
+    text_encoder.load_state_dict(clip.text_model.state_dict())
+    return text_encoder.eval().requires_grad_(False)
+
+
 def grid(pictures: torch.Tensor, columns: int) -> torch.Tensor:
     """`(B, 3, H, W)` → one picture `(3, rows·2H, columns·2W)`, enlarged twice."""
     rows = [torch.cat(list(pictures[i : i + columns]), 2) for i in range(0, len(pictures), columns)]
@@ -240,7 +329,11 @@ def load_stage(stage: Stage, folder: Path) -> torch.nn.Module:
     return stage.model.eval().requires_grad_(False)
 
 
-STAGES = {stage.name: stage for stage in (ClipStage, VaeStage)}
+STAGES: dict[str, Callable[[Path], Stage]] = {
+    "clip": lambda folder: ClipStage(),
+    "vae": lambda folder: VaeStage(),
+    "unet": UnetStage,
+}
 
 
 def main() -> None:
@@ -250,7 +343,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="1 while other work runs on the machine")
     arguments = parser.parse_args()
     for name in STAGES if arguments.stage == "all" else (arguments.stage,):
-        run_stage(STAGES[name](), arguments.out / name, arguments.threads)
+        run_stage(STAGES[name](arguments.out), arguments.out / name, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""Baselines that need no network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def leave_one_out(reward: Tensor) -> Tensor:
+    """A_i = r_i − mean of the other rewards, with shape `(B,)`; r_i itself where B = 1.
+
+    References: Kool et al. (2019), https://openreview.net/forum?id=r1lgTGL5DE
+    """
+    others = max(len(reward) - 1, 1)
+    return reward - (reward.sum() - reward) / others
+
+
+def standardise(reward: Tensor, epsilon: float = 1e-6) -> Tensor:
+    """A = (r − mean) / std, with shape `(B,)`; zero where all rewards are equal."""
+    return (reward - reward.mean()) / (reward.std(correction=0) + epsilon)
+
+
+def rank(reward: Tensor) -> Tensor:
+    """Utilities of natural evolution strategies: only the order of the rewards matters.
+
+    u_i = max(0, ln(B/2 + 1) − ln(rank_i)), scaled to sum to 1, minus 1/B; best rank is 1. Equal
+    rewards share the mean of their utilities. Times B, so that their scale is that of `standardise`.
+
+    References: Wierstra et al. (JMLR 2014), section 3.1, https://jmlr.org/papers/v15/wierstra14a.html
+    """
+    size = len(reward)
+    ranks = torch.arange(1, size + 1, dtype=torch.float32)
+    by_rank = (torch.tensor(size / 2 + 1).log() - ranks.log()).clamp_min(0)
+    by_rank = size * by_rank / by_rank.sum() - 1
+    order = reward.argsort(descending=True, stable=True)
+    utility = torch.empty(size)
+    utility[order] = by_rank
+    values, group = reward.unique(return_inverse=True)
+    sums = torch.zeros(len(values)).index_add_(0, group, utility)
+    return (sums / group.bincount())[group]

@@ -1,0 +1,45 @@
+r"""Dynamic reward calibration (DRCM).   r* = r − V_φ(μ, σ)
+
+V_φ, a three-layer perceptron, predicts the expected reward of the distribution (μ, σ). It is
+trained online on the rewards seen so far, each against the (μ, σ) that its sample was drawn from.
+
+Symbols:    μ, σ = mean, std; r = reward; V_φ = ValueNet
+Deviations: the published script trains V_φ on copies of a single row; here, on all rows seen.
+References: Chen et al. (ACM MM 2024), eqs. 9–10, https://arxiv.org/abs/2407.19453
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ValueNet(nn.Module):
+    """V_φ(μ, σ).
+
+    Arguments:
+        dimensions: number of elements of μ (and of σ).
+        width: of the two hidden layers.
+    """
+
+    def __init__(self, dimensions: int, width: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2 * dimensions, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Expected rewards `(B,)` of distributions with `mean` and `std` of shape `(B, *latent)`."""
+        # σ − 1 rather than σ: the input then starts at zero in every element
+        return self.layers(torch.cat([mean.flatten(1), std.flatten(1) - 1], 1))[:, 0]
+
+
+def value_loss(value: Tensor, reward: Tensor) -> Tensor:
+    """Mean squared error of predictions `(B,)` against rewards `(B,)` (eq. 10).
+
+    Raises:
+        ValueError: if the shapes differ, which would broadcast.
+    """
+    if value.shape != reward.shape or value.ndim != 1:
+        raise ValueError(f"value {tuple(value.shape)} and reward {tuple(reward.shape)} must both be (B,)")
+    return (value - reward).square().mean()

@@ -1,0 +1,20 @@
+"""DIFFUSION: the frozen model. The only room, beside the world's recipe, that imports diffusers."""
+
+from diffalign.diffusion.pipeline import (
+    PipelineError,
+    fingerprint,
+    latent_shape,
+    list_models,
+    load_pipeline,
+)
+from diffalign.diffusion.sampler import Sampler, seeded_noise
+
+__all__ = [
+    "PipelineError",
+    "Sampler",
+    "fingerprint",
+    "latent_shape",
+    "list_models",
+    "load_pipeline",
+    "seeded_noise",
+]

@@ -1,0 +1,147 @@
+"""Loading pipelines, and what a noise policy must know of one: its identity and its latent's shape."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline
+
+from diffalign.world import WORLD_FOLDER
+
+#: Aliases of models, and what they are.
+MODELS = {
+    "world": ("the embedded 64×64 emoji world, shipped with the package", WORLD_FOLDER),
+    "sd15": ("Stable Diffusion 1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    "sdxl": ("Stable Diffusion XL 1.0", "stabilityai/stable-diffusion-xl-base-1.0"),
+    "modelscope": ("ModelScope text-to-video 1.7B", "ali-vilab/text-to-video-ms-1.7b"),
+}
+
+#: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
+_STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD", "KDPM2Ancestral")
+
+
+class PipelineError(ValueError):
+    """A pipeline cannot be loaded, or cannot be used by a noise policy."""
+
+
+def list_models() -> dict[str, str]:
+    """Alias → description."""
+    return {alias: description for alias, (description, _) in MODELS.items()}
+
+
+def load_pipeline(
+    name: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    scheduler: str = "keep",
+) -> DiffusionPipeline:
+    """Loads a diffusers pipeline by alias, folder or hub name.
+
+    Arguments:
+        name: an alias of `list_models()`, a folder written by `save_pretrained`, or a hub name.
+        device: where it runs; the accelerator if there is one, by default.
+        dtype: its precision; float32 on a CPU and float16 elsewhere, by default.
+        scheduler: "keep" the pipeline's own, or "ddim", which the papers use.
+
+    Raises:
+        PipelineError: if there is no such model.
+    """
+    if device is None:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    device = torch.device(device)
+    if dtype is None:
+        dtype = torch.float32 if device.type == "cpu" else torch.float16
+    _, source = MODELS.get(str(name), ("", str(name)))
+    local = Path(source).is_dir()
+    if not local and "/" not in str(source):
+        near = difflib.get_close_matches(str(name), MODELS, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise PipelineError(
+            f"unknown model {str(name)!r}{hint}; give an alias ({', '.join(MODELS)}), the folder of a saved "
+            "pipeline, or a hub name such as 'owner/model'"
+        )
+    if local and not (Path(source) / "model_index.json").exists():
+        raise PipelineError(f"{source} is no saved pipeline: it has no model_index.json")
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot load the model {str(name)!r}: {error}") from error
+    if scheduler == "ddim":
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    elif scheduler != "keep":
+        raise PipelineError(f"unknown scheduler {scheduler!r}; choose 'keep' or 'ddim'")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def denoiser(pipeline: Any) -> torch.nn.Module:
+    """The pipeline's UNet or transformer.
+
+    Raises:
+        PipelineError: if it has neither.
+    """
+    for name in ("unet", "transformer"):
+        module = getattr(pipeline, name, None)
+        if isinstance(module, torch.nn.Module):
+            return module
+    raise PipelineError(f"{type(pipeline).__name__} has neither a unet nor a transformer")
+
+
+def is_deterministic(pipeline: Any) -> bool:
+    """Whether x_T alone determines the picture under the pipeline's scheduler (DDIM with η = 0)."""
+    return not any(word in type(pipeline.scheduler).__name__ for word in _STOCHASTIC)
+
+
+def fingerprint(pipeline: Any) -> str:
+    """Twelve hexadecimal digits that identify the denoiser: its configuration and a sample of its weights."""
+    module = denoiser(pipeline)
+    digest = hashlib.sha256(type(module).__name__.encode())
+    for name, parameter in sorted(module.state_dict().items()):
+        values = parameter.detach().flatten()
+        sample = values[:: max(1, values.numel() // 64)][:64].float().cpu()
+        digest.update(json.dumps([name, list(parameter.shape)]).encode())
+        digest.update(sample.half().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+class _Captured(BaseException):
+    """Ends a pipeline call once its latents are known."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        self.shape = shape
+
+
+def latent_shape(pipeline: Any, **call: Any) -> tuple[int, ...]:
+    """The shape of one initial latent, without the batch: `(C, H, W)`, video `(C, F, H, W)`.
+
+    It is read off the pipeline's own `prepare_latents`, and so holds for every family.
+
+    Arguments:
+        call: the arguments of the pipeline's call that change the shape (`height`, `num_frames` …).
+
+    Raises:
+        PipelineError: if the pipeline prepares no latents.
+    """
+    prepare = getattr(pipeline, "prepare_latents", None)
+    if prepare is None:
+        raise PipelineError(f"{type(pipeline).__name__} takes no latents=, so its noise cannot be learned")
+
+    def spy(*args: Any, **kwargs: Any) -> None:
+        prepared = prepare(*args, **kwargs)
+        raise _Captured((prepared[0] if isinstance(prepared, tuple) else prepared).shape)
+
+    pipeline.prepare_latents = spy
+    try:
+        with torch.no_grad():
+            pipeline("a", num_inference_steps=2, output_type="latent", **call)
+    except _Captured as captured:
+        return tuple(captured.shape[1:])
+    finally:
+        del pipeline.prepare_latents
+    raise PipelineError(f"{type(pipeline).__name__} prepared no latents")

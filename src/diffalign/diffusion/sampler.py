@@ -1,0 +1,121 @@
+"""From initial noise to pictures, through any diffusers pipeline that takes `latents=`."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from diffalign.diffusion.pipeline import PipelineError, latent_shape
+
+
+def seeded_noise(shape: Sequence[int], seed: int, stream: str, indices: Sequence[int]) -> Tensor:
+    """Standard normal noise with shape `(len(indices), *shape)`, float32 on the CPU.
+
+    Sample `i` is drawn from a generator of its own, seeded by (`seed`, `stream`, `i`): it does not
+    depend on the batch it is drawn in. Different streams ("train", "evaluate" …) share no sample.
+    """
+    samples = []
+    for index in indices:
+        key = hashlib.sha256(f"{seed}/{stream}/{index}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
+        samples.append(torch.randn(tuple(shape), generator=generator))
+    return torch.stack(samples)
+
+
+class Sampler:
+    """The deterministic environment of a noise policy: x_0 = DDIM(x_T, c) with η = 0.
+
+    Prompt embeddings are computed once a prompt; pictures are made in batches.
+
+    Arguments:
+        pipeline: any diffusers pipeline whose call takes `latents=`.
+        num_steps: sampler steps T.
+        guidance_scale: classifier-free guidance; None keeps the pipeline's default.
+        batch_size: pictures per call of the pipeline.
+        call: further arguments of the pipeline's call, such as `height` or `num_frames`.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        num_steps: int = 20,
+        guidance_scale: float | None = None,
+        batch_size: int = 16,
+        **call: Any,
+    ) -> None:
+        if num_steps < 1 or batch_size < 1:
+            raise PipelineError(
+                f"num_steps and batch_size must be positive, not {num_steps} and {batch_size}"
+            )
+        self.pipeline: Final = pipeline
+        self.num_steps: Final = num_steps
+        self.batch_size: Final = batch_size
+        self.latent_shape: Final = latent_shape(pipeline, **call)
+        parameters = inspect.signature(type(pipeline).__call__).parameters
+        self._call = dict(call, num_inference_steps=num_steps, output_type="pt")
+        if guidance_scale is not None:
+            self._call["guidance_scale"] = guidance_scale
+        self.guidance_scale: Final = self._call.get(
+            "guidance_scale", getattr(parameters.get("guidance_scale"), "default", None)
+        )
+        self._takes_embeds = "prompt_embeds" in parameters and hasattr(pipeline, "encode_prompt")
+        self._conditions: dict[str, dict[str, Any]] = {}
+        if hasattr(pipeline, "set_progress_bar_config"):
+            pipeline.set_progress_bar_config(disable=True)
+
+    def encode(self, prompt: str) -> dict[str, Any]:
+        """The pipeline's arguments that carry `prompt`: its embeddings where the pipeline takes them."""
+        if prompt not in self._conditions:
+            self._conditions[prompt] = self._encode(prompt)
+        return self._conditions[prompt]
+
+    def _encode(self, prompt: str) -> dict[str, Any]:
+        if not self._takes_embeds or not _encodes_simply(self.pipeline):
+            return {"prompt": prompt}
+        guided = self.guidance_scale is not None and self.guidance_scale > 1
+        with torch.no_grad():
+            embeds, negative = self.pipeline.encode_prompt(prompt, self.pipeline.device, 1, guided)[:2]
+        condition = {"prompt_embeds": embeds}
+        if guided:
+            condition["negative_prompt_embeds"] = negative
+        return condition
+
+    def __call__(self, x_T: Tensor, prompt: str) -> Tensor:
+        """Pictures with shape `(B, 3, H, W)` (video `(B, F, 3, H, W)`), float32 in [0, 1].
+
+        Arguments:
+            x_T: initial noise with shape `(B, *latent_shape)`.
+
+        Raises:
+            PipelineError: if the noise does not fit the pipeline.
+        """
+        if tuple(x_T.shape[1:]) != self.latent_shape:
+            raise PipelineError(
+                f"the noise has shape {tuple(x_T.shape[1:])}, but this pipeline's latents have {self.latent_shape}"
+            )
+        condition = self.encode(prompt)
+        batches = []
+        with torch.inference_mode():
+            for part in x_T.split(self.batch_size):
+                latents = part.to(self.pipeline.device, self.pipeline.dtype)
+                output = self.pipeline(
+                    **condition, latents=latents, num_images_per_prompt=len(part), **self._call
+                )
+                pictures = output.images if hasattr(output, "images") else output.frames
+                batches.append(torch.as_tensor(pictures).float())
+        # a clone taken outside inference mode may be used by rewards that do record gradients
+        return torch.cat(batches).clone()
+
+
+def _encodes_simply(pipeline: Any) -> bool:
+    """Whether `encode_prompt` has Stable Diffusion's form: (prompt, device, num, guided) → (c, negative)."""
+    names = list(inspect.signature(pipeline.encode_prompt).parameters)
+    return names[:4] == ["prompt", "device", "num_images_per_prompt", "do_classifier_free_guidance"] and (
+        "prompt_2" not in names
+    )

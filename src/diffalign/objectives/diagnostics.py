@@ -1,0 +1,40 @@
+"""What every objective reports beside its loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """`approx_kl`: mean of (ρ − 1) − log ρ; `clip_fraction`: share of ratios outside the clip range;
+    `max_ratio_error`: largest |ρ − 1|."""
+
+    approx_kl: float
+    clip_fraction: float
+    max_ratio_error: float
+
+
+def diagnose(log_ratio: Tensor, clip_range: float = float("inf")) -> Diagnostics:
+    """Diagnostics of log-ratios with shape `(B, K)`."""
+    log_ratio = log_ratio.detach()
+    ratio = log_ratio.exp()
+    error = (ratio - 1).abs()
+    return Diagnostics(
+        approx_kl=float((ratio - 1 - log_ratio).mean()),
+        clip_fraction=float((error > clip_range).float().mean()),
+        max_ratio_error=float(error.max()),
+    )
+
+
+def check_shapes(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> None:
+    """All must have the same shape `(B, K)`.
+
+    Raises:
+        ValueError: if they differ, which would broadcast.
+    """
+    if not log_prob.shape == old_log_prob.shape == advantage.shape or log_prob.ndim != 2:
+        shapes = (tuple(log_prob.shape), tuple(old_log_prob.shape), tuple(advantage.shape))
+        raise ValueError(f"log_prob, old_log_prob and advantage must all be (B, K), not {shapes}")

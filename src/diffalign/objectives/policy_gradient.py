@@ -1,0 +1,19 @@
+r"""Policy gradient with importance sampling.   L = −E[ρ A],   ρ = exp(log π − log π_old)
+
+Symbols:    ρ = ratio, A = advantage
+References: Williams (1992); as a trajectory objective of diffusion models, Black et al. (ICLR 2024),
+            eq. 4 (DDPO-IS), https://arxiv.org/abs/2305.13301
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from diffalign.objectives.diagnostics import Diagnostics, check_shapes, diagnose
+
+
+def policy_gradient_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> tuple[Tensor, Diagnostics]:
+    """The loss, a scalar, of `log_prob`, `old_log_prob` and `advantage`, each with shape `(B, K)`."""
+    check_shapes(log_prob, old_log_prob, advantage)
+    log_ratio = log_prob - old_log_prob
+    return -(log_ratio.exp() * advantage).mean(), diagnose(log_ratio)

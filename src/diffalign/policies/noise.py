@@ -1,0 +1,173 @@
+r"""A Gaussian over the initial noise of one prompt.
+
+    z = Bᵀ x_T ~ N(m, s²),    the rest of x_T ~ N(0, I)
+
+Symbols:    B = basis, m = mean, s = std, x_T = initial noise, ε = standard normal noise
+With the identity basis it is FIND's policy π_θ(x_T) = Π_i N(x_i; μ_i, σ_i²) (eq. 6).
+References: Chen et al. (ACM MM 2024), eq. 6, https://arxiv.org/abs/2407.19453
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diffalign.diffusion.sampler import seeded_noise
+from diffalign.policies.basis import make_basis
+
+LOG_2PI = math.log(2 * math.pi)
+FORMAT = "diffalign.noise/1"
+
+
+class ArtifactError(ValueError):
+    """An artefact is missing, corrupt, or does not belong to what it is used with."""
+
+
+@dataclass(frozen=True)
+class NoiseDistribution:
+    """A Gaussian over initial noise.
+
+    Arguments:
+        mean, std: of the basis's coefficients, with the basis's shape.
+        latent: the shape of one latent, `(C, H, W)`.
+        basis: "identity" or "dctK".
+        metadata: what it was learned for (model, prompt, steps …); strings.
+    """
+
+    mean: Tensor
+    std: Tensor
+    latent: tuple[int, ...]
+    basis: str = "identity"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = make_basis(self.basis, self.latent).shape
+        if self.mean.shape != shape or self.std.shape != shape:
+            raise ValueError(
+                f"mean {tuple(self.mean.shape)} and std {tuple(self.std.shape)} must both have shape {shape}"
+            )
+
+    @classmethod
+    def standard(cls, latent: Sequence[int]) -> NoiseDistribution:
+        """N(0, I): what a frozen model starts from."""
+        return cls(torch.zeros(tuple(latent)), torch.ones(tuple(latent)), tuple(latent))
+
+    def transform(self, epsilon: Tensor) -> Tensor:
+        """x_T of standard normal noise: both with shape `(B, *latent)`."""
+        basis = make_basis(self.basis, self.latent)
+        z = basis.project(epsilon)
+        return epsilon + basis.expand(self.mean + (self.std - 1) * z)
+
+    def sample(self, n: int, seed: int, *, stream: str = "sample", start: int = 0) -> Tensor:
+        """`n` initial latents with shape `(n, *latent)`, float32 on the CPU, for `pipeline(…, latents=…)`.
+
+        Sample i depends on `seed`, `stream` and i alone; the same ones with `standard` give its paired baseline.
+        """
+        return self.transform(seeded_noise(self.latent, seed, stream, range(start, start + n)))
+
+    def log_prob(self, x_T: Tensor, reduction: str = "mean") -> Tensor:
+        """Log-density of `x_T`, `(B, *latent)` → `(B, 1)`: its mean (or sum) over the latent's elements."""
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}")
+        basis = make_basis(self.basis, self.latent)
+        z = basis.project(x_T)
+        squares = ((z - self.mean) / self.std).square() + 2 * self.std.log()
+        rest = x_T.square().flatten(1).sum(1) - z.square().flatten(1).sum(1)
+        elements = math.prod(self.latent)
+        log_prob = -0.5 * (squares.flatten(1).sum(1) + rest + elements * LOG_2PI)
+        return (log_prob / elements if reduction == "mean" else log_prob)[:, None]
+
+    def kl(self) -> Tensor:
+        """KL(π ‖ N(0, I)) in nats, a scalar."""
+        return 0.5 * (self.mean.square() + self.std.square() - 1 - 2 * self.std.log()).sum()
+
+    def save(self, path: Path | str) -> None:
+        """Writes a safetensors file, atomically."""
+        path = Path(path)
+        header = dict(self.metadata, format=FORMAT, basis=self.basis, latent=",".join(map(str, self.latent)))
+        partial = path.with_name(path.name + ".partial")
+        tensors = {"mean": self.mean.detach().contiguous(), "std": self.std.detach().contiguous()}
+        save_file(tensors, partial, header)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path | str) -> NoiseDistribution:
+        """Reads what `save` wrote.
+
+        Raises:
+            ArtifactError: if there is no such file, or it is not one of ours.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / "noise.safetensors"
+        if not path.is_file():
+            raise ArtifactError(f"there is no noise file {path}")
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise ArtifactError(f"{path} is a safetensors file, but not a noise distribution ({FORMAT})")
+                mean, std = file.get_tensor("mean"), file.get_tensor("std")
+            latent = tuple(int(size) for size in header.pop("latent").split(","))
+            basis = header.pop("basis")
+            del header["format"]
+            if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+                raise ArtifactError(f"{path} holds a mean or a std that is not a finite, positive number")
+            return cls(mean, std, latent, basis, header)
+        except (SafetensorError, KeyError, ValueError) as error:
+            if isinstance(error, ArtifactError):
+                raise
+            raise ArtifactError(
+                f"{path} is corrupt, truncated or no safetensors file (pickles are never read): {error}"
+            ) from error
+
+    def check_model(self, model: str, latent: Sequence[int]) -> None:
+        """Compares the fingerprint and latent shape of a pipeline with those it was learned for.
+
+        Raises:
+            ArtifactError: if they differ.
+        """
+        if tuple(latent) != self.latent:
+            raise ArtifactError(f"this noise has shape {self.latent}; the model's latents have {tuple(latent)}")
+        learned = self.metadata.get("model_fingerprint", model)
+        if learned != model:
+            raise ArtifactError(
+                f"this noise was learned for the model {self.metadata.get('model')!r} with fingerprint {learned}; "
+                f"the given model's is {model}"
+            )
+
+
+class NoisePolicy(nn.Module):
+    """The learnable `NoiseDistribution`; it starts as N(0, I).
+
+    Arguments:
+        latent: the shape of one latent.
+        basis: where it learns: "identity" (FIND) or "dctK", the K×K lowest frequencies.
+        std: "learned", or "preserving": s² = 1 − m², which keeps each coefficient's second moment
+            at 1 and so the sample in the set that the model was trained on; then |m| < 1.
+    """
+
+    def __init__(self, latent: Sequence[int], basis: str = "identity", std: str = "learned") -> None:
+        super().__init__()
+        if std not in ("learned", "preserving"):
+            raise ValueError(f"std must be 'learned' or 'preserving', not {std!r}")
+        self.latent, self.basis, self.std_mode = tuple(latent), basis, std
+        shape = make_basis(basis, self.latent).shape
+        self.mean = nn.Parameter(torch.zeros(shape))
+        if std == "learned":
+            self.log_std = nn.Parameter(torch.zeros(shape))
+
+    def forward(self) -> NoiseDistribution:
+        """The current distribution, differentiable in the parameters."""
+        if self.std_mode == "learned":
+            return NoiseDistribution(self.mean, self.log_std.exp(), self.latent, self.basis)
+        std = (1 - self.mean.square()).clamp_min(1e-4).sqrt()
+        return NoiseDistribution(self.mean, std, self.latent, self.basis)

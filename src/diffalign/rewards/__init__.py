@@ -1,0 +1,102 @@
+"""REWARD: scores of pictures. One file a reward, one row of `REWARDS` each.
+
+A reward is any callable `(images, prompts) -> (B,)`: images `(B, 3, H, W)` float32 in [0, 1], a
+list of B prompts, one finite number each; higher is better. It is a black box: no gradient passes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RewardFunction = Callable[[Tensor, list[str]], Tensor]
+
+
+class RewardError(RuntimeError):
+    """A reward is unknown, failed, or returned something other than one finite number a picture."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a reward is built (`module:factory`, called without arguments), and what it is."""
+
+    factory: str
+    description: str
+
+
+REWARDS = {
+    "world-clip": Row("diffalign.rewards.world_clip:WorldClip", "CLIPScore of the world's own CLIP: learned, imperfect"),
+    "world-scene": Row("diffalign.rewards.world_scene:world_scene", "share of the prompt's conditions that hold: exact"),
+}
+
+
+def load_reward(name: str) -> RewardFunction:
+    """The reward called `name`, or the callable at `module:attribute` (also from the working folder).
+
+    Raises:
+        RewardError: if there is none.
+    """
+    if name in REWARDS:
+        made = _attribute(REWARDS[name].factory)
+        return made() if isinstance(made, type) else made
+    if ":" in name:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        made = _attribute(name)
+        reward = made() if isinstance(made, type) else made
+        if not callable(reward):
+            raise RewardError(f"{name} is a {type(reward).__name__}; a reward is a function (images, prompts) -> (B,)")
+        return reward
+    near = difflib.get_close_matches(name, REWARDS, 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise RewardError(
+        f"unknown reward {name!r}{hint}; choose one of: {', '.join(REWARDS)}, or give your own as my_module:my_function"
+    )
+
+
+def _attribute(path: str) -> RewardFunction | type:
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise RewardError(f"cannot import the reward {path!r}: {error}") from error
+    except AttributeError as error:
+        raise RewardError(f"the module {module!r} has no {attribute!r}") from error
+
+
+def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """`reward(images, prompts)`, checked: float32 on the CPU with shape `(B,)`, all finite.
+
+    Raises:
+        RewardError: if the reward raises, or returns another shape or a number that is not finite.
+    """
+    name = getattr(reward, "__name__", type(reward).__name__)
+    try:
+        values = reward(images, list(prompts))
+    except Exception as error:  # a user's code may raise anything; the run must stop with its state saved
+        raise RewardError(f"the reward {name} raised {type(error).__name__}: {error}") from error
+    if not isinstance(values, Tensor):
+        try:
+            values = torch.from_numpy(np.asarray(values, dtype=np.float32))
+        except (TypeError, ValueError) as error:
+            raise RewardError(f"the reward {name} returned a {type(values).__name__}, not B numbers") from error
+    values = values.detach().float().cpu()
+    if values.shape != (len(images),):
+        raise RewardError(
+            f"the reward {name} returned shape {tuple(values.shape)} for {len(images)} pictures; it must be ({len(images)},)"
+        )
+    if not values.isfinite().all():
+        bad = int((~values.isfinite()).nonzero()[0])
+        raise RewardError(f"the reward {name} returned {values[bad].item()} for picture {bad} of {len(images)}")
+    return values
+
+
+__all__ = ["REWARDS", "RewardError", "RewardFunction", "load_reward", "score"]

@@ -1,0 +1,37 @@
+"""CLIPScore of the embedded world's CLIP: 100 · cos(image, text).
+
+References: Hessel et al. (EMNLP 2021), https://arxiv.org/abs/2104.08718
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizer
+
+from diffalign.world import WORLD_FOLDER
+
+
+class WorldClip:
+    """A learned reward: it reads pictures `(B, 3, 64, 64)` in [0, 1], and is sometimes wrong."""
+
+    def __init__(self) -> None:
+        self.model = CLIPModel.from_pretrained(WORLD_FOLDER / "clip", dtype=torch.float32).eval()
+        self.tokenizer = CLIPTokenizer.from_pretrained(WORLD_FOLDER / "tokenizer")
+
+    @torch.inference_mode()
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Unit embeddings with shape `(B, 128)`."""
+        pixels = images.to(self.model.device) * 2 - 1
+        return F.normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+
+    @torch.inference_mode()
+    def embed_prompts(self, prompts: list[str]) -> Tensor:
+        """Unit embeddings with shape `(B, 128)`."""
+        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+        features = self.model.get_text_features(input_ids=tokens.input_ids.to(self.model.device))
+        return F.normalize(features.pooler_output, dim=-1)
+
+    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
+        return 100 * (self.embed_images(images) * self.embed_prompts(prompts)).sum(-1)

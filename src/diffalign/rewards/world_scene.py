@@ -1,0 +1,12 @@
+"""The exact judge as a reward: the share of the prompt's conditions that hold in the picture."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from diffalign.world.judge import judge
+
+
+def world_scene(images: Tensor, prompts: list[str]) -> Tensor:
+    """Graded scores with shape `(B,)` in [0, 1] of pictures `(B, 3, 64, 64)`."""
+    return judge(images, prompts)[1]
