@@ -25,7 +25,11 @@ class ValueNet(nn.Module):
     def __init__(self, dimensions: int, width: int = 64) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(2 * dimensions, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+            nn.Linear(2 * dimensions, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, 1),
         )
 
     def forward(self, mean: Tensor, std: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from torch import Tensor
 from diffalign.objectives.diagnostics import Diagnostics, check_shapes, diagnose
 
 
-def policy_gradient_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> tuple[Tensor, Diagnostics]:
+def policy_gradient_loss(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor
+) -> tuple[Tensor, Diagnostics]:
     """The loss, a scalar, of `log_prob`, `old_log_prob` and `advantage`, each with shape `(B, K)`."""
     check_shapes(log_prob, old_log_prob, advantage)
     log_ratio = log_prob - old_log_prob

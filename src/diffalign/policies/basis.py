@@ -82,4 +82,6 @@ def make_basis(name: str, latent: Sequence[int]) -> Basis:
         return Identity(latent)
     if name.startswith("dct") and name[3:].isdigit() and int(name[3:]) > 0:
         return LowFrequency(latent, int(name[3:]))
-    raise ValueError(f"unknown basis {name!r}; choose 'identity' or 'dctK' with K modes an axis, such as 'dct3'")
+    raise ValueError(
+        f"unknown basis {name!r}; choose 'identity' or 'dctK' with K modes an axis, such as 'dct3'"
+    )

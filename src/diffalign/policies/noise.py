@@ -114,7 +114,9 @@ class NoiseDistribution:
             with safe_open(path, "pt") as file:
                 header = file.metadata() or {}
                 if header.get("format") != FORMAT:
-                    raise ArtifactError(f"{path} is a safetensors file, but not a noise distribution ({FORMAT})")
+                    raise ArtifactError(
+                        f"{path} is a safetensors file, but not a noise distribution ({FORMAT})"
+                    )
                 mean, std = file.get_tensor("mean"), file.get_tensor("std")
             latent = tuple(int(size) for size in header.pop("latent").split(","))
             basis = header.pop("basis")
@@ -136,7 +138,9 @@ class NoiseDistribution:
             ArtifactError: if they differ.
         """
         if tuple(latent) != self.latent:
-            raise ArtifactError(f"this noise has shape {self.latent}; the model's latents have {tuple(latent)}")
+            raise ArtifactError(
+                f"this noise has shape {self.latent}; the model's latents have {tuple(latent)}"
+            )
         learned = self.metadata.get("model_fingerprint", model)
         if learned != model:
             raise ArtifactError(

@@ -33,8 +33,12 @@ class Row:
 
 
 REWARDS = {
-    "world-clip": Row("diffalign.rewards.world_clip:WorldClip", "CLIPScore of the world's own CLIP: learned, imperfect"),
-    "world-scene": Row("diffalign.rewards.world_scene:world_scene", "share of the prompt's conditions that hold: exact"),
+    "world-clip": Row(
+        "diffalign.rewards.world_clip:WorldClip", "CLIPScore of the world's own CLIP: learned, imperfect"
+    ),
+    "world-scene": Row(
+        "diffalign.rewards.world_scene:world_scene", "share of the prompt's conditions that hold: exact"
+    ),
 }
 
 
@@ -53,7 +57,9 @@ def load_reward(name: str) -> RewardFunction:
         made = _attribute(name)
         reward = made() if isinstance(made, type) else made
         if not callable(reward):
-            raise RewardError(f"{name} is a {type(reward).__name__}; a reward is a function (images, prompts) -> (B,)")
+            raise RewardError(
+                f"{name} is a {type(reward).__name__}; a reward is a function (images, prompts) -> (B,)"
+            )
         return reward
     near = difflib.get_close_matches(name, REWARDS, 1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -87,7 +93,9 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
         try:
             values = torch.from_numpy(np.asarray(values, dtype=np.float32))
         except (TypeError, ValueError) as error:
-            raise RewardError(f"the reward {name} returned a {type(values).__name__}, not B numbers") from error
+            raise RewardError(
+                f"the reward {name} returned a {type(values).__name__}, not B numbers"
+            ) from error
     values = values.detach().float().cpu()
     if values.shape != (len(images),):
         raise RewardError(
@@ -95,7 +103,9 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
         )
     if not values.isfinite().all():
         bad = int((~values.isfinite()).nonzero()[0])
-        raise RewardError(f"the reward {name} returned {values[bad].item()} for picture {bad} of {len(images)}")
+        raise RewardError(
+            f"the reward {name} returned {values[bad].item()} for picture {bad} of {len(images)}"
+        )
     return values
 
 

@@ -1,0 +1,180 @@
+"""ARTEFACT: the folder that a run leaves on disk.
+
+    config.yaml         what was asked for (written first)
+    metrics.jsonl       one line an update
+    state.safetensors   what --resume needs (written every few seconds)
+    noise.safetensors, before_after.png, reward_curve.png, summary.json, report.html   (at the end)
+
+Every file is written beside its place and moved there, so that a kill leaves the old one or the
+new one; metrics of updates that the saved state has not seen are dropped when a run resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffalign.policies.noise import ArtifactError
+
+CONFIG, METRICS, STATE = "config.yaml", "metrics.jsonl", "state.safetensors"
+NOISE, SUMMARY, REPORT = "noise.safetensors", "summary.json", "report.html"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A partial file to write, which takes the place of `path` when the block ends well.
+
+    Raises:
+        ArtifactError: if the disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise ArtifactError(
+            f"cannot write {path}: {error}; the last state saved is intact, free some space and use --resume"
+        ) from error
+
+
+class RunFolder:
+    """A run's folder. Make one with `create` or `resume`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @classmethod
+    def create(cls, path: Path, config: Any, *, overwrite: bool = False) -> RunFolder:
+        """Starts a run in an empty or new folder and writes its configuration.
+
+        Raises:
+            ArtifactError: if the folder holds another run (and not `overwrite`), or other files.
+        """
+        if path.exists() and not path.is_dir():
+            raise ArtifactError(f"{path} is a file; give a folder with --out")
+        if path.is_dir() and any(path.iterdir()):
+            if not (path / CONFIG).exists():
+                raise ArtifactError(
+                    f"{path} holds files that are not a run; give an empty or new folder with --out"
+                )
+            if not overwrite:
+                raise ArtifactError(
+                    f"{path} holds another run; go on with it (--resume), replace it (--overwrite), "
+                    "or give another folder (--out)"
+                )
+            for file in path.iterdir():
+                if file.is_file():
+                    file.unlink()
+        folder = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"cannot make the folder {path}: {error}") from error
+        with replacing(path / CONFIG) as file:
+            file.write_text(yaml.safe_dump(_plain(config), sort_keys=False))
+        return folder
+
+    @classmethod
+    def resume(cls, path: Path) -> RunFolder:
+        """Opens the folder of a run that was begun.
+
+        Raises:
+            ArtifactError: if there is none.
+        """
+        if not (path / CONFIG).is_file():
+            raise ArtifactError(f"there is no run to resume in {path}: it has no {CONFIG}")
+        return cls(path)
+
+    def config(self) -> dict[str, Any]:
+        """What was asked for.
+
+        Raises:
+            ArtifactError: if the file is corrupt.
+        """
+        try:
+            loaded = yaml.safe_load((self.path / CONFIG).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ArtifactError(f"{self.path / CONFIG} is corrupt: {error}") from error
+        if not isinstance(loaded, dict):
+            raise ArtifactError(f"{self.path / CONFIG} is corrupt: it holds no settings")
+        return loaded
+
+    def save_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Writes what `load_state` reads."""
+        with replacing(self.path / STATE) as file:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, dict(metadata))
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """The last state saved, or None if the run ended before there was one.
+
+        Raises:
+            ArtifactError: if the file is corrupt.
+        """
+        path = self.path / STATE
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+            return load_file(path), metadata
+        except (SafetensorError, OSError) as error:
+            raise ArtifactError(
+                f"{path} is corrupt or truncated ({error}); delete it to start the run again with --resume"
+            ) from error
+
+    def append_metrics(self, figures: Mapping[str, Any]) -> None:
+        """Adds a line to the metrics."""
+        try:
+            with (self.path / METRICS).open("a") as file:
+                file.write(json.dumps(figures) + "\n")
+        except OSError as error:
+            raise ArtifactError(f"cannot write {self.path / METRICS}: {error}; use --resume later") from error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All complete lines of the metrics."""
+        path = self.path / METRICS
+        lines = path.read_text().splitlines() if path.exists() else []
+        rows = []
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:  # the line that a kill cut short
+                break
+        return rows
+
+    def truncate_metrics(self, steps: int) -> None:
+        """Keeps the lines of the first `steps` updates."""
+        kept = [row for row in self.metrics() if row["step"] <= steps]
+        with replacing(self.path / METRICS) as file:
+            file.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes a JSON file of the run."""
+        with replacing(self.path / name) as file:
+            file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that determine a result."""
+    return {name: version(name) for name in ("diffalign", "torch", "diffusers", "transformers")}
+
+
+def _plain(config: Any) -> Any:
+    return asdict(config) if is_dataclass(config) and not isinstance(config, type) else dict(config)

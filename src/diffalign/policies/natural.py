@@ -1,0 +1,52 @@
+r"""Natural gradient of a Gaussian policy.   θ ← θ − η F⁻¹ ∇L
+
+For N(m, s²) the Fisher matrix is diagonal: 1/s² for m, 2 for log s. In the variance-preserving
+policy s² = 1 − m² ties both: F = 1/s² + 2 m²/s⁴ = (1 + m²)/s⁴.
+
+The gradient arrives from log-probabilities that are means over the latent's D elements; it is
+multiplied by D to undo that.
+
+Symbols:    η = learning rate, F = Fisher information, m = mean, s = std
+References: Amari (1998), https://doi.org/10.1162/089976698300017746
+            Wierstra et al. (JMLR 2014), https://jmlr.org/papers/v15/wierstra14a.html
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from diffalign.policies.noise import NoisePolicy
+
+MAX_COEFFICIENT = 0.95  # of a variance-preserving mean, whose square must stay below 1
+
+
+class NaturalGradient(torch.optim.Optimizer):
+    """Stateless: one step moves by `lr` along the natural gradient."""
+
+    def __init__(self, policy: NoisePolicy, lr: float) -> None:
+        super().__init__(policy.parameters(), {"lr": lr})
+        self.policy = policy
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Takes one step from the parameters' gradients."""
+        loss = None if closure is None else closure()
+        policy, lr = self.policy, self.param_groups[0]["lr"]
+        scale = lr * math.prod(policy.latent)
+        mean = policy.mean
+        if mean.grad is None:
+            return loss
+        if policy.std_mode == "preserving":
+            variance = 1 - mean.square()
+            mean -= scale * mean.grad * variance.square() / (1 + mean.square())
+            mean.clamp_(-MAX_COEFFICIENT, MAX_COEFFICIENT)
+        else:
+            variance = (2 * policy.log_std).exp()
+            mean -= scale * mean.grad * variance
+            if policy.log_std.grad is not None:
+                policy.log_std -= scale * policy.log_std.grad / 2
+        return loss
