@@ -1,0 +1,18 @@
+"""EVALUATION: fresh paired samples, the judge's word, and what they cost."""
+
+from diffalign.evaluation.samples import Judge, Samples, as_bytes, assess, evaluate, world_judge
+from diffalign.evaluation.summary import SCHEMA, Cost, Summary, peak_memory_mb, summarise
+
+__all__ = [
+    "SCHEMA",
+    "Cost",
+    "Judge",
+    "Samples",
+    "Summary",
+    "as_bytes",
+    "assess",
+    "evaluate",
+    "peak_memory_mb",
+    "summarise",
+    "world_judge",
+]

@@ -1,0 +1,15 @@
+"""METRICS: what is said of a set of samples: means with their intervals, and diversity."""
+
+from diffalign.metrics.diversity import Embedder, embedder, mean_pairwise_distance, vendi_score
+from diffalign.metrics.intervals import Interval, bootstrap, clustered, paired
+
+__all__ = [
+    "Embedder",
+    "Interval",
+    "bootstrap",
+    "clustered",
+    "embedder",
+    "mean_pairwise_distance",
+    "paired",
+    "vendi_score",
+]

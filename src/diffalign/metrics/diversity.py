@@ -1,0 +1,80 @@
+r"""How different the pictures of one prompt are from each other.
+
+    mean pairwise distance = mean over i ≠ j of 1 − cos(e_i, e_j)
+    Vendi score = exp(−Σ λ log λ),    λ = eigenvalues of K/n,  K_ij = cos(e_i, e_j)
+
+The Vendi score is the effective number of different pictures, from 1 (all alike) to n (all
+orthogonal); it grows with n, so compare it at equal n only.
+
+Symbols:    e = embeddings, λ = eigenvalues, n = number of pictures
+References: Friedman and Dieng (TMLR 2023), eq. 3, https://arxiv.org/abs/2210.02410
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PIXELS = 16
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Pictures `(B, 3, H, W)` to embeddings `(B, D)`; `on` names the space, for `diversity_on`."""
+
+    on: Literal["clip", "pixels"]
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.function(images).float().cpu()
+
+
+def embedder(model: str) -> Embedder:
+    """What diversity is measured on: the embedded world's CLIP for the model "world", else pixels."""
+    if model != "world":
+        return Embedder("pixels", embed_pixels)
+    from diffalign.rewards.world_clip import WorldClip  # loads transformers
+
+    return Embedder("clip", WorldClip().embed_images)
+
+
+def embed_pixels(images: Tensor) -> Tensor:
+    """Pictures `(B, 3, H, W)`, or video `(B, F, 3, H, W)`, averaged to 16×16 pixels, less each one's mean.
+
+    With shape `(B, D)`, D = 768 a frame; the cosine of two is the correlation of their pixels.
+    """
+    frames = images.float().flatten(0, -4)
+    pixels = F.adaptive_avg_pool2d(frames, PIXELS).reshape(len(images), -1)
+    return pixels - pixels.mean(1, keepdim=True)
+
+
+def mean_pairwise_distance(embeddings: Tensor) -> float:
+    """Mean cosine distance over the pairs of `embeddings` with shape `(n, D)`, in [0, 2]; 0 if n is 1."""
+    unit = _unit(embeddings)
+    n = len(unit)
+    if n == 1:
+        return 0.0
+    sum_of_cosines = unit.sum(0).square().sum().item() - n  # over i ≠ j
+    return 1 - sum_of_cosines / (n * (n - 1))
+
+
+def vendi_score(embeddings: Tensor) -> float:
+    """Effective number of different pictures, from 1 to n, of `embeddings` with shape `(n, D)`."""
+    unit = _unit(embeddings)
+    # the eigenvalues of K/n are the squared singular values of the embeddings over √n
+    eigenvalues = torch.linalg.svdvals(unit / len(unit) ** 0.5).square()
+    return torch.special.entr(eigenvalues).sum().exp().item()  # eq. 3
+
+
+def _unit(embeddings: Tensor) -> Tensor:
+    """Unit embeddings in float64; a zero one gets a direction of its own, so that blanks are alike."""
+    if embeddings.ndim != 2 or not len(embeddings):
+        raise ValueError(f"embeddings must have shape (n, D), n at least 1, not {tuple(embeddings.shape)}")
+    embeddings = embeddings.double()
+    blank = (embeddings.norm(dim=1, keepdim=True) <= 1e-12).double()
+    return F.normalize(torch.cat([embeddings * (1 - blank), blank], 1), dim=1)
