@@ -1,0 +1,136 @@
+"""Prompt sets as data: the embedded world's, and the published ones that papers evaluate on.
+
+A set is `data/<name>.json`: a description, a source and prompts, or the name of a benchmark's own
+JSON-lines file beside it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+_DATA = files("diffalign.prompts") / "data"
+_FILE_SUFFIXES = (".txt", ".json")
+
+
+class UnknownPromptSetError(ValueError):
+    """There is no prompt set of that name."""
+
+
+class PromptFileError(ValueError):
+    """A prompt file has nothing to read, or something that is no prompt."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and the aspect that it tests (such as `color` or `count`), if its set names one."""
+
+    text: str
+    aspect: str | None = None
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts with their origin."""
+
+    name: str
+    description: str
+    source: str
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts without their aspects."""
+        return tuple(prompt.text for prompt in self.prompts)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+@cache
+def _built_in() -> dict[str, Any]:
+    """Name → parsed file of each set in the package."""
+    found: dict[str, Any] = {}
+    for entry in _DATA.iterdir():
+        for file, prefix in (
+            [(f, f"{entry.name}/") for f in entry.iterdir()] if entry.is_dir() else [(entry, "")]
+        ):
+            if file.name.endswith(".json"):
+                found[prefix + file.name.removesuffix(".json")] = json.loads(file.read_text("utf-8"))
+    return dict(sorted(found.items()))
+
+
+def list_prompt_sets() -> list[str]:
+    """The names that `load_prompts` knows, sorted."""
+    return list(_built_in())
+
+
+def load_prompts(name: str | Path) -> PromptSet:
+    """The prompt set called `name`, or the prompts of a file.
+
+    Arguments:
+        name: one of `list_prompt_sets()`, or the path of a `.txt` file (one prompt a line) or of a
+            `.json` file (a list of prompts, or of objects with `text` and perhaps `aspect`).
+
+    Raises:
+        UnknownPromptSetError: if `name` is neither a set nor a file.
+        FileNotFoundError: if `name` is a path that ends in .txt or .json and nothing is there.
+        PromptFileError: if the file has no prompts, an empty prompt or another form.
+    """
+    sets = _built_in()
+    if isinstance(name, str) and name in sets:
+        entry = sets[name]
+        if isinstance(entry["prompts"], str):
+            lines = (_DATA / entry["prompts"]).read_text("utf-8").splitlines()
+            prompts = _read((json.loads(line) for line in lines), name)
+        else:
+            prompts = _read(entry["prompts"], name)
+        return PromptSet(name, entry["description"], entry["source"], prompts)
+    path = Path(name)
+    if path.suffix in _FILE_SUFFIXES or path.is_file():
+        return _load_file(path)
+    near = difflib.get_close_matches(str(name), sets, 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise UnknownPromptSetError(f"unknown prompt set {str(name)!r}; choose one of: {', '.join(sets)}{hint}")
+
+
+def _load_file(path: Path) -> PromptSet:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no prompt file {str(path)!r}; give a file or one of: {', '.join(_built_in())}"
+        )
+    try:
+        text = path.read_text("utf-8-sig")
+        items = json.loads(text) if path.suffix == ".json" else text.rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise PromptFileError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise PromptFileError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+    if not isinstance(items, list):
+        raise PromptFileError(f"{path}: a JSON prompt file is a list, not {type(items).__name__}")
+    return PromptSet(path.stem, f"prompts of {path.name}", str(path), _read(items, str(path)))
+
+
+def _read(items: Iterable[Any], origin: str) -> tuple[Prompt, ...]:
+    prompts = []
+    for number, item in enumerate(items, 1):
+        fields = item if isinstance(item, dict) else {"text": item}
+        # GenEval calls them prompt and tag
+        text = fields.get("text", fields.get("prompt"))
+        aspect = fields.get("aspect", fields.get("tag"))
+        if not isinstance(text, str) or not isinstance(aspect, str | None):
+            raise PromptFileError(
+                f"{origin}: prompt {number} is {item!r}; give a text or {{'text': …, 'aspect': …}}"
+            )
+        if not text.strip():
+            raise PromptFileError(f"{origin}: prompt {number} is empty; write a prompt or remove it")
+        prompts.append(Prompt(text.strip(), aspect))
+    if not prompts:
+        raise PromptFileError(f"{origin}: no prompts; write at least one")
+    return tuple(prompts)
