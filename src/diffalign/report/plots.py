@@ -1,0 +1,226 @@
+"""Pictures before and after, a grid of pictures, and the reward of every query, as PNG files.
+
+Each figure has a canvas of its own: nothing here touches pyplot's global state or needs a display.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffalign.artifacts import replacing
+from diffalign.evaluation import as_bytes
+
+INK, MUTED, RULE = "#1c2430", "#667085", "#d5dae1"
+BEFORE, AFTER, BEST = "#8b95a5", "#2563c9", "#c26a12"
+RIGHT, WRONG = "#1a7f4b", "#c0392b"
+DPI = 100
+SMALLEST, LARGEST = 128, 256  # side of a picture as shown, in pixels
+GAP, FRAME, MARGIN, TITLE = 8, 4, 20, 44
+
+Verdicts = Tensor | Sequence[bool]
+
+
+def grid(
+    images: Tensor, path: Path | str, *, columns: int = 8, title: str = "", verdicts: Verdicts | None = None
+) -> Path:
+    """Draws pictures with shape `(n, 3, H, W)`, float in [0, 1] or uint8; of a video its middle frame.
+
+    Arguments:
+        verdicts: `(n,)`; each picture gets a green frame and a tick, or a red frame and a cross.
+    """
+    return _draw([(images, title, verdicts)], path, columns)
+
+
+def before_after(
+    before: Tensor,
+    after: Tensor,
+    path: Path | str,
+    *,
+    columns: int = 8,
+    titles: tuple[str, str] = ("Before: the frozen model", "After: the same noise, tuned"),
+    verdicts: tuple[Verdicts, Verdicts] | None = None,
+) -> Path:
+    """Draws two blocks of pictures `(n, 3, H, W)`, one above the other, made with the same noise.
+
+    Arguments:
+        verdicts: the judge's, `(n,)` for each block.
+
+    Raises:
+        ValueError: if the blocks differ in n.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"pairs are shown: not {len(before)} pictures before and {len(after)} after")
+    first, second = verdicts or (None, None)
+    return _draw([(before, titles[0], first), (after, titles[1], second)], path, columns)
+
+
+def reward_curve(
+    metrics: Sequence[Mapping[str, Any]],
+    path: Path | str,
+    *,
+    baseline: float | None = None,
+    reward: str = "reward",
+    title: str = "",
+) -> Path:
+    """Draws the reward of every query, its running mean (from ten queries on) and the best so far.
+
+    Arguments:
+        metrics: the lines of `metrics.jsonl`; of each, "queries" and "rewards".
+        baseline: the frozen model's mean reward.
+        reward: the reward's name, for the axis.
+
+    Raises:
+        ValueError: if no reward was queried.
+    """
+    values = np.array([value for line in metrics for value in line["rewards"]], dtype=np.float64)
+    if not len(values):
+        raise ValueError("there is no reward to draw")
+    queries = np.concatenate([line["queries"] - np.arange(len(line["rewards"]))[::-1] for line in metrics])
+    window = max(1, min(32, len(values) // 5))
+    sums = np.concatenate([[0.0], values.cumsum()])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    running = (sums[ends] - sums[starts]) / (ends - starts)
+
+    figure = Figure(figsize=(9.0, 4.6), dpi=150, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.scatter(
+        queries,
+        values,
+        s=14 if len(values) > 20 else 40,
+        color=AFTER,
+        alpha=0.35,
+        linewidths=0,
+        label="one query",
+    )
+    if len(values) > 1:
+        best = np.maximum.accumulate(values)
+        axes.step(queries, best, where="post", color=BEST, linewidth=1.4, label="best so far")
+    if window > 1:
+        label = f"mean of the last {window} queries"
+        axes.plot(queries, running, color=AFTER, linewidth=2.2, label=label)
+    if baseline is not None:
+        axes.axhline(baseline, color=INK, linewidth=1.2, linestyle=(0, (5, 4)), label="frozen model, mean")
+    beyond = 0.02 * (queries[-1] - queries[0]) or 1.0
+    axes.set_xlim(queries[0] - beyond, queries[-1] + beyond)
+    axes.set_xlabel("reward queries (pictures scored)")
+    axes.set_ylabel(reward)
+    axes.set_title(title, loc="left", color=INK, fontsize=12)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.tick_params(colors=MUTED)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, labelcolor=INK, fontsize=10)
+    return _save(figure, path)
+
+
+def _draw(blocks: Sequence[tuple[Tensor, str, Verdicts | None]], path: Path | str, columns: int) -> Path:
+    """Stacks blocks of pictures, one pixel of a picture being a whole number of pixels of the figure."""
+    if any(len(images) == 0 for images, _, _ in blocks) or columns < 1:
+        raise ValueError("need at least one picture and one column")
+    tiles = [_tiles(images) for images, _, _ in blocks]
+    height, width = tiles[0].shape[1:3]
+    columns = min(columns, max(len(tile) for tile in tiles))
+    across, down = width + 2 * FRAME + GAP, height + 2 * FRAME + GAP
+    rows = [-(-len(tile) // columns) for tile in tiles]
+    heads = [TITLE if title else 0 for _, title, _ in blocks]
+    total_width = max(2 * MARGIN + columns * across - GAP, 420)
+    total_height = sum(rows) * down + sum(heads) + 2 * MARGIN - GAP + (len(blocks) - 1) * GAP
+    paper = np.full((total_height, total_width, 3), 255, np.uint8)
+
+    figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI)
+    y = MARGIN
+    for (_, title, verdicts), tile, row_count, head in zip(blocks, tiles, rows, heads, strict=True):
+        passed = None if verdicts is None else [bool(verdict) for verdict in verdicts]
+        if passed is not None and len(passed) != len(tile):
+            raise ValueError(f"{len(tile)} pictures, but {len(passed)} verdicts")
+        if title:
+            count = "" if passed is None else f"   {sum(passed)} of {len(passed)} right"
+            _text(figure, paper, MARGIN, y + head / 2 - 6, title + count, size=15, color=INK, va="center")
+        for i, picture in enumerate(tile):
+            x0, y0 = MARGIN + i % columns * across, y + head + i // columns * down
+            if passed is not None:
+                frame = RIGHT if passed[i] else WRONG
+                paper[y0 : y0 + height + 2 * FRAME, x0 : x0 + width + 2 * FRAME] = _rgb(frame)
+            x1, y1 = x0 + FRAME, y0 + FRAME
+            paper[y1 : y1 + height, x1 : x1 + width] = picture
+            if passed is not None:
+                paper[y1 : y1 + 18, x1 + width - 18 : x1 + width] = _rgb(frame)
+                mark = "✓" if passed[i] else "✗"
+                _text(
+                    figure,
+                    paper,
+                    x1 + width - 8,
+                    y1 + 8,
+                    mark,
+                    size=11,
+                    color="white",
+                    ha="center",
+                    va="center",
+                )
+        y += head + row_count * down + GAP
+    figure.figimage(paper, zorder=-1)
+    return _save(figure, path)
+
+
+def _tiles(images: Tensor) -> NDArray[np.uint8]:
+    """Pictures as `(n, H, W, 3)`, enlarged by a whole number to 128 pixels or shrunk by one to 256."""
+    if images.ndim == 5:
+        images = images[:, images.shape[1] // 2]
+    tiles = as_bytes(images).permute(0, 2, 3, 1).numpy()
+    side = max(tiles.shape[1:3])
+    if side > LARGEST:
+        step = -(-side // LARGEST)
+        n, height, width = len(tiles), tiles.shape[1] // step, tiles.shape[2] // step
+        cut = tiles[:, : height * step, : width * step].astype(np.float32)
+        mean = cut.reshape(n, height, step, width, step, 3).mean((2, 4))
+        return mean.round().astype(np.uint8)
+    factor = -(-SMALLEST // side)
+    return tiles.repeat(factor, 1).repeat(factor, 2)
+
+
+def _text(
+    figure: Figure,
+    paper: NDArray[np.uint8],
+    x: float,
+    y: float,
+    text: str,
+    *,
+    size: float,
+    color: str,
+    **more: Any,
+) -> None:
+    """Writes at pixel (x, y) of `paper`, counted from the top left."""
+    figure.text(
+        x / paper.shape[1],
+        1 - y / paper.shape[0],
+        text,
+        fontsize=size * 72 / DPI,
+        color=color,
+        parse_math=False,
+        **more,
+    )
+
+
+def _rgb(color: str) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
+
+
+def _save(figure: Figure, path: Path | str) -> Path:
+    FigureCanvasAgg(figure)
+    with replacing(Path(path)) as file:
+        figure.savefig(file, format="png", metadata={"Software": "diffalign"})
+    return Path(path)
