@@ -159,7 +159,7 @@ def _curve_note(metrics: list[dict[str, Any]]) -> str:
         return ""
     last = metrics[-1]
     return (
-        f"{len(metrics)} updates from {last['queries']} reward queries. At the end the learned mean has "
+        f"{len(metrics)} update{'s' * (len(metrics) > 1)} from {last['queries']} reward queries. At the end the learned mean has "
         f"the norm {last['mean_norm']:.3g}, and the noise is {last['kl_to_standard']:.3g} nats from N(0, I)."
     )
 

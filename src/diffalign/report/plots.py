@@ -113,8 +113,8 @@ def reward_curve(
     beyond = 0.02 * (queries[-1] - queries[0]) or 1.0
     axes.set_xlim(queries[0] - beyond, queries[-1] + beyond)
     axes.set_xlabel("reward queries (pictures scored)")
-    axes.set_ylabel(reward)
-    axes.set_title(title, loc="left", color=INK, fontsize=12)
+    axes.set_ylabel(reward, parse_math=False)
+    axes.set_title(title, loc="left", color=INK, fontsize=12, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffalign.artifacts import ArtifactError
+from diffalign.report.html import write_report
+
+EVIL = "<script>alert('1')</script> & \"dog\""
+VOID = {"meta", "img", "br"}
+
+
+def interval(mean: float) -> dict[str, float]:
+    return {"mean": mean, "low": mean - 0.125, "high": mean + 0.125, "n": 64}
+
+
+ROW = {
+    "reward": interval(12.5),
+    "judged_accuracy": interval(0.25),
+    "graded": interval(0.5),
+    "diversity": {"pairwise_distance": 0.375, "vendi": 7.25, "on": "clip"},
+}
+COST = {"reward_queries": 1150, "denoiser_forwards": 6000, "seconds": 12.34, "peak_memory_mb": None}
+SUMMARY: dict[str, Any] = {
+    "schema": "diffalign.summary/1",
+    "prompt": "a green dog",
+    "model": "world",
+    "reward": "world-clip",
+    "judge": "world-scene",
+    "n": 64,
+    "rows": {"baseline": ROW, "best_of_n": ROW, "tuned": ROW},
+    "gain": {"reward": interval(-1.5), "judged_accuracy": interval(0.484), "graded": interval(0.0)},
+    "cost": {"baseline": COST, "best_of_n": COST, "tuned": COST},
+    "run": {"seed": 0, "num_steps": 20, "guidance_scale": 4.0, "command": "diffalign find 'a green dog'"},
+}
+METRICS = {"step": 1, "queries": 30, "rewards": [1.0], "mean_norm": 1.25, "kl_to_standard": 2.5}
+
+
+class Page(HTMLParser):
+    """Checks that tags match; collects the text, the tags and what is referred to."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text, self.tags, self.references = "", [], []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.references += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+
+def make(folder: Path, summary: dict[str, Any] = SUMMARY) -> Page:
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return Page(write_report(folder).read_text("utf-8"))
+
+
+def test_the_whole_report(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(METRICS) + '\n{"step": 2, "que')  # cut by a kill
+    (tmp_path / "config.yaml").write_text("queries: 30\n")
+    (tmp_path / "before_after.png").write_bytes(b"before")
+    (tmp_path / "reward_curve.png").write_bytes(b"curve")
+    page = make(tmp_path)
+    encoded = [base64.b64encode(content).decode() for content in (b"before", b"curve")]
+    assert page.references == [f"data:image/png;base64,{it}" for it in encoded]
+    for text in (
+        "“a green dog”",
+        "+48.4 points",
+        "95 % interval +35.9 to +60.9",
+        "−1.500",
+        "25.0",
+        "12.5 to 37.5",
+        "12.50",
+        "0.375",
+        "1 150",
+        "12.3",
+        "Best of N",
+        "measured on clip",
+        "1 update from 30 reward queries",
+        "2.5 nats",
+        "num_inference_steps=20",
+        "diffalign find 'a green dog'",
+        "queries: 30",
+    ):
+        assert text in page.text, text
+    assert sorted(it.name for it in tmp_path.iterdir() if it.suffix == ".partial") == []
+
+
+def test_it_is_self_contained_and_has_a_dark_side(tmp_path: Path) -> None:
+    page = make(tmp_path)
+    source = (tmp_path / "report.html").read_text("utf-8")
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"https?://|@import|url\(", source)
+    assert "prefers-color-scheme: dark" in source
+
+
+def test_everything_is_escaped(tmp_path: Path) -> None:
+    summary = copy.deepcopy(SUMMARY)
+    summary.update(prompt=EVIL, model=EVIL, reward=EVIL, judge=EVIL)
+    summary["run"] = {EVIL: EVIL, "command": EVIL, "num_steps": EVIL}
+    summary["rows"][EVIL] = {**ROW, "diversity": {**ROW["diversity"], "on": EVIL}}
+    summary["cost"][EVIL] = COST
+    (tmp_path / "config.yaml").write_text(EVIL)
+    page = make(tmp_path, summary)
+    assert "script" not in page.tags
+    assert page.text.count("<script>") >= 10
+    assert not [tag for tag in page.tags if tag not in VOID and not tag.isalnum()]
+
+
+def test_the_snippet_is_python(tmp_path: Path) -> None:
+    page = make(tmp_path, {**SUMMARY, "prompt": 'it\'s "a" dog\\n'})
+    start = page.text.index("from diffalign import")
+    snippet = page.text[start : page.text.index(").images", start) + len(").images")]
+    compile(snippet, "snippet", "exec")
+    assert repr('it\'s "a" dog\\n') in snippet
+
+
+def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
+    bare = {**ROW, "judged_accuracy": None, "graded": None, "diversity": None}
+    page = make(
+        tmp_path,
+        {
+            **SUMMARY,
+            "judge": None,
+            "rows": {"baseline": bare},
+            "cost": {"baseline": COST},
+            "gain": None,
+            "run": {},
+        },
+    )
+    assert page.references == []
+    for text in (
+        "Before and after",
+        "Reward while",
+        "plain diffusers",
+        "Command",
+        "points",
+        "Best of N",
+        "judged by",
+    ):
+        assert text not in page.text, text
+    assert page.text.count("–") == 5  # judged, graded, two of diversity, memory
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no finished run"),
+        ("{", "corrupt"),
+        ("[]", "no summary of the schema"),
+        ('{"schema": "other/1"}', "no summary of the schema"),
+        ('{"schema": "diffalign.summary/1", "prompt": "a dog"}', "does not follow the schema"),
+    ],
+)
+def test_a_folder_without_a_summary(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(ArtifactError, match=message):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_it_replaces_an_older_report(tmp_path: Path) -> None:
+    make(tmp_path)
+    first = (tmp_path / "report.html").read_text("utf-8")
+    make(tmp_path, {**SUMMARY, "prompt": "a red cat"})
+    assert "a red cat" in (tmp_path / "report.html").read_text("utf-8") != first
