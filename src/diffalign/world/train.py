@@ -2,7 +2,7 @@
 
     python -m diffalign.world.train --out build/world --threads 2
 
-Stages: `clip` and `vae` (independent of each other), then `unet`, which needs both, then `export`,
+Stages: `clip` and `vae` (independent of each other), then `decoder` and `unet` (likewise), then `export`,
 which writes the pipeline folder with its model card. A stage checkpoints every few minutes and
 resumes where it was; its batch i depends on the seed and on i alone, so an interrupted run takes
 the same steps as an uninterrupted one.
@@ -72,8 +72,8 @@ def run_stage(stage: Stage, folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.safetensors"
-    names = [name for name, _ in stage.model.named_parameters()]
-    parameters = [parameter for _, parameter in stage.model.named_parameters()]
+    trained = {name: p for name, p in stage.model.named_parameters() if p.requires_grad}
+    names, parameters = list(trained), list(trained.values())
     ema = [parameter.detach().clone() for parameter in parameters]
     optimiser = torch.optim.AdamW(
         parameters, lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay
@@ -107,11 +107,11 @@ def run_stage(stage: Stage, folder: Path, threads: int) -> None:
         save_file({n: a.contiguous() for n, a in zip(names, ema, strict=True)}, ema_file, {"step": str(step)})
         os.replace(ema_file, folder / "ema.safetensors")
         with torch.no_grad():
-            trained = [parameter.detach().clone() for parameter in parameters]
+            current = [parameter.detach().clone() for parameter in parameters]
             for parameter, average in zip(parameters, ema, strict=True):
                 parameter.data.copy_(average)
             grid = stage.picture()
-            for parameter, value in zip(parameters, trained, strict=True):
+            for parameter, value in zip(parameters, current, strict=True):
                 parameter.data.copy_(value)
         if grid is not None:
             pixels = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
@@ -169,7 +169,9 @@ class ClipStage(Stage):
         output = self.model(input_ids=tokens.input_ids, pixel_values=pictures * 2 - 1)
         same = torch.tensor([[a == b for b in captions] for a in captions]).float()
         target = same / same.sum(1, keepdim=True)
-        loss = F.cross_entropy(output.logits_per_image, target) + F.cross_entropy(output.logits_per_text, target)
+        loss = F.cross_entropy(output.logits_per_image, target) + F.cross_entropy(
+            output.logits_per_text, target
+        )
         hit = same.gather(1, output.logits_per_image.argmax(1, keepdim=True)).mean()
         return loss / 2, {"accuracy": float(hit)}
 
@@ -187,6 +189,18 @@ class ClipStage(Stage):
 
     def picture(self) -> None:
         return None
+
+
+def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """L1 + 2 L2 + half the error of the edges, of pictures `(B, 3, H, W)` in [−1, 1]."""
+    error = output - target
+    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return error.abs().mean() + 2 * error.square().mean() + 0.5 * edges
+
+
+def psnr(output: torch.Tensor, target: torch.Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of pictures in [−1, 1]."""
+    return float(-10 * ((output - target).detach().square().mean() / 4).log10())
 
 
 class VaeStage(Stage):
@@ -207,22 +221,44 @@ class VaeStage(Stage):
         rng = self.batch_generator(step)
         _, pictures, _ = scene_batch(rng, self.batch, EVEN)
         corners = rng.integers(0, (IMAGE_SIZE - self.crop) // 8 + 1, (self.batch, 2)) * 8
-        crops = [p[:, y : y + self.crop, x : x + self.crop] for p, (y, x) in zip(pictures, corners, strict=True)]
+        crops = [
+            p[:, y : y + self.crop, x : x + self.crop] for p, (y, x) in zip(pictures, corners, strict=True)
+        ]
         target = torch.stack(crops).contiguous(memory_format=torch.channels_last) * 2 - 1
         posterior = self.model.encode(target).latent_dist
         output = self.model.decode(posterior.sample()).sample
-        error = output - target
-        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-        squared = error.square().mean()
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        loss = error.abs().mean() + 2 * squared + 0.5 * edges + 1e-4 * kl
-        return loss, {"psnr": float(-10 * (squared.detach() / 4).log10()), "kl": float(kl.detach())}
+        loss = reconstruction_loss(output, target) + 1e-4 * kl
+        return loss, {"psnr": psnr(output, target), "kl": float(kl.detach())}
 
     @torch.no_grad()
     def picture(self) -> torch.Tensor:
         _, pictures, _ = scene_batch(np.random.default_rng(7), 16, EVEN)
         decoded = self.model(pictures * 2 - 1).sample / 2 + 0.5
         return grid(torch.cat([pictures[:8], decoded[:8], pictures[8:], decoded[8:]]), 8)
+
+
+class DecoderStage(VaeStage):
+    """The decoder alone, on whole pictures: group normalisation sees other statistics in crops."""
+
+    name = "decoder"
+    steps = 4500
+    batch = 16
+    learning_rate = 1e-3
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        load_stage(self, folder, "vae")
+        for part in (self.model.decoder, self.model.post_quant_conv):
+            part.requires_grad_(True)
+
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        _, pictures, _ = scene_batch(self.batch_generator(step), self.batch, EVEN)
+        target = pictures.contiguous(memory_format=torch.channels_last) * 2 - 1
+        with torch.no_grad():
+            latents = self.model.encode(target).latent_dist.sample()
+        output = self.model.decode(latents).sample
+        return reconstruction_loss(output, target), {"psnr": psnr(output, target)}
 
 
 class UnetStage(Stage):
@@ -318,15 +354,16 @@ def grid(pictures: torch.Tensor, columns: int) -> torch.Tensor:
     return F.interpolate(torch.cat(rows, 1)[None], scale_factor=2)[0]
 
 
-def load_stage(stage: Stage, folder: Path) -> torch.nn.Module:
-    """The stage's model with its averaged weights.
+def load_stage(stage: Stage, folder: Path, name: str | None = None) -> torch.nn.Module:
+    """The stage's model with the averaged weights of the stage called `name` (its own by default), frozen.
 
     Raises:
         SystemExit: if the stage has not been trained in `folder`.
     """
-    file = folder / stage.name / "ema.safetensors"
+    name = name or stage.name
+    file = folder / name / "ema.safetensors"
     if not file.exists():
-        raise SystemExit(f"stage {stage.name!r} has not been trained in {folder}: run it first")
+        raise SystemExit(f"stage {name!r} has not been trained in {folder}: run it first")
     stage.model.load_state_dict(load_file(file), strict=False)
     return stage.model.eval().requires_grad_(False)
 
@@ -334,12 +371,15 @@ def load_stage(stage: Stage, folder: Path) -> torch.nn.Module:
 STAGES: dict[str, Callable[[Path], Stage]] = {
     "clip": lambda folder: ClipStage(),
     "vae": lambda folder: VaeStage(),
+    "decoder": DecoderStage,
     "unet": UnetStage,
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("build/world"), help="folder of checkpoints")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
     parser.add_argument("--threads", type=int, default=1, help="1 while other work runs on the machine")
