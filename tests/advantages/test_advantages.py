@@ -1,0 +1,60 @@
+"""Baselines against hand-worked values, and what all of them share."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from diffalign.advantages import ValueNet, leave_one_out, rank, standardise
+from diffalign.advantages.drcm import value_loss
+
+ALL = [leave_one_out, rank, standardise]
+
+
+def test_leave_one_out() -> None:
+    torch.testing.assert_close(leave_one_out(torch.tensor([1.0, 2.0, 6.0])), torch.tensor([-3.0, -1.5, 4.5]))
+
+
+def test_rank_utilities() -> None:
+    best, middle = math.log(2.5), math.log(2.5) - math.log(2)
+    expected = torch.tensor([best, middle, 0.0]) * 3 / (best + middle) - 1
+    torch.testing.assert_close(rank(torch.tensor([9.0, 0.1, -7.0])), expected)
+
+
+@pytest.mark.parametrize("advantage", ALL)
+def test_order_is_kept_and_the_mean_is_zero(advantage: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    reward = torch.tensor([0.3, -2.0, 5.0, 1.0])
+    value = advantage(reward)
+    assert value.argmax() == 2 and value[1] == value.min()
+    assert value.mean().item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("advantage", ALL)
+def test_equal_rewards_teach_nothing(advantage: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    torch.testing.assert_close(advantage(torch.full((6,), 0.7)), torch.zeros(6), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+def test_rank_and_standardise_ignore_the_scale(scale: float) -> None:
+    reward = torch.tensor([0.3, -2.0, 5.0, 1.0])
+    torch.testing.assert_close(rank(reward * scale), rank(reward))
+    torch.testing.assert_close(standardise(reward * scale), standardise(reward), atol=1e-2, rtol=1e-2)
+
+
+def test_value_net_learns_the_mean_reward_of_a_distribution() -> None:
+    torch.manual_seed(0)
+    value = ValueNet(4)
+    optimiser = torch.optim.AdamW(value.parameters(), lr=1e-2)
+    mean, std = torch.zeros(16, 4), torch.ones(16, 4)
+    reward = torch.randn(16) + 3
+    for _ in range(200):
+        optimiser.zero_grad()
+        value_loss(value(mean, std), reward).backward()
+        optimiser.step()
+    torch.testing.assert_close(value(mean, std), reward.mean().expand(16), atol=0.05, rtol=0)
+
+
+def test_value_loss_refuses_shapes_that_would_broadcast() -> None:
+    with pytest.raises(ValueError, match=r"\(B,\)"):
+        value_loss(torch.zeros(3, 1), torch.zeros(3))

@@ -1,0 +1,50 @@
+"""Objectives against hand-worked values and each other."""
+
+import math
+
+import pytest
+import torch
+
+from diffalign.objectives import policy_gradient_loss, ppo_loss
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
+def test_policy_gradient_value() -> None:
+    loss, diagnostics = policy_gradient_loss(column(math.log(2), 0.0), column(0.0, 0.0), column(3.0, -1.0))
+    assert loss.item() == pytest.approx(-(2 * 3 - 1) / 2)
+    assert diagnostics.max_ratio_error == pytest.approx(1.0)
+    assert diagnostics.approx_kl == pytest.approx((1 - math.log(2)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [
+        (1.5, 1.0, -1.2),  # a good sample gains no more beyond 1 + ε
+        (0.5, 1.0, -0.5),  # but is pulled back from below
+        (1.5, -1.0, 1.5),  # a bad sample is pushed down from above
+        (0.5, -1.0, 0.8),  # and no further below 1 − ε
+    ],
+)
+def test_ppo_is_pessimistic(ratio: float, advantage: float, expected: float) -> None:
+    loss, diagnostics = ppo_loss(column(math.log(ratio)), column(0.0), column(advantage), clip_range=0.2)
+    assert loss.item() == pytest.approx(expected)
+    assert diagnostics.clip_fraction == 1.0
+
+
+def test_ppo_at_ratio_one_has_the_policy_gradient() -> None:
+    old, advantage = torch.randn(8, 3), torch.randn(8, 3)
+    gradients = []
+    for objective in (policy_gradient_loss, lambda *x: ppo_loss(*x, clip_range=0.02)):
+        log_prob = old.clone().requires_grad_()
+        objective(log_prob, old, advantage)[0].backward()
+        gradients.append(log_prob.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(gradients[0], -advantage / advantage.numel())
+
+
+def test_shapes_that_would_broadcast_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(B, K\)"):
+        policy_gradient_loss(torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4))

@@ -1,0 +1,142 @@
+"""The noise policy against torch.distributions, its file, and what it refuses."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+
+from diffalign.diffusion import seeded_noise
+from diffalign.policies import ArtifactError, NoiseDistribution, NoisePolicy
+from diffalign.policies.basis import dct_matrix, make_basis
+
+LATENT = (2, 6, 5)
+
+
+def random_distribution(basis: str) -> NoiseDistribution:
+    shape = make_basis(basis, LATENT).shape
+    generator = torch.Generator().manual_seed(0)
+    mean = 0.3 * torch.randn(shape, generator=generator)
+    return NoiseDistribution(
+        mean, 0.5 + torch.rand(shape, generator=generator), LATENT, basis, {"prompt": "a"}
+    )
+
+
+def test_log_prob_and_kl_agree_with_torch_distributions() -> None:
+    ours = random_distribution("identity")
+    reference = Independent(Normal(ours.mean, ours.std), 3)
+    x_T = seeded_noise(LATENT, 0, "test", range(4))
+    torch.testing.assert_close(ours.log_prob(x_T, "sum")[:, 0], reference.log_prob(x_T), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        ours.log_prob(x_T)[:, 0], reference.log_prob(x_T) / math.prod(LATENT), rtol=1e-5, atol=1e-5
+    )
+    standard = Independent(Normal(torch.zeros(LATENT), torch.ones(LATENT)), 3)
+    torch.testing.assert_close(ours.kl(), kl_divergence(reference, standard), rtol=1e-5, atol=1e-4)
+
+
+def test_low_frequency_log_prob_is_that_of_the_full_gaussian() -> None:
+    ours = random_distribution("dct2")
+    size = math.prod(LATENT)
+    linear = ours.transform(torch.eye(size).view(size, *LATENT)).flatten(1)
+    shift = ours.transform(torch.zeros(1, *LATENT)).flatten()
+    matrix = (linear - shift).T
+    reference = MultivariateNormal(shift, matrix @ matrix.T + 1e-7 * torch.eye(size))
+    x_T = seeded_noise(LATENT, 1, "test", range(4))
+    torch.testing.assert_close(
+        ours.log_prob(x_T, "sum")[:, 0], reference.log_prob(x_T.flatten(1)), rtol=1e-3, atol=1e-2
+    )
+
+
+def test_dct_is_orthonormal_and_starts_with_the_mean() -> None:
+    matrix = dct_matrix(6, 6)
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(matrix[0], torch.full((6,), 6**-0.5))
+
+
+@pytest.mark.parametrize("basis", ["identity", "dct2"])
+def test_moments_of_samples(basis: str) -> None:
+    distribution = random_distribution(basis)
+    z = make_basis(basis, LATENT).project(distribution.sample(4000, seed=3))
+    torch.testing.assert_close(z.mean(0), distribution.mean, atol=0.12, rtol=0)
+    torch.testing.assert_close(z.std(0), distribution.std, atol=0.1, rtol=0)
+
+
+def test_the_preserving_policy_keeps_second_moments() -> None:
+    policy = NoisePolicy(LATENT, "dct2", "preserving")
+    with torch.no_grad():
+        policy.mean.uniform_(-0.9, 0.9)
+    distribution = policy()
+    torch.testing.assert_close(distribution.mean**2 + distribution.std**2, torch.ones(2, 2, 2))
+
+
+@pytest.mark.parametrize("std", ["learned", "preserving"])
+@pytest.mark.parametrize("basis", ["identity", "dct3"])
+def test_every_policy_starts_as_standard_noise_with_ratio_one(basis: str, std: str) -> None:
+    distribution = NoisePolicy(LATENT, basis, std)()
+    epsilon = seeded_noise(LATENT, 0, "test", range(3))
+    torch.testing.assert_close(distribution.transform(epsilon), epsilon, atol=1e-6, rtol=0)
+    standard = NoiseDistribution.standard(LATENT).log_prob(epsilon)
+    torch.testing.assert_close(distribution.log_prob(epsilon), standard, atol=1e-5, rtol=0)
+
+
+def test_samples_do_not_depend_on_the_batch() -> None:
+    distribution = random_distribution("identity")
+    whole = distribution.sample(6, seed=9)
+    parts = torch.cat([distribution.sample(4, seed=9), distribution.sample(2, seed=9, start=4)])
+    assert torch.equal(whole, parts)
+    assert not torch.equal(whole, distribution.sample(6, seed=10))
+    assert not torch.equal(whole, distribution.sample(6, seed=9, stream="train"))
+
+
+@pytest.mark.parametrize("basis", ["identity", "dct2"])
+def test_a_file_gives_the_same_samples(tmp_path: Path, basis: str) -> None:
+    distribution = random_distribution(basis)
+    distribution.save(tmp_path / "noise.safetensors")
+    loaded = NoiseDistribution.load(tmp_path)
+    assert torch.equal(loaded.sample(3, seed=1), distribution.sample(3, seed=1))
+    assert loaded.metadata == {"prompt": "a"}
+    assert [path.name for path in tmp_path.iterdir()] == ["noise.safetensors"]
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "noise.safetensors"
+    with pytest.raises(ArtifactError, match="no noise file"):
+        NoiseDistribution.load(path)
+    random_distribution("identity").save(path)
+    whole = path.read_bytes()
+    for broken in (whole[: len(whole) // 2], b"", b"\x80\x04\x95pickled", whole[:8] + b"{" * 40):
+        path.write_bytes(broken)
+        with pytest.raises(ArtifactError, match="corrupt"):
+            NoiseDistribution.load(path)
+    save_file({"mean": torch.zeros(2)}, path, {"format": "something else"})
+    with pytest.raises(ArtifactError, match="not a noise distribution"):
+        NoiseDistribution.load(path)
+    save_file(
+        {"mean": torch.full(LATENT, torch.nan), "std": torch.ones(LATENT)},
+        path,
+        {"format": "diffalign.noise/1", "basis": "identity", "latent": "2,6,5"},
+    )
+    with pytest.raises(ArtifactError, match="finite"):
+        NoiseDistribution.load(path)
+
+
+def test_another_model_is_refused() -> None:
+    learned = NoiseDistribution(
+        torch.zeros(LATENT), torch.ones(LATENT), LATENT, metadata={"model": "x", "model_fingerprint": "abc"}
+    )
+    learned.check_model("abc", LATENT)
+    with pytest.raises(ArtifactError, match="fingerprint abc"):
+        learned.check_model("def", LATENT)
+    with pytest.raises(ArtifactError, match="shape"):
+        learned.check_model("abc", (4, 8, 8))
+
+
+def test_unknown_bases_and_modes_are_named() -> None:
+    with pytest.raises(ValueError, match="unknown basis 'wavelet'"):
+        make_basis("wavelet", LATENT)
+    with pytest.raises(ValueError, match="preserving"):
+        NoisePolicy(LATENT, std="fixed")
+    with pytest.raises(ValueError, match="must both have shape"):
+        NoiseDistribution(torch.zeros(3), torch.ones(3), LATENT)
