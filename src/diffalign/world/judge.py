@@ -31,8 +31,8 @@ from diffalign.world.scenes import IMAGE_SIZE, NATURAL_TINT, SPRITE_SIZE, Scene,
 from diffalign.world.sprites import load_sprites
 
 # Errors are mean squares per channel. Blurs and autoencoders leave up to 0.014 on a sprite.
-FIT_LIMIT = 0.016
-PART_LIMIT = 0.032  # a half-drawn or two-coloured sprite fits on the whole but not in every part
+FIT_LIMIT = 0.017
+PART_LIMIT = 0.036  # a half-drawn or two-coloured sprite fits on the whole but not in every part
 BLOB_LIMIT = 0.6  # share of the error of a smooth blob that may remain
 DETAIL_LIMIT = 0.5  # contrast of what distinguishes the sprite from its silhouette: 1 if drawn in full
 LIKENESS_LIMIT = 0.2  # correlation with it
@@ -244,7 +244,8 @@ def read_scenes(images: Tensor) -> list[Scene]:
         for i, (top, edge), k in zip(
             active[clear].tolist(), corners[clear].tolist(), kind[clear].tolist(), strict=True
         ):
-            found[i].append(Thing(*bank.kinds[k], edge, top))
+            subject, tint = bank.kinds[k]
+            found[i].append(Thing(subject, tint, edge, top))
             free[i, max(top, 0) : top + SPRITE_SIZE, max(edge, 0) : edge + SPRITE_SIZE] = 0
     place, error = _nearest_backdrop(images, free)
     scenes = []
