@@ -1,0 +1,177 @@
+"""FIND against the frozen model and best-of-N, on the embedded world.
+
+    python benchmarks/find.py run --prompts world/heldout --variants default,paper --seeds 3
+    python benchmarks/find.py table
+
+`run` appends one line a (prompt, seed, variant, reward) to a results file and skips those that it
+holds already, so it can be killed, and run in several shards (`--shard 0/2`). `table` prints means
+with 95 % intervals (bootstrap over prompts × seeds). Fresh samples share their noise with the frozen model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffalign import NoiseConfig, NoiseDistribution, Sampler, load_pipeline, load_prompts, load_reward
+from diffalign.methods.find import PRESETS, Find
+from diffalign.metrics import clustered, mean_pairwise_distance
+from diffalign.rewards.world_clip import WorldClip
+from diffalign.rollout import collect
+from diffalign.search.best_of_n import equal_cost
+from diffalign.world.judge import judge
+
+VARIANTS: dict[str, NoiseConfig] = {
+    **PRESETS,
+    "paper-no-drcm": replace(PRESETS["paper"], advantage="none"),
+    "paper-no-rca": replace(PRESETS["paper"], clip_range=0.0),
+}
+WANTED = (1, 16, 64)  # pictures, for best-of-N at equal cost
+QUERIES = 150
+
+
+class Scored:
+    """Pictures of a distribution under both rewards and the judge, as plain lists."""
+
+    def __init__(self, sampler: Sampler, clip: WorldClip) -> None:
+        self.sampler, self.clip = sampler, clip
+
+    def __call__(
+        self, noise: NoiseDistribution, prompt: str, n: int, seed: int, stream: str
+    ) -> dict[str, Any]:
+        images = collect(noise, self.sampler, prompt, range(n), seed=seed, stream=stream).images
+        verdict, graded = judge(images, [prompt] * n)
+        return {
+            "verdict": verdict.int().tolist(),
+            "world-scene": [round(v, 4) for v in graded.tolist()],
+            "world-clip": [round(v, 4) for v in self.clip(images, [prompt] * n).tolist()],
+            "distance": mean_pairwise_distance(self.clip.embed_images(images)),
+        }
+
+
+def run(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    pipeline = load_pipeline("world")
+    sampler = Sampler(pipeline, num_steps=20, guidance_scale=arguments.guidance_scale, batch_size=32)
+    scored = Scored(sampler, WorldClip())
+    reward = load_reward(arguments.reward)
+    part, parts = (int(number) for number in arguments.shard.split("/"))
+    results = arguments.results
+    results.parent.mkdir(parents=True, exist_ok=True)
+    done = {row["key"] for row in read(results)}
+    jobs = [(p.text, s) for s in range(arguments.seeds) for p in load_prompts(arguments.prompts).prompts]
+    standard = NoiseDistribution.standard(sampler.latent_shape)
+    for prompt, seed in jobs[part::parts]:
+        common = {"prompts": arguments.prompts, "prompt": prompt, "seed": seed}
+        key = f"{arguments.prompts}|{prompt}|{seed}|frozen"
+        if key not in done:
+            pool = scored(standard, prompt, equal_cost(QUERIES, max(WANTED)), seed, "search")
+            fresh = scored(standard, prompt, arguments.fresh, seed, "evaluate")
+            append(results, {"key": key, **common, "variant": "frozen", "pool": pool, "fresh": fresh})
+        for variant in arguments.variants.split(","):
+            key = f"{arguments.prompts}|{prompt}|{seed}|{variant}|{arguments.reward}"
+            if key in done:
+                continue
+            config = replace(VARIANTS[variant], seed=seed)
+            began = time.perf_counter()
+            learning = Find(sampler, prompt, reward, config)
+            noise = learning.run()
+            seconds = time.perf_counter() - began
+            row = {"variant": variant, "reward": arguments.reward, "learn_seconds": round(seconds, 2)}
+            fresh = scored(noise, prompt, arguments.fresh, seed, "evaluate")
+            append(results, {"key": key, **common, **row, "fresh": fresh})
+            print(key, f"{sum(fresh['verdict']) / arguments.fresh:.3f}", f"{seconds:.0f} s", flush=True)
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        for line in path.read_text().splitlines():
+            yield json.loads(line)
+
+
+def table(arguments: argparse.Namespace) -> None:
+    rows = [row for row in read(arguments.results) if row["prompts"] == arguments.prompts]
+    frozen = {(row["prompt"], row["seed"]): row for row in rows if row["variant"] == "frozen"}
+    tuned = [row for row in rows if row["variant"] != "frozen"]
+    print(f"{arguments.prompts}: frozen {percent(clusters(frozen.values(), 'verdict'))}")
+    for reward in sorted({row["reward"] for row in tuned}):
+        print(f"\nreward {reward}")
+        for wanted in WANTED:
+            best = [best_of_n(row["pool"], reward, wanted) for row in frozen.values()]
+            print(f"  best-of-N, {wanted:2d} wanted   {percent(best)}")
+        for variant in dict.fromkeys(row["variant"] for row in tuned):
+            chosen = [row for row in tuned if row["variant"] == variant and row["reward"] == reward]
+            if not chosen:
+                continue
+            pairs = [(row["fresh"], frozen[row["prompt"], row["seed"]]["fresh"]) for row in chosen]
+            gain = [[a - b for a, b in zip(x["verdict"], y["verdict"], strict=True)] for x, y in pairs]
+            clip = [[a - b for a, b in zip(x["world-clip"], y["world-clip"], strict=True)] for x, y in pairs]
+            spread = [x["distance"] / max(y["distance"], 1e-9) for x, y in pairs]
+            print(
+                f"  {variant:22s} accuracy {percent(clusters(chosen, 'verdict'))}  gain {percent(gain)}  "
+                f"CLIPScore gain {interval(clip)}  distance ×{sum(spread) / len(spread):.2f}  "
+                f"({len(chosen)} runs, {sum(r['learn_seconds'] for r in chosen) / len(chosen):.0f} s)"
+            )
+
+
+def clusters(rows: Any, field: str) -> list[list[float]]:
+    return [row["fresh"][field] for row in rows]
+
+
+def best_of_n(pool: dict[str, Any], reward: str, wanted: int) -> list[float]:
+    n = equal_cost(QUERIES, wanted)
+    order = Tensor(pool[reward][:n]).argsort(descending=True, stable=True)[:wanted]
+    return [float(pool["verdict"][i]) for i in order.tolist()]
+
+
+def _clustered(values: list[list[float]]) -> Any:
+    flat = [value for cluster in values for value in cluster]
+    groups = [i for i, cluster in enumerate(values) for _ in cluster]
+    return clustered(torch.tensor(flat, dtype=torch.float64), groups)
+
+
+def percent(values: list[list[float]]) -> str:
+    found = _clustered(values)
+    return f"{100 * found.mean:5.1f} % [{100 * found.low:5.1f}, {100 * found.high:5.1f}]"
+
+
+def interval(values: list[list[float]]) -> str:
+    found = _clustered(values)
+    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for name, function in (("run", run), ("table", table)):
+        command = commands.add_parser(name)
+        command.set_defaults(function=function)
+        command.add_argument("--prompts", default="world/heldout")
+        command.add_argument("--results", type=Path, default=Path("benchmarks/results/find.jsonl"))
+        if name == "run":
+            command.add_argument("--variants", default="default,paper")
+            command.add_argument("--reward", default="world-clip")
+            command.add_argument("--seeds", type=int, default=3)
+            command.add_argument("--fresh", type=int, default=64)
+            command.add_argument("--guidance-scale", type=float, default=3.0)
+            command.add_argument("--shard", default="0/1")
+            command.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    arguments.function(arguments)
+
+
+if __name__ == "__main__":
+    main()

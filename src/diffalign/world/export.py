@@ -1,0 +1,59 @@
+"""The recipe's last stage: checkpoints to the pipeline folder that the package ships."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from diffalign.world import models
+from diffalign.world.scenes import FREQUENCIES
+from diffalign.world.train import ClipStage, DecoderStage, load_stage, text_tower
+
+GUIDANCE_SCALE = 3.0
+
+
+def export(folder: Path, target: Path) -> None:
+    """Assembles the stages trained in `folder` into a `StableDiffusionPipeline`, float16, at `target`.
+
+    Beside the pipeline stand `clip/` (the whole CLIP, for the reward) and `recipe.json` (what was
+    trained, for how long, to which loss, and the SHA-256 of each weight file).
+    """
+    clip = ClipStage()
+    clip_model = load_stage(clip, folder)
+    vae = load_stage(DecoderStage(folder), folder)
+    latents = load_file(folder / "unet" / "latents.safetensors")["latents"]
+    vae.register_to_config(scaling_factor=1 / latents.std().item())
+    unet = models.build_unet()
+    unet.load_state_dict(load_file(folder / "unet" / "ema.safetensors"))
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_tower(clip_model),
+        tokenizer=clip.tokenizer,
+        unet=unet,
+        scheduler=models.build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    if target.exists():
+        shutil.rmtree(target)
+    pipeline.to(dtype=torch.float16).save_pretrained(target, safe_serialization=True)
+    clip_model.half().save_pretrained(target / "clip")
+    stages = {}
+    for name in ("clip", "vae", "decoder", "unet"):
+        lines = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
+        stages[name] = {"steps": lines[-1]["step"] + 1, "seconds": lines[-1]["seconds"], "last": lines[-1]}
+    weights = sorted(target.rglob("*.safetensors"))
+    recipe = {
+        "stages": stages,
+        "frequencies": {name: vars(table) for name, table in FREQUENCIES.items()},
+        "sha256": {str(w.relative_to(target)): hashlib.sha256(w.read_bytes()).hexdigest() for w in weights},
+        "megabytes": round(sum(w.stat().st_size for w in weights) / 1e6, 2),
+    }
+    (target / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
