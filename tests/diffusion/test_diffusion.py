@@ -1,0 +1,95 @@
+"""Pipelines as black boxes: shapes, determinism, portability, refused input."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+
+from diffalign.diffusion import (
+    PipelineError,
+    Sampler,
+    fingerprint,
+    latent_shape,
+    list_models,
+    load_pipeline,
+    seeded_noise,
+)
+from diffalign.diffusion.pipeline import is_deterministic
+
+
+def test_the_latent_shape_is_the_pipelines_own(tiny_pipeline: StableDiffusionPipeline) -> None:
+    shape = latent_shape(tiny_pipeline)
+    config = tiny_pipeline.unet.config
+    assert shape == (config.in_channels, config.sample_size, config.sample_size)
+    side = 2 * config.sample_size * tiny_pipeline.vae_scale_factor
+    assert latent_shape(tiny_pipeline, height=side)[1] == 2 * config.sample_size
+    assert "prepare_latents" not in vars(tiny_pipeline)  # the spy is gone
+
+
+def test_pictures_do_not_depend_on_the_batch(tiny_pipeline: StableDiffusionPipeline) -> None:
+    noise = seeded_noise(latent_shape(tiny_pipeline), 0, "test", range(5))
+    pictures = [
+        Sampler(tiny_pipeline, num_steps=3, guidance_scale=2.0, batch_size=size)(noise, "a dog")
+        for size in (1, 2, 5)
+    ]
+    torch.testing.assert_close(pictures[0], pictures[1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(pictures[0], pictures[2], atol=1e-4, rtol=0)
+    assert pictures[0].shape[:2] == (5, 3) and 0 <= pictures[0].min() and pictures[0].max() <= 1
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_plain_diffusers_makes_the_same_bits(
+    tiny_pipeline: StableDiffusionPipeline, guidance_scale: float
+) -> None:
+    noise = seeded_noise(latent_shape(tiny_pipeline), 0, "test", range(3))
+    ours = Sampler(tiny_pipeline, num_steps=3, guidance_scale=guidance_scale)(noise, "a dog")
+    plain = tiny_pipeline(
+        "a dog",
+        latents=noise,
+        num_images_per_prompt=3,
+        num_inference_steps=3,
+        guidance_scale=guidance_scale,
+        output_type="pt",
+    ).images
+    assert torch.equal(ours, plain)
+
+
+def test_noise_that_does_not_fit_is_refused(tiny_pipeline: StableDiffusionPipeline) -> None:
+    with pytest.raises(PipelineError, match="latents have"):
+        Sampler(tiny_pipeline)(torch.zeros(1, 3, 5, 5), "a dog")
+    with pytest.raises(PipelineError, match="positive"):
+        Sampler(tiny_pipeline, num_steps=0)
+
+
+def test_fingerprints_tell_models_apart(tiny_pipeline: StableDiffusionPipeline) -> None:
+    before = fingerprint(tiny_pipeline)
+    weight = next(tiny_pipeline.unet.parameters())
+    with torch.no_grad():
+        weight.view(-1)[0] += 1
+        assert fingerprint(tiny_pipeline) != before
+        weight.view(-1)[0] -= 1
+    assert fingerprint(tiny_pipeline) == before
+
+
+def test_loading(tiny_pipeline_folder: Path) -> None:
+    pipeline = load_pipeline(tiny_pipeline_folder, scheduler="ddim")
+    assert isinstance(pipeline.scheduler, DDIMScheduler) and is_deterministic(pipeline)
+    pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
+    assert not is_deterministic(pipeline)
+    with pytest.raises(PipelineError, match="unknown scheduler 'dimm'"):
+        load_pipeline(tiny_pipeline_folder, scheduler="dimm")
+
+
+def test_unknown_models_are_named(tmp_path: Path) -> None:
+    assert "world" in list_models()
+    with pytest.raises(PipelineError, match="did you mean 'world'"):
+        load_pipeline("wrld")
+    with pytest.raises(PipelineError, match=r"no model_index\.json"):
+        load_pipeline(tmp_path)
+
+
+def test_seeded_noise_is_standard_and_reproducible() -> None:
+    noise = seeded_noise((4, 8, 8), 7, "test", range(200))
+    assert abs(float(noise.mean())) < 0.01 and abs(float(noise.std()) - 1) < 0.01
+    assert torch.equal(noise[3:5], seeded_noise((4, 8, 8), 7, "test", [3, 4]))

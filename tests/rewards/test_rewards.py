@@ -1,0 +1,59 @@
+"""The registry of rewards and the check of what they return."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffalign.rewards import REWARDS, RewardError, load_reward, score
+from diffalign.world.data import to_tensor
+from diffalign.world.render import render
+from diffalign.world.scenes import Scene, Thing
+
+DOG = Scene((Thing("dog", "green", 20, 20),), "grass")
+CAT = Scene((Thing("cat", None, 20, 20),), "snow")
+IMAGES = to_tensor([render(DOG), render(CAT)])
+PROMPTS = ["a green dog on the grass"] * 2
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_every_reward_prefers_the_picture_of_the_prompt(name: str) -> None:
+    right, wrong = score(load_reward(name), IMAGES, PROMPTS)
+    assert right > wrong
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_every_reward_scores_each_picture_alone(name: str) -> None:
+    reward = load_reward(name)
+    apart = torch.cat([score(reward, IMAGES[i : i + 1], PROMPTS[:1]) for i in range(2)])
+    torch.testing.assert_close(score(reward, IMAGES, PROMPTS), apart, atol=1e-4, rtol=1e-5)
+
+
+def test_unknown_rewards_are_named() -> None:
+    with pytest.raises(RewardError, match="did you mean 'world-clip'"):
+        load_reward("world-clap")
+    with pytest.raises(RewardError, match="cannot import"):
+        load_reward("no_such_module:reward")
+    with pytest.raises(RewardError, match="has no 'nothing'"):
+        load_reward("math:nothing")
+    with pytest.raises(RewardError, match="a reward is a function"):
+        load_reward("math:pi")
+
+
+def test_own_reward_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_reward_module.py").write_text(
+        "def brightness(images, prompts):\n    return images.mean((1, 2, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    values = score(load_reward("own_reward_module:brightness"), IMAGES, PROMPTS)
+    torch.testing.assert_close(values, IMAGES.mean((1, 2, 3)))
+
+
+def test_lists_and_arrays_are_rewards_too() -> None:
+    def listed(images: Tensor, prompts: list[str]) -> list[float]:
+        return [1.0, 2.0]
+
+    assert score(listed, IMAGES, PROMPTS).tolist() == [1.0, 2.0]
+    assert score(lambda images, prompts: np.array([3, 4]), IMAGES, PROMPTS).tolist() == [3.0, 4.0]
