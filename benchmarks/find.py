@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 
 from diffalign import NoiseConfig, NoiseDistribution, Sampler, load_pipeline, load_prompts, load_reward
-from diffalign.methods.find import PRESETS, Find
+from diffalign.methods.find import PRESETS
 from diffalign.metrics import clustered, mean_pairwise_distance
+from diffalign.rewards import RewardFunction, score
 from diffalign.rewards.world_clip import WorldClip
 from diffalign.rollout import collect
 from diffalign.search.best_of_n import equal_cost
+from diffalign.training import NoiseLearner
 from diffalign.world.judge import judge
 
 VARIANTS: dict[str, NoiseConfig] = {
@@ -68,27 +70,57 @@ def run(arguments: argparse.Namespace) -> None:
     results.parent.mkdir(parents=True, exist_ok=True)
     done = {row["key"] for row in read(results)}
     jobs = [(p.text, s) for s in range(arguments.seeds) for p in load_prompts(arguments.prompts).prompts]
+    jobs = jobs[part::parts]
     standard = NoiseDistribution.standard(sampler.latent_shape)
-    for prompt, seed in jobs[part::parts]:
-        common = {"prompts": arguments.prompts, "prompt": prompt, "seed": seed}
+    for prompt, seed in jobs:
         key = f"{arguments.prompts}|{prompt}|{seed}|frozen"
         if key not in done:
             pool = scored(standard, prompt, equal_cost(QUERIES, max(WANTED)), seed, "search")
             fresh = scored(standard, prompt, arguments.fresh, seed, "evaluate")
-            append(results, {"key": key, **common, "variant": "frozen", "pool": pool, "fresh": fresh})
-        for variant in arguments.variants.split(","):
-            key = f"{arguments.prompts}|{prompt}|{seed}|{variant}|{arguments.reward}"
-            if key in done:
-                continue
-            config = replace(VARIANTS[variant], seed=seed)
+            row = {"key": key, "prompts": arguments.prompts, "prompt": prompt, "seed": seed}
+            append(results, {**row, "variant": "frozen", "pool": pool, "fresh": fresh})
+    for variant in arguments.variants.split(","):
+        keys = {job: f"{arguments.prompts}|{job[0]}|{job[1]}|{variant}|{arguments.reward}" for job in jobs}
+        waiting = [job for job in jobs if keys[job] not in done]
+        for start in range(0, len(waiting), arguments.together):
+            group = waiting[start : start + arguments.together]
             began = time.perf_counter()
-            learning = Find(sampler, prompt, reward, config)
-            noise = learning.run()
-            seconds = time.perf_counter() - began
-            row = {"variant": variant, "reward": arguments.reward, "learn_seconds": round(seconds, 2)}
-            fresh = scored(noise, prompt, arguments.fresh, seed, "evaluate")
-            append(results, {"key": key, **common, **row, "fresh": fresh})
-            print(key, f"{sum(fresh['verdict']) / arguments.fresh:.3f}", f"{seconds:.0f} s", flush=True)
+            learned = learn_together(sampler, reward, group, VARIANTS[variant])
+            seconds = (time.perf_counter() - began) / len(group)
+            for (prompt, seed), noise in zip(group, learned, strict=True):
+                row = {"prompts": arguments.prompts, "prompt": prompt, "seed": seed, "variant": variant}
+                row |= {"key": keys[prompt, seed], "reward": arguments.reward, "learn_seconds": seconds}
+                fresh = scored(noise, prompt, arguments.fresh, seed, "evaluate")
+                append(results, {**row, "fresh": fresh})
+                print(row["key"], f"{sum(fresh['verdict']) / arguments.fresh:.3f}", flush=True)
+
+
+def learn_together(
+    sampler: Sampler, reward: RewardFunction, jobs: list[tuple[str, int]], config: NoiseConfig
+) -> list[NoiseDistribution]:
+    """Runs of several prompts and seeds in step, so that runs of one sample an update share batches.
+
+    Each learner sees the same samples as in a run of its own.
+    """
+    learners = [NoiseLearner(sampler.latent_shape, replace(config, seed=seed)) for _, seed in jobs]
+    while learners[0].queries < config.queries:
+        rollouts = [
+            collect(
+                learner.distribution(),
+                lambda x_T, _: x_T,
+                prompt,
+                learner.ask(),
+                seed=seed,
+                antithetic=config.antithetic,
+            )
+            for learner, (prompt, seed) in zip(learners, jobs, strict=True)
+        ]
+        prompts = [prompt for rollout in rollouts for prompt in rollout.prompts]
+        images = sampler(torch.cat([rollout.x_T for rollout in rollouts]), prompts)
+        rewards = score(reward, images, prompts).split([len(rollout.x_T) for rollout in rollouts])
+        for learner, rollout, r in zip(learners, rollouts, rewards, strict=True):
+            learner.tell(rollout, r)
+    return [learner.distribution() for learner in learners]
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -154,7 +186,9 @@ def interval(values: list[list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True)
     for name, function in (("run", run), ("table", table)):
         command = commands.add_parser(name)
@@ -167,6 +201,7 @@ def main() -> None:
             command.add_argument("--seeds", type=int, default=3)
             command.add_argument("--fresh", type=int, default=64)
             command.add_argument("--guidance-scale", type=float, default=3.0)
+            command.add_argument("--together", type=int, default=16, help="runs in step")
             command.add_argument("--shard", default="0/1")
             command.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

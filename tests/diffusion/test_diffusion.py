@@ -55,6 +55,16 @@ def test_plain_diffusers_makes_the_same_bits(
     assert torch.equal(ours, plain)
 
 
+def test_one_prompt_a_sample(tiny_pipeline: StableDiffusionPipeline) -> None:
+    sampler = Sampler(tiny_pipeline, num_steps=3, batch_size=2)
+    noise = seeded_noise(sampler.latent_shape, 0, "test", range(3))
+    mixed = sampler(noise, ["a dog", "a cat", "a dog"])
+    torch.testing.assert_close(mixed[[0, 2]], sampler(noise[[0, 2]], "a dog"), atol=1e-4, rtol=0)
+    torch.testing.assert_close(mixed[[1]], sampler(noise[[1]], "a cat"), atol=1e-4, rtol=0)
+    with pytest.raises(PipelineError, match="3 samples need one prompt or 3, not 2"):
+        sampler(noise, ["a dog", "a cat"])
+
+
 def test_noise_that_does_not_fit_is_refused(tiny_pipeline: StableDiffusionPipeline) -> None:
     with pytest.raises(PipelineError, match="latents have"):
         Sampler(tiny_pipeline)(torch.zeros(1, 3, 5, 5), "a dog")

@@ -75,6 +75,16 @@ class Sampler:
             self._conditions[prompt] = self._encode(prompt)
         return self._conditions[prompt]
 
+    def _joined(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """The conditions of several prompts as one: lists joined, embeddings concatenated."""
+        conditions = [self.encode(prompt) for prompt in prompts]
+        return {
+            name: torch.cat([c[name] for c in conditions])
+            if isinstance(conditions[0][name], Tensor)
+            else [c[name] for c in conditions]
+            for name in conditions[0]
+        }
+
     def _encode(self, prompt: str) -> dict[str, Any]:
         if not self._takes_embeds or not _encodes_simply(self.pipeline):
             return {"prompt": prompt}
@@ -86,27 +96,31 @@ class Sampler:
             condition["negative_prompt_embeds"] = negative
         return condition
 
-    def __call__(self, x_T: Tensor, prompt: str) -> Tensor:
+    def __call__(self, x_T: Tensor, prompt: str | Sequence[str]) -> Tensor:
         """Pictures with shape `(B, 3, H, W)` (video `(B, F, 3, H, W)`), float32 in [0, 1].
 
         Arguments:
             x_T: initial noise with shape `(B, *latent_shape)`.
+            prompt: one for all, or a list of one a sample.
 
         Raises:
-            PipelineError: if the noise does not fit the pipeline.
+            PipelineError: if the noise does not fit the pipeline or the prompts.
         """
         if tuple(x_T.shape[1:]) != self.latent_shape:
             raise PipelineError(
                 f"the noise has shape {tuple(x_T.shape[1:])}, but this pipeline's latents have {self.latent_shape}"
             )
-        condition = self.encode(prompt)
+        if not isinstance(prompt, str) and len(prompt) != len(x_T):
+            raise PipelineError(f"{len(x_T)} samples need one prompt or {len(x_T)}, not {len(prompt)}")
         batches = []
         with torch.inference_mode():
-            for part in x_T.split(self.batch_size):
-                latents = part.to(self.pipeline.device, self.pipeline.dtype)
-                output = self.pipeline(
-                    **condition, latents=latents, num_images_per_prompt=len(part), **self._call
-                )
+            for start in range(0, len(x_T), self.batch_size):
+                latents = x_T[start : start + self.batch_size].to(self.pipeline.device, self.pipeline.dtype)
+                if isinstance(prompt, str):
+                    condition = {**self.encode(prompt), "num_images_per_prompt": len(latents)}
+                else:
+                    condition = self._joined(prompt[start : start + self.batch_size])
+                output = self.pipeline(**condition, latents=latents, **self._call)
                 pictures = output.images if hasattr(output, "images") else output.frames
                 batches.append(torch.as_tensor(pictures).float())
         # a clone taken outside inference mode may be used by rewards that do record gradients

@@ -242,7 +242,7 @@ class DecoderStage(VaeStage):
     """The decoder alone, on whole pictures: group normalisation sees other statistics in crops."""
 
     name = "decoder"
-    steps = 4500
+    steps = 2000
     batch = 16
     learning_rate = 1e-3
 
@@ -265,7 +265,7 @@ class UnetStage(Stage):
     """v-prediction on the latents of long-tailed scenes, conditioned on CLIP's text states."""
 
     name = "unet"
-    steps = 11_000
+    steps = 9500
     batch = 64
     learning_rate = 1e-3
     ema_decay = 0.9995
