@@ -77,7 +77,7 @@ def test_clustered_covers_where_the_plain_bootstrap_does_not() -> None:
 
 
 def test_each_group_counts_the_same_whatever_its_size() -> None:
-    interval = clustered([0.0, 1.0, 1.0, 1.0], ["a", "b", "b", "b"])
+    interval = clustered([1.0, 0.0, 0.0, 0.0], ["a", "b", "b", "b"])
     # the means of two groups drawn: 0, 0.5 or 1; nothing varies within a group
     assert interval == Interval(0.5, 0.0, 1.0, 4)
 
