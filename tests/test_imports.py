@@ -44,7 +44,7 @@ ROOMS = (
 PURE = ("advantages", "objectives")
 # `diffusion` alone knows diffusers, with one exception: the world's recipe builds and trains the
 # standard classes from nothing, which is what it is for; `world` as used at run time does not.
-KNOW_DIFFUSERS = ("diffusion/", "diffusion.py", "world/models.py", "world/train.py")
+KNOW_DIFFUSERS = ("diffusion/", "diffusion.py", "world/models.py", "world/export.py")
 VAGUE = ("utils", "util", "helpers", "helper", "common", "misc")
 UNPICKLERS = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve")
 

@@ -170,10 +170,8 @@ class NoiseLearner:
         used = slice(None) if self.config.history else slice(-size, None)
         advantage = self._calibrate()[used, None]
         x_T = self.x_T[used]
-        if self.config.history:
-            old_log_prob = self.previous.log_prob(x_T)  # RCA: the policy of the previous step
-        else:
-            old_log_prob = rollout.log_prob
+        # RCA's reference is the policy of the previous step
+        old_log_prob = self.previous.log_prob(x_T) if self.config.history else rollout.log_prob
         log_prob = self.policy().log_prob(x_T)
         if self.config.clip_range:
             loss, diagnostics = ppo_loss(log_prob, old_log_prob, advantage, clip_range=self.config.clip_range)

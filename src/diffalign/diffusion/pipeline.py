@@ -52,14 +52,12 @@ def load_pipeline(
     Raises:
         PipelineError: if there is no such model.
     """
-    if device is None:
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    device = torch.device(device)
+    device = torch.device(device if device is not None else _accelerator())
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.float16
-    _, source = MODELS.get(str(name), ("", str(name)))
+    source = str(MODELS[str(name)][1]) if str(name) in MODELS else str(name)
     local = Path(source).is_dir()
-    if not local and "/" not in str(source):
+    if not local and "/" not in source:
         near = difflib.get_close_matches(str(name), MODELS, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise PipelineError(
@@ -76,8 +74,14 @@ def load_pipeline(
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     elif scheduler != "keep":
         raise PipelineError(f"unknown scheduler {scheduler!r}; choose 'keep' or 'ddim'")
+    pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _accelerator() -> torch.device:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def denoiser(pipeline: Any) -> torch.nn.Module:

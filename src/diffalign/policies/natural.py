@@ -35,18 +35,17 @@ class NaturalGradient(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Takes one step from the parameters' gradients."""
         loss = None if closure is None else closure()
-        policy, lr = self.policy, self.param_groups[0]["lr"]
-        scale = lr * math.prod(policy.latent)
-        mean = policy.mean
-        if mean.grad is None:
+        policy = self.policy
+        scale = self.param_groups[0]["lr"] * math.prod(policy.latent)
+        mean, gradient = policy.mean.data, policy.mean.grad
+        if gradient is None:
             return loss
         if policy.std_mode == "preserving":
             variance = 1 - mean.square()
-            mean -= scale * mean.grad * variance.square() / (1 + mean.square())
+            mean.sub_(scale * gradient * variance.square() / (1 + mean.square()))
             mean.clamp_(-MAX_COEFFICIENT, MAX_COEFFICIENT)
         else:
-            variance = (2 * policy.log_std).exp()
-            mean -= scale * mean.grad * variance
+            mean.sub_(scale * gradient * (2 * policy.log_std).exp())
             if policy.log_std.grad is not None:
-                policy.log_std -= scale * policy.log_std.grad / 2
+                policy.log_std.data.sub_(scale * policy.log_std.grad / 2)
         return loss

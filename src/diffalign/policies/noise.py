@@ -69,7 +69,7 @@ class NoiseDistribution:
     def sample(self, n: int, seed: int, *, stream: str = "sample", start: int = 0) -> Tensor:
         """`n` initial latents with shape `(n, *latent)`, float32 on the CPU, for `pipeline(…, latents=…)`.
 
-        Sample i depends on `seed`, `stream` and i alone; the same ones with `standard` give its paired baseline.
+        Sample i depends on `seed`, `stream` and i alone; `standard` with the same gives its paired baseline.
         """
         return self.transform(seeded_noise(self.latent, seed, stream, range(start, start + n)))
 
@@ -144,8 +144,8 @@ class NoiseDistribution:
         learned = self.metadata.get("model_fingerprint", model)
         if learned != model:
             raise ArtifactError(
-                f"this noise was learned for the model {self.metadata.get('model')!r} with fingerprint {learned}; "
-                f"the given model's is {model}"
+                f"this noise was learned for the model {self.metadata.get('model')!r}, whose fingerprint is "
+                f"{learned}; the given model's is {model}"
             )
 
 

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-RewardFunction = Callable[[Tensor, list[str]], Tensor]
+RewardFunction = Callable[[Tensor, list[str]], Any]
 
 
 class RewardError(RuntimeError):
@@ -64,7 +65,8 @@ def load_reward(name: str) -> RewardFunction:
     near = difflib.get_close_matches(name, REWARDS, 1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise RewardError(
-        f"unknown reward {name!r}{hint}; choose one of: {', '.join(REWARDS)}, or give your own as my_module:my_function"
+        f"unknown reward {name!r}{hint}; choose one of: {', '.join(REWARDS)}, "
+        "or give your own as my_module:my_function"
     )
 
 
@@ -99,7 +101,8 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
     values = values.detach().float().cpu()
     if values.shape != (len(images),):
         raise RewardError(
-            f"the reward {name} returned shape {tuple(values.shape)} for {len(images)} pictures; it must be ({len(images)},)"
+            f"the reward {name} returned shape {tuple(values.shape)} for {len(images)} pictures; "
+            f"it must be ({len(images)},)"
         )
     if not values.isfinite().all():
         bad = int((~values.isfinite()).nonzero()[0])

@@ -40,14 +40,20 @@ def near_miss(scene: Scene, rng: np.random.Generator) -> Scene:
     index = int(rng.integers(len(things)))
     same = len({thing.subject for thing in things}) == 1
     if kind == 0:
-        others = [t for t in (None, *TINTS) if t != things[index].tint and t != NATURAL_TINT.get(things[index].subject)]
+        others = [
+            t
+            for t in (None, *TINTS)
+            if t != things[index].tint and t != NATURAL_TINT.get(things[index].subject)
+        ]
         tint = others[rng.integers(len(others))]
         changed = tuple(replace(t, tint=tint) if same or i == index else t for i, t in enumerate(things))
     elif kind == 1:
         taken = {thing.subject for thing in things}
         choices = [s for s in SUBJECTS if s not in taken and NATURAL_TINT.get(s) != things[index].tint]
         subject = choices[rng.integers(len(choices))]
-        changed = tuple(replace(t, subject=subject) if same or i == index else t for i, t in enumerate(things))
+        changed = tuple(
+            replace(t, subject=subject) if same or i == index else t for i, t in enumerate(things)
+        )
     elif kind == 2 and len(things) > 1:
         changed = tuple(t for i, t in enumerate(things) if i != index)
     elif kind == 3 and not same:
@@ -55,7 +61,9 @@ def near_miss(scene: Scene, rng: np.random.Generator) -> Scene:
         changed = (replace(a, x=b.x, y=b.y), replace(b, x=a.x, y=a.y))
     else:
         others = [b for b in BACKGROUNDS if b != scene.background]
-        return replace(scene, background=others[rng.integers(len(others))], variant=int(rng.integers(VARIANTS)))
+        return replace(
+            scene, background=others[rng.integers(len(others))], variant=int(rng.integers(VARIANTS))
+        )
     return replace(scene, things=changed)
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from diffalign.world import models
 from diffalign.world.scenes import FREQUENCIES
-from diffalign.world.train import ClipStage, DecoderStage, load_stage, text_tower
+from diffalign.world.stages import ClipStage, DecoderStage, load_stage, text_tower
 
 GUIDANCE_SCALE = 3.0
 

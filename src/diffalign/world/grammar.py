@@ -1,9 +1,9 @@
 """English for scenes: a scene speaks as a caption, and a prompt parses to the scenes that satisfy it.
 
-    prompt     := things [relation things] [background]
-    things     := (a | an | one | two | three | four) [tint] subject
-    relation   := and | on the left of | on the right of | above | below
-    background := on the (grass | moon | street | snow)
+prompt     := things [relation things] [background]
+things     := (a | an | one | two | three | four) [tint] subject
+relation   := and | on the left of | on the right of | above | below
+background := on the (grass | moon | street | snow)
 """
 
 from __future__ import annotations

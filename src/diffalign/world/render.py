@@ -49,7 +49,9 @@ def backgrounds() -> dict[tuple[str, int], np.ndarray]:
 def render(scene: Scene) -> np.ndarray:
     """The picture of `scene`, `(64, 64, 3)`, float32 in [0, 1]."""
     if scene.background not in BACKGROUNDS:
-        raise ValueError(f"a scene to render needs a background out of {BACKGROUNDS}, not {scene.background!r}")
+        raise ValueError(
+            f"a scene to render needs a background out of {BACKGROUNDS}, not {scene.background!r}"
+        )
     picture = backgrounds()[scene.background, scene.variant].copy()
     for thing in scene.things:
         colour, opacity = load_sprites()[thing.subject, thing.tint]
