@@ -108,7 +108,7 @@ class Sampler:
         """
         if tuple(x_T.shape[1:]) != self.latent_shape:
             raise PipelineError(
-                f"the noise has shape {tuple(x_T.shape[1:])}; this pipeline's latents have {self.latent_shape}"
+                f"noise of shape {tuple(x_T.shape[1:])}; this pipeline's latents have {self.latent_shape}"
             )
         if not isinstance(prompt, str) and len(prompt) != len(x_T):
             raise PipelineError(f"{len(x_T)} samples need one prompt or {len(x_T)}, not {len(prompt)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -57,3 +58,40 @@ def export(folder: Path, target: Path) -> None:
         "megabytes": round(sum(w.stat().st_size for w in weights) / 1e6, 2),
     }
     (target / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    write_card(target, {})
+
+
+def write_card(target: Path, figures: Mapping[str, object]) -> None:
+    """Writes the model card `README.md` from `recipe.json` and measured `figures` (none: not measured)."""
+    recipe = json.loads((target / "recipe.json").read_text())
+    stages = [
+        f"| {name} | {stage['steps']} | {stage['seconds'] / 60:.0f} | {stage['last']['loss']:.4f} |"
+        for name, stage in recipe["stages"].items()
+    ]
+    tables = [f"- {name}: `{json.dumps(table)}`" for name, table in recipe["frequencies"].items()]
+    measured = [f"| {name} | {json.dumps(value)} |" for name, value in figures.items()]
+    lines = [
+        "# The embedded world's models",
+        "",
+        "Made from nothing by `python -m diffalign.world.train`; the weights are what it wrote (float16),",
+        f"{recipe['megabytes']} MB in all. Licence: Apache-2.0. The sprites that the training pictures",
+        "show come from Noto Color Emoji (SIL Open Font License 1.1).",
+        "",
+        "Data: pictures of `diffalign.world.scenes`, captions of `diffalign.world.grammar`. CLIP and the",
+        "autoencoder see the table `even`, the denoiser the table `long-tail`:",
+        "",
+        *tables,
+        "",
+        "| stage | steps | minutes (one CPU thread) | last training loss |",
+        "| --- | --- | --- | --- |",
+        *stages,
+        "",
+        "| measured by `python benchmarks/world.py --card` | |",
+        "| --- | --- |",
+        *(measured or ["| not yet | |"]),
+        "",
+        "| file | SHA-256 |",
+        "| --- | --- |",
+        *[f"| {name} | `{digest}` |" for name, digest in recipe["sha256"].items()],
+    ]
+    (target / "README.md").write_text("\n".join(lines) + "\n")

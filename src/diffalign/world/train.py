@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from diffalign.world.export import export
 from diffalign.world.stages import SEED, STAGES, Stage
 
 CHECKPOINT_SECONDS = 150
@@ -121,11 +122,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("build/world"), help="folder of checkpoints")
-    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    parser.add_argument("--stage", choices=(*STAGES, "export", "all"), default="all")
     parser.add_argument("--threads", type=int, default=1, help="1 while other work runs on the machine")
+    parser.add_argument("--target", type=Path, help="folder of the pipeline (default: OUT/pipeline)")
     arguments = parser.parse_args()
-    for name in STAGES if arguments.stage == "all" else (arguments.stage,):
-        run_stage(STAGES[name](arguments.out), arguments.out / name, arguments.threads)
+    for name in (*STAGES, "export") if arguments.stage == "all" else (arguments.stage,):
+        if name == "export":
+            export(arguments.out, arguments.target or arguments.out / "pipeline")
+        else:
+            run_stage(STAGES[name](arguments.out), arguments.out / name, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""The embedded world's own figures: judge, accuracy, speed, size.
+
+    python benchmarks/world.py --images 64 --threads 2
+
+Prints them and, with `--card`, writes them into the model card beside the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffalign import NoiseDistribution, Sampler, load_pipeline, load_prompts
+from diffalign.metrics import bootstrap
+from diffalign.rollout import collect
+from diffalign.world import WORLD_FOLDER
+from diffalign.world.data import scene_batch
+from diffalign.world.export import GUIDANCE_SCALE, write_card
+from diffalign.world.judge import judge, read_scenes
+from diffalign.world.scenes import FREQUENCIES, Scene
+
+
+def content(scene: Scene) -> tuple[object, ...]:
+    return sorted((thing.subject, str(thing.tint)) for thing in scene.things), scene.background
+
+
+def agreement(scenes: list[Scene], images: Tensor) -> float:
+    """Share of pictures in which the judge reads exactly what was rendered."""
+    return float(
+        np.mean([content(a) == content(b) for a, b in zip(scenes, read_scenes(images), strict=True)])
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=64, help="pictures a prompt")
+    parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes for the judge")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--guidance-scale", type=float, default=GUIDANCE_SCALE)
+    parser.add_argument("--sets", default="world/common,world/unusual,world/heldout")
+    parser.add_argument("--card", action="store_true", help="write the figures into the model card")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    pipeline = load_pipeline("world")
+    sampler = Sampler(pipeline, num_steps=20, guidance_scale=arguments.guidance_scale, batch_size=32)
+    figures: dict[str, object] = {}
+
+    for name, table in FREQUENCIES.items():
+        scenes, images, _ = scene_batch(np.random.default_rng(10**6), arguments.scenes, table)
+        with torch.no_grad():
+            decoded = [pipeline.vae(part * 2 - 1).sample / 2 + 0.5 for part in images.split(32)]
+        figures[f"judge, {name} scenes"] = agreement(scenes, images)
+        figures[f"judge, {name} scenes after the autoencoder"] = agreement(scenes, torch.cat(decoded))
+    generator = torch.Generator().manual_seed(0)
+    blank = [
+        torch.rand(64, 3, 64, 64, generator=generator),
+        torch.rand(64, 1, 1, 1, generator=generator).expand(-1, 3, 64, 64),
+    ]
+    figures["noise, grey and blank pictures read as empty"] = float(
+        np.mean([not scene.things for scene in read_scenes(torch.cat(blank))])
+    )
+    print(json.dumps(figures, indent=1), flush=True)
+
+    standard = NoiseDistribution.standard(sampler.latent_shape)
+    for name in arguments.sets.split(","):
+        verdicts = []
+        for prompt in load_prompts(name).prompts:
+            images = collect(
+                standard, sampler, prompt.text, range(arguments.images), seed=0, stream="world"
+            ).images
+            verdicts.append(judge(images, [prompt.text] * len(images))[0].float())
+            print(f"  {name:14s} {prompt.text:40s} {verdicts[-1].mean():.2f}", flush=True)
+        figures[f"{name}: right"] = bootstrap(torch.cat(verdicts)).as_dict()
+        rates = [float(verdict.mean()) for verdict in verdicts]
+        figures[f"{name}: least and most right prompt"] = [min(rates), max(rates)]
+
+    began = time.perf_counter()
+    collect(standard, sampler, "a dog on the grass", range(64), seed=1, stream="world")
+    figures["seconds an image (20 steps, guidance, decode)"] = (time.perf_counter() - began) / 64
+    figures["threads"] = arguments.threads
+    size = sum(file.stat().st_size for file in Path(WORLD_FOLDER).rglob("*.safetensors"))
+    figures["megabytes of weights"] = size / 1e6
+    print(json.dumps(figures, indent=1))
+    if arguments.card:
+        write_card(WORLD_FOLDER, figures)
+
+
+if __name__ == "__main__":
+    main()
