@@ -1,0 +1,114 @@
+"""CLI: the command line. One file a command, which parses, calls other rooms and presents.
+
+    diffalign find "a green dog on the grass"
+
+Commands are imported when they are called, so that `diffalign --help` needs no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, NoReturn
+
+from cyclopts import App, Parameter, validators
+
+from diffalign import __version__
+from diffalign.cli.doctor import doctor
+from diffalign.cli.errors import explain, is_mistake
+from diffalign.cli.evaluate import evaluate
+from diffalign.cli.generate import generate
+from diffalign.cli.models import models
+from diffalign.cli.prompts import prompts
+from diffalign.cli.report import report
+from diffalign.cli.rewards import rewards
+from diffalign.cli.search import search
+from diffalign.cli.settings import fill, spell_out
+
+_HELP = """Align diffusion models with a reward by reinforcement learning, at the initial noise.
+
+Start here:
+
+    diffalign doctor
+    diffalign find "a green dog on the grass"
+    diffalign generate runs/a-green-dog-on-the-grass -n 16
+"""
+
+app = App(
+    name="diffalign",
+    version=__version__,
+    help=_HELP,
+    help_format="markdown",
+    print_error=False,
+    exit_on_error=False,
+    suppress_keyboard_interrupt=False,  # `run` turns it into the exit code 130
+    result_action="return_value",
+)
+#: As NoiseConfig, and so `find`, needs torch, it alone is imported when it is called.
+_FIND = """Learn the initial noise that makes a prompt's pictures better, and show what it gained.
+
+The model stays frozen. Its initial noise becomes a Gaussian that is moved towards noise whose pictures
+the reward likes. At the end fresh pictures, in pairs of the same noise before and after, say what that
+gained, beside best-of-N search at equal cost. The folder keeps all that --resume needs: after a kill,
+a run goes on to the same result.
+
+    diffalign find "a green dog on the grass"
+    diffalign find "four pandas" --queries 300 --seed 1 --out runs/pandas
+    diffalign find --prompts world/unusual --preset paper
+    diffalign find "a dog" --model sd15 --reward my_module:my_function
+"""
+app.command("diffalign.cli.find:find", name="find", help=_FIND, config=fill, sort_key=0)
+_LIGHT: tuple[Callable[..., object], ...] = (
+    search,
+    generate,
+    evaluate,
+    report,
+    models,
+    rewards,
+    prompts,
+    doctor,
+)
+for _place, _command in enumerate(_LIGHT, start=1):
+    app.command(_command, sort_key=_place)
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    debug: Annotated[bool, Parameter(negative="")] = False,
+    threads: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+) -> int | None:
+    """See `_HELP`.
+
+    Args:
+        debug: show the traceback of an error.
+        threads: CPU threads of torch; it chooses by default.
+    """
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return app(tokens)
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Runs a command line. Returns its exit code: 0, 1 if doctor found a fault, 2 a mistake, 130 Ctrl-C."""
+    try:
+        return app.meta(spell_out(tokens)) or 0
+    except BrokenPipeError:  # `diffalign prompts … | head`
+        sys.stderr.close()
+        return 0
+    except (Exception, KeyboardInterrupt) as error:  # the one place where a user's mistake becomes a line
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if "--debug" in tokens or not (interrupted or is_mistake(error)):
+            raise
+        explain(error)
+        return 130 if interrupted else 2
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+__all__ = ["app", "main", "run"]

@@ -1,0 +1,134 @@
+"""`diffalign doctor`: does everything work here?"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+from rich.text import Text
+
+from diffalign.cli.options import Dtype, Sampling
+
+if TYPE_CHECKING:
+    from diffalign.diffusion import Sampler
+
+_PROMPT = "a dog on the grass"
+
+
+def doctor(
+    *,
+    model: str = "world",
+    reward: str = "world-clip",
+    scheduler: Literal["keep", "ddim"] = "keep",
+    device: str | None = None,
+    dtype: Dtype | None = None,
+) -> int:
+    """Check that everything works here, and say what to do if not.
+
+    Loads the model, makes three pictures in two steps, twice, and scores them. Ends with OK and the
+    exit code 0, or with what is wrong and 1.
+
+        diffalign doctor
+        diffalign doctor --model sd15 --device cuda
+
+    Args:
+        model: a name of `diffalign models`, the folder of a saved pipeline, or a hub name.
+        reward: a name of `diffalign rewards`, or your own as my_module:my_function.
+        scheduler: the pipeline's own, or DDIM.
+        device: such as cpu or cuda:0; the accelerator, if there is one, by default.
+        dtype: float32 on a CPU and float16 elsewhere, by default.
+    """
+    from diffalign.cli.tables import stdout
+
+    sampling = Sampling(model, num_steps=2, batch_size=3, scheduler=scheduler, device=device, dtype=dtype)
+    console, faults = stdout(), 0
+    for name, check in _checks(sampling, reward):
+        try:
+            mark, said = Text("ok   ", style="green"), check()
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # what rooms and libraries raise when things fail
+            mark, said = Text("FAULT", style="bold red"), str(error) or type(error).__name__
+            faults += 1
+        console.print(Text.assemble(mark, f" {name}: {said}"), soft_wrap=True)
+        if faults:
+            break
+    console.print(Text("see the fault above", style="red") if faults else Text("OK", style="bold green"))
+    return 1 if faults else 0
+
+
+def _checks(options: Sampling, reward_name: str) -> Iterator[tuple[str, Callable[[], str]]]:
+    """What to check, in order; a later one needs those before it."""
+    yield "versions", _versions
+    yield "device", lambda: _device(options.device)
+    from diffalign.cli.loading import load_sampler
+
+    made: list[Sampler] = []
+
+    def load() -> str:
+        made.append(load_sampler(options))
+        return f"{options.model}, latents {made[0].latent_shape}"
+
+    yield "model", load
+    yield "scheduler", lambda: _scheduler(made[0])
+    yield "pictures", lambda: _pictures(made[0])
+    yield "reward", lambda: _reward(made[0], reward_name)
+
+
+def _versions() -> str:
+    from diffalign.artifacts import versions
+
+    return ", ".join(f"{name} {version}" for name, version in versions().items()) + (
+        f", Python {platform.python_version()}"
+    )
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    from diffalign.cli.loading import check_device
+
+    if name is None and torch.accelerator.is_available():
+        name = str(torch.accelerator.current_accelerator())
+    device = check_device(name or "cpu")
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} of {os.cpu_count()} CPU threads"
+
+
+def _scheduler(sampler: Sampler) -> str:
+    from diffalign.diffusion import PipelineError
+    from diffalign.diffusion.pipeline import is_deterministic
+
+    name = type(sampler.pipeline.scheduler).__name__
+    if not is_deterministic(sampler.pipeline):
+        raise PipelineError(
+            f"{name} adds noise on the way, so x_T does not determine the picture; use --scheduler ddim"
+        )
+    return f"{name}, deterministic"
+
+
+def _pictures(sampler: Sampler) -> str:
+    from diffalign.diffusion import PipelineError
+    from diffalign.policies.noise import NoiseDistribution
+
+    x_T = NoiseDistribution.standard(sampler.latent_shape).sample(3, seed=0)
+    first, second = sampler(x_T, _PROMPT), sampler(x_T, _PROMPT)
+    if not first.isfinite().all():
+        raise PipelineError("the pictures hold numbers that are not finite; try --dtype float32")
+    difference = float((first - second).abs().max())
+    if difference > 1e-3:
+        raise PipelineError(f"the same noise gave two pictures that differ by {difference:.1g}")
+    return f"{tuple(first.shape)}, the same noise twice differs by {difference:.1g}"
+
+
+def _reward(sampler: Sampler, name: str) -> str:
+    from diffalign.policies.noise import NoiseDistribution
+    from diffalign.rewards import load_reward, score
+
+    x_T = NoiseDistribution.standard(sampler.latent_shape).sample(3, seed=0)
+    values = score(load_reward(name), sampler(x_T, _PROMPT), [_PROMPT] * 3)
+    return f"{name} gives " + ", ".join(f"{value:.3f}" for value in values.tolist())

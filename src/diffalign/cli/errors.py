@@ -1,0 +1,52 @@
+"""Which errors are a user's mistake, and how they are said: one red line, and what to do."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import CycloptsError
+from rich.console import Console
+from rich.text import Text
+
+#: The rooms' own errors. They are looked up among loaded modules: one that is not loaded raised nothing.
+_MISTAKES = {
+    "diffalign.diffusion.pipeline": "PipelineError",
+    "diffalign.policies.noise": "ArtifactError",
+    "diffalign.prompts": ("UnknownPromptSetError", "PromptFileError"),
+    "diffalign.rewards": "RewardError",
+    "diffalign.training": "ConfigError",
+    "diffalign.world.grammar": "PromptError",
+    "torch": "OutOfMemoryError",
+}
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be done; the message says what can."""
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether `error` says what a user or a machine did wrong, rather than that the code is."""
+    kinds: list[type[BaseException]] = [UsageError, CycloptsError, OSError]
+    for module, names in _MISTAKES.items():
+        if module in sys.modules:
+            names = (names,) if isinstance(names, str) else names
+            kinds += [getattr(sys.modules[module], name) for name in names]
+    return isinstance(error, tuple(kinds))
+
+
+def explain(error: BaseException) -> None:
+    """Prints `error` to stderr, with the notes that were added to it on its way."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if isinstance(error, KeyboardInterrupt):
+        line = Text("interrupted", style="bold yellow")
+    else:
+        message = str(error) or type(error).__name__
+        if type(error).__name__ == "OutOfMemoryError":
+            message = "out of memory: use a smaller --batch-size"
+        line = Text.assemble(("error: ", "bold red"), message)
+    console.print(line)
+    for note in getattr(error, "__notes__", ()):
+        console.print(Text(note))
+    if isinstance(error, CycloptsError):
+        command = " ".join(["diffalign", *(error.command_chain or ()), "--help"])
+        console.print(Text(f"see: {command}"))

@@ -1,0 +1,118 @@
+"""`diffalign evaluate`: learned noise against the frozen model, on fresh pairs."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from diffalign.cli.options import JudgeChoice, Positive
+
+_SUMMARY = "evaluation.json"
+
+
+def evaluate(
+    noise: Annotated[Path, Parameter(name="NOISE")],
+    /,
+    *,
+    reward: str | None = None,
+    judge: JudgeChoice = "auto",
+    images: Positive = 64,
+    seed: int = 0,
+    out: Path | None = None,
+    model: str | None = None,
+    batch_size: Positive = 16,
+    device: str | None = None,
+) -> None:
+    """Compare learned noise with the frozen model on fresh pictures, in pairs of the same noise.
+
+    Another reward or judge than the one it was learned with tells whether the gain is real.
+
+        diffalign evaluate runs/a-green-dog-on-the-grass --reward world-scene --images 256
+
+    Args:
+        noise: a run's folder or its noise.safetensors.
+        reward: what scores the pictures; the reward it was learned with by default.
+        judge: what gives verdicts; auto takes the world's exact judge where it can read the prompt.
+        images: fresh pictures of each row.
+        seed: of the pictures; that of the run with as many pictures gives the run's own figures.
+        out: JSON file of the figures, as in summary.json; evaluation.json beside the noise by default.
+        model: the model, where it is not found by the name that was recorded.
+        batch_size: pictures made at a time.
+        device: such as cpu or cuda:0.
+    """
+    from diffalign.artifacts import replacing
+    from diffalign.cli.align import Watched
+    from diffalign.cli.generate import open_noise
+    from diffalign.cli.loading import check_pictures, check_prompts, load_judge
+    from diffalign.cli.progress import RunProgress
+    from diffalign.cli.tables import paths, results, stdout
+    from diffalign.evaluation import Cost, peak_memory_mb, summarise
+    from diffalign.evaluation import evaluate as evaluate_samples
+    from diffalign.metrics import embedder
+    from diffalign.policies.noise import NoiseDistribution
+    from diffalign.rewards import RewardError, load_reward
+
+    recorded = NoiseDistribution.load(noise).metadata
+    prompt, name = recorded.get("prompt", ""), reward or recorded.get("reward", "")
+    check_prompts([prompt], name, judge)
+    try:
+        function = load_reward(name)
+    except RewardError as error:
+        if reward is None:
+            error.add_note("name the reward with --reward")
+        raise
+    learned, sampler = open_noise(noise, model=model, batch_size=batch_size, device=device)
+    check_pictures(sampler, judge)
+    model = model or recorded["model"]
+    verdicts, embed, console = load_judge(judge, model, prompt), embedder(model), stdout()
+    rows, cost = {}, {}
+    with RunProgress(console, 2 * images) as progress:
+        environment = Watched(sampler, progress)
+        kinds = {"baseline": NoiseDistribution.standard(learned.latent), "tuned": learned}
+        for row, distribution in kinds.items():
+            with progress.phase(row, images):
+                began = time.perf_counter()
+                rows[row] = evaluate_samples(
+                    environment,
+                    prompt,
+                    distribution,
+                    function,
+                    judge=verdicts,
+                    embed=embed,
+                    n=images,
+                    seed=seed,
+                    batch_size=batch_size,
+                )
+                seconds = time.perf_counter() - began
+            memory = peak_memory_mb(sampler.pipeline.device)
+            cost[row] = Cost(0, images * environment.forwards, seconds, memory)
+    queries = int(recorded.get("queries", 0))
+    cost["tuned"] = replace(
+        cost["tuned"],
+        reward_queries=queries,
+        denoiser_forwards=(queries + images) * environment.forwards,
+    )
+    summary = summarise(
+        rows["baseline"],
+        rows["tuned"],
+        None,
+        cost,
+        prompt=prompt,
+        model=model,
+        reward=name,
+        judge=None if verdicts is None else "world-scene",
+        run={"seed": seed, "num_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale},
+    )
+    out = out or (noise if noise.is_dir() else noise.parent) / _SUMMARY
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as file:
+        file.write_text(json.dumps(summary, indent=2) + "\n")
+    console.print(results(summary))
+    console.print(Text("seconds of the tuned row are without those of learning"), style="dim")
+    paths(console, [out])

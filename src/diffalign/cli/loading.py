@@ -1,0 +1,120 @@
+"""Models, rewards, judges and prompts by the names that the command line gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from diffalign.cli.errors import UsageError
+from diffalign.cli.options import JudgeChoice, Sampling
+from diffalign.diffusion import Sampler, load_pipeline
+from diffalign.evaluation import Judge, world_judge
+from diffalign.prompts import load_prompts
+from diffalign.world.grammar import PromptError, parse
+from diffalign.world.judge import judge as scene_judge
+from diffalign.world.scenes import IMAGE_SIZE
+
+
+def load_sampler(options: Sampling) -> Sampler:
+    """The model's pipeline, ready to sample.
+
+    Raises:
+        UsageError, PipelineError: if device or model do not exist.
+    """
+    device = None if options.device is None else check_device(options.device)
+    dtype = None if options.dtype is None else getattr(torch, options.dtype)
+    pipeline = load_pipeline(options.model, device=device, dtype=dtype, scheduler=options.scheduler)
+    return Sampler(
+        pipeline,
+        num_steps=options.num_steps,
+        guidance_scale=options.guidance_scale,
+        batch_size=options.batch_size,
+    )
+
+
+def check_device(name: str) -> torch.device:
+    """The device called `name`.
+
+    Raises:
+        UsageError: if it is not here.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of these
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(
+            f"cannot use the device {name!r} ({reason}); leave --device out, or give cpu"
+        ) from error
+    return device
+
+
+def load_judge(choice: JudgeChoice, model: str, prompt: str) -> Judge | None:
+    """The judge of a prompt's pictures; None if there is none.
+
+    Raises:
+        PromptError: if a judge was asked for that cannot read the prompt.
+    """
+    if choice == "none":
+        return None
+    if choice == "auto":
+        return world_judge(model, prompt)
+    parse(prompt)
+    return scene_judge
+
+
+def check_pictures(sampler: Sampler, choice: JudgeChoice) -> None:
+    """Checks that the judge can read the model's pictures.
+
+    Raises:
+        UsageError: if they have another size.
+    """
+    scale = getattr(sampler.pipeline, "vae_scale_factor", None)
+    sizes = [scale * size for size in sampler.latent_shape[-2:]] if isinstance(scale, int) else []
+    if choice == "world-scene" and any(size != IMAGE_SIZE for size in sizes):
+        shape = "×".join(map(str, sizes))
+        raise UsageError(
+            f"the judge world-scene reads {IMAGE_SIZE}×{IMAGE_SIZE} pictures, but this model makes {shape}; "
+            "use --judge none"
+        )
+
+
+def check_prompts(prompts: Sequence[str], reward: str, judge: JudgeChoice) -> None:
+    """Checks, before anything is sampled, that the prompts can be used.
+
+    Raises:
+        UsageError: if one is empty, or none is there.
+        PromptError: if the reward or the judge cannot read one.
+    """
+    if not prompts:
+        raise UsageError("no prompt; write what the pictures should show, such as 'a green dog on the grass'")
+    for prompt in prompts:
+        if not prompt.strip():
+            raise UsageError("the prompt is empty; write what the pictures should show")
+        if "world-scene" in (reward, judge):
+            try:
+                parse(prompt)
+            except PromptError as error:
+                asked = "--reward" if reward == "world-scene" else "--judge"
+                error.add_note(f"{asked} world-scene needs a prompt in the world's language")
+                raise
+
+
+def unread(prompt: str, judge: JudgeChoice, model: str) -> str | None:
+    """Why the world's judge has nothing to say of a prompt, if that may surprise."""
+    if judge != "auto" or model != "world":
+        return None
+    try:
+        parse(prompt)
+    except PromptError as error:
+        return f"no judge for this prompt: {error}"
+    return None
+
+
+def read_prompt_set(name: str) -> tuple[str, ...]:
+    """The prompts of a set or file, each once."""
+    try:
+        return tuple(dict.fromkeys(load_prompts(name).texts))
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from error

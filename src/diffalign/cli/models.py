@@ -1,0 +1,19 @@
+"""`diffalign models`: what `--model` takes."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+
+def models() -> None:
+    """List the models that have a short name.
+
+    `--model` also takes the folder of a pipeline saved by diffusers, and a hub name such as owner/model.
+    """
+    from diffalign.cli.tables import stdout
+    from diffalign.diffusion import list_models
+
+    table = Table("model", "what it is")
+    for name, description in list_models().items():
+        table.add_row(name, description)
+    stdout().print(table, "or the folder of a saved pipeline, or a hub name such as owner/model", sep="\n")

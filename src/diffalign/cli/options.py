@@ -1,0 +1,58 @@
+"""Options that several commands share, as frozen dataclasses: their docs are the `--help`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter, validators
+
+RUN = Group("Run", sort_key=1)
+SAMPLING = Group("Pictures", sort_key=2)
+LEARNING = Group("Learning", sort_key=3)
+EVALUATION = Group("Evaluation", sort_key=4)
+
+Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+Dtype = Literal["float32", "float16", "bfloat16"]
+JudgeChoice = Literal["auto", "none", "world-scene"]
+
+
+@Parameter(name="*", group=SAMPLING)
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are made.
+
+    Attributes:
+        model: a name of `diffalign models`, the folder of a saved pipeline, or a hub name.
+        num_steps: sampler steps.
+        guidance_scale: classifier-free guidance; the pipeline's default if not given.
+        batch_size: pictures made at a time; it changes nothing but time and memory.
+        scheduler: the pipeline's own, or DDIM, which the papers use.
+        device: such as cpu or cuda:0; the accelerator, if there is one, by default.
+        dtype: float32 on a CPU and float16 elsewhere, by default.
+    """
+
+    model: str = "world"
+    num_steps: Positive = 20
+    guidance_scale: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None
+    batch_size: Positive = 16
+    scheduler: Literal["keep", "ddim"] = "keep"
+    device: str | None = None
+    dtype: Dtype | None = None
+
+
+@Parameter(name="*", group=EVALUATION)
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured at the end.
+
+    Attributes:
+        images: fresh pictures of each row.
+        judge: what gives verdicts; auto takes the world's exact judge where it can read the prompt.
+        baselines: whether best-of-N at equal cost is measured too.
+    """
+
+    images: Positive = 64
+    judge: Dtype = Literal["float32", "float16", "bfloat16"]
+JudgeChoice = "auto"
+    baselines: bool = True

@@ -1,0 +1,109 @@
+"""What a run says while it works: one bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+LINE_EVERY = 10.0  # seconds
+
+
+class RunProgress:
+    """Counts the pictures of all phases of a run, so that the time left is that of the whole.
+
+    Arguments:
+        console: where it shows.
+        total: pictures in all.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console: Final = console
+        self.total = total
+        self.done = 0  # of all, those of a resumed run's earlier part included
+        self.made = 0  # since `began`
+        self.phase_name, self.phase_done, self.phase_total = "", 0, 0
+        self.rewards = ""
+        self.began = self.spoke = time.monotonic()
+        self.bar: Progress | None = None
+        if console.is_terminal:
+            self.bar = Progress(
+                TextColumn("[bold]{task.fields[phase]}"),
+                BarColumn(bar_width=24),
+                _Figures(self),
+                console=console,
+            )
+            self.task = self.bar.add_task("", total=total, phase="")
+
+    def __enter__(self) -> RunProgress:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    @contextmanager
+    def phase(self, name: str, total: int, done: int = 0) -> Iterator[None]:
+        """A phase of `total` pictures, of which `done` were made by the run that this one resumes."""
+        self.phase_name, self.phase_done, self.phase_total = name, done, total
+        self.rewards = ""
+        self.done += done
+        self._show()
+        yield
+        self._show(last=True)
+
+    def advance(self, pictures: int) -> None:
+        """Counts pictures that were made."""
+        self.phase_done += pictures
+        self.done += pictures
+        self.made += pictures
+        self._show()
+
+    def reward(self, mean: float, best: float) -> None:
+        """The newest figures."""
+        self.rewards = f"reward {mean:.3f}, best {best:.3f}"
+        self._show()
+
+    def figures(self) -> str:
+        """Queries, reward, speed and time left, as a line."""
+        parts = [f"{self.phase_done}/{self.phase_total} pictures"]
+        if self.rewards:
+            parts.append(self.rewards)
+        seconds = time.monotonic() - self.began
+        if self.made and seconds > 0:
+            speed = self.made / seconds
+            parts.append(f"{speed:.1f} images/s")
+            parts.append(f"{_clock((self.total - self.done) / speed)} left")
+        return " · ".join(parts)
+
+    def _show(self, last: bool = False) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, phase=self.phase_name)
+        elif last or time.monotonic() - self.spoke >= LINE_EVERY:
+            self.spoke = time.monotonic()
+            self.console.print(f"{self.phase_name}: {self.figures()}", soft_wrap=True, highlight=False)
+
+
+class _Figures(ProgressColumn):
+    def __init__(self, progress: RunProgress) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def render(self, task: Task) -> Text:
+        return Text(self.progress.figures())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

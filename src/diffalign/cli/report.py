@@ -1,0 +1,28 @@
+"""`diffalign report`: a run's page anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.text import Text
+
+
+def report(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
+    """Write a run's report.html anew, from what its folder holds.
+
+    The page needs nothing beside it: it can be sent as it is.
+
+        diffalign report runs/a-green-dog-on-the-grass
+
+    Args:
+        folder: of a finished run, or of several.
+    """
+    from diffalign.artifacts import SUMMARY
+    from diffalign.cli.tables import stdout
+    from diffalign.report.html import write_report
+
+    several = [] if (folder / SUMMARY).exists() else sorted(folder.glob(f"*/{SUMMARY}"))
+    for each in [file.parent for file in several] or [folder]:
+        stdout().print(Text(f"wrote {write_report(each)}"), soft_wrap=True)

@@ -1,0 +1,137 @@
+"""`diffalign search`: best-of-N."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from diffalign.cli.errors import UsageError
+from diffalign.cli.options import RUN, JudgeChoice, Positive, Sampling
+
+SCHEMA, FORMAT = "diffalign.search/1", "diffalign.noises/1"
+NOISES, GRID = "noises.safetensors", "best.png"
+_SAMPLING = Sampling()
+
+
+def search(
+    prompt: Annotated[str, Parameter(name="PROMPT", group=RUN)],
+    /,
+    *,
+    queries: Annotated[Positive, Parameter(group=RUN)] = 150,
+    keep: Annotated[Positive, Parameter(group=RUN)] = 8,
+    reward: Annotated[str, Parameter(group=RUN)] = "world-clip",
+    judge: Annotated[JudgeChoice, Parameter(group=RUN)] = "auto",
+    seed: Annotated[int, Parameter(group=RUN)] = 0,
+    out: Annotated[Path | None, Parameter(group=RUN)] = None,
+    overwrite: Annotated[bool, Parameter(negative="", group=RUN)] = False,
+    sampling: Sampling = _SAMPLING,
+) -> None:
+    """Draw many pictures of a prompt and keep those that the reward likes best.
+
+    This is best-of-N, what one would do without learning. It ends with a few good pictures, where
+    `diffalign find` ends with a distribution that gives as many as one likes. The reward chose them,
+    so their reward flatters: the judge's word does not.
+
+        diffalign search "a green dog on the grass" --queries 300 --keep 4
+
+    Args:
+        prompt: what the pictures should show.
+        queries: pictures drawn and scored.
+        keep: how many of the best to keep.
+        reward: a name of `diffalign rewards`, or your own as my_module:my_function.
+        judge: what gives verdicts; auto takes the world's exact judge where it can read the prompt.
+        seed: of the pictures.
+        out: folder; runs/search- and the prompt by default.
+        overwrite: replace the run that the folder holds.
+    """
+    from safetensors.torch import save_file
+
+    from diffalign.artifacts import SUMMARY, RunFolder, replacing, versions
+    from diffalign.cli.align import Watched
+    from diffalign.cli.folders import RUNS, claim, slug
+    from diffalign.cli.loading import check_pictures, check_prompts, load_judge, load_sampler
+    from diffalign.cli.progress import RunProgress
+    from diffalign.cli.tables import interval, paths, stdout
+    from diffalign.diffusion import fingerprint
+    from diffalign.evaluation import Cost, assess, peak_memory_mb
+    from diffalign.metrics import bootstrap
+    from diffalign.report.plots import grid
+    from diffalign.rewards import load_reward
+    from diffalign.search import best_of_n
+
+    if keep > queries:
+        raise UsageError(f"cannot keep {keep} of {queries} pictures; lower --keep or raise --queries")
+    check_prompts([prompt], reward, judge)
+    path = out or RUNS / f"search-{slug(prompt)}"
+    claim(path, overwrite)
+    function = load_reward(reward)
+    sampler = load_sampler(sampling)
+    check_pictures(sampler, judge)
+    verdicts = load_judge(judge, sampling.model, prompt)
+    settings = {"prompt": prompt, "queries": queries, "keep": keep, "reward": reward, "judge": judge}
+    settings |= {"seed": seed, **asdict(sampling)}
+    folder = RunFolder.create(path, settings, overwrite=overwrite)
+    console, began = stdout(), time.perf_counter()
+    with RunProgress(console, queries) as progress, progress.phase("search", queries):
+        environment = Watched(sampler, progress)
+        result = best_of_n(
+            environment,
+            sampler.latent_shape,
+            prompt,
+            function,
+            queries,
+            keep=keep,
+            seed=seed,
+            batch_size=sampling.batch_size,
+            on_batch=lambda found: progress.reward(float(found.rewards.mean()), float(found.rewards.max())),
+        )
+    seconds, device = time.perf_counter() - began, sampler.pipeline.device
+    kept = assess(result.images, prompt, result.kept_rewards(), judge=verdicts)
+    cost = Cost(queries, queries * environment.forwards, seconds, peak_memory_mb(device))
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "prompt": prompt,
+        "model": sampling.model,
+        "reward": reward,
+        "judge": None if verdicts is None else "world-scene",
+        "all": {"reward": bootstrap(result.rewards).as_dict()},
+        "kept": {
+            "indices": list(result.indices),
+            "rewards": kept.reward.tolist(),
+            "reward": bootstrap(kept.reward).as_dict(),
+            "judged": None if kept.judged is None else kept.judged.tolist(),
+            "judged_accuracy": None if kept.judged is None else bootstrap(kept.judged).as_dict(),
+        },
+        "cost": cost.as_dict(),
+        "run": {"seed": seed, "num_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale},
+    }
+    metadata = {
+        "format": FORMAT,
+        "model": sampling.model,
+        "model_fingerprint": fingerprint(sampler.pipeline),
+        "prompt": prompt,
+        "scheduler": type(sampler.pipeline.scheduler).__name__,
+        "num_steps": str(sampler.num_steps),
+        "guidance_scale": str(sampler.guidance_scale),
+        "reward": reward,
+        "seed": str(seed),
+        "queries": str(queries),
+        **versions(),
+    }
+    with replacing(folder / NOISES) as file:
+        save_file({"x_T": result.x_T.contiguous(), "rewards": kept.reward}, file, metadata)
+    title = f"“{prompt}”: the best {keep} of {queries} by {reward}"
+    grid(kept.images, folder / GRID, title=title, verdicts=kept.judged)
+    folder.write_json(SUMMARY, record)
+    table = Table("", reward, "judged right", title=Text(title), title_justify="left")
+    table.add_row("all", interval(record["all"]["reward"]), "")
+    accuracy = interval(record["kept"]["judged_accuracy"], percent=True)
+    table.add_row("kept", interval(record["kept"]["reward"]), accuracy)
+    console.print(table)
+    paths(console, [folder / name for name in (GRID, NOISES, SUMMARY)])

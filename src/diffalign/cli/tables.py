@@ -1,0 +1,101 @@
+"""Figures as rich tables."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from diffalign.evaluation import Summary
+    from diffalign.metrics.intervals import IntervalDict
+
+_NAMES = {"baseline": "frozen model", "best_of_n": "best of N", "tuned": "tuned"}
+_BLANK = "–"
+_WIDTH = 110  # where there is no terminal to ask
+
+
+def stdout() -> Console:
+    """The console for results."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
+
+
+def results(summary: Summary) -> Table:
+    """Each row's figures with their 95 % intervals."""
+    table = Table(title=f"“{summary['prompt']}”, {summary['n']} fresh pictures a row", title_justify="left")
+    table.add_column("")
+    for column in (summary["reward"], "judged right", "diversity", "queries", "seconds"):
+        table.add_column(column, justify="right")
+    for name in ("baseline", "best_of_n", "tuned"):
+        if name not in summary["rows"]:
+            continue
+        row, cost = summary["rows"][name], summary["cost"][name]
+        diversity = row["diversity"]
+        table.add_row(
+            _NAMES[name],
+            interval(row["reward"]),
+            interval(row["judged_accuracy"], percent=True),
+            _BLANK if diversity is None else f"{diversity['vendi']:.1f}",
+            str(cost["reward_queries"]),
+            f"{cost['seconds']:.1f}",
+            style="bold" if name == "tuned" else None,
+        )
+    gain = summary["gain"]
+    if gain is not None:
+        table.add_section()
+        accuracy = interval(gain["judged_accuracy"], percent=True, signed=True)
+        table.add_row("gain, in pairs", interval(gain["reward"], signed=True), accuracy, "", "", "")
+    table.caption = "[95 % interval]; diversity: Vendi score, 1 to n"
+    table.caption_justify = "left"
+    return table
+
+
+def overview(summaries: Sequence[Summary]) -> Table:
+    """One row a prompt."""
+    table = Table(title="Gains of the tuned noise over the frozen model, in pairs", title_justify="left")
+    table.add_column("prompt")
+    for column in ("reward", "judged right, frozen", "gain"):
+        table.add_column(column, justify="right")
+    for summary in summaries:
+        gain, accuracy = summary["gain"], summary["rows"]["baseline"]["judged_accuracy"]
+        table.add_row(
+            summary["prompt"],
+            interval(gain and gain["reward"], signed=True),
+            interval(accuracy, percent=True),
+            interval(gain and gain["judged_accuracy"], percent=True, signed=True),
+        )
+    return table
+
+
+def interval(found: IntervalDict | None, *, percent: bool = False, signed: bool = False) -> str:
+    """`48.4 % [35.9, 60.9]`, or a dash."""
+    if found is None:
+        return _BLANK
+    scale, digits = (100.0, 1) if percent else (1.0, 2 if abs(found["mean"]) >= 10 else 3)
+    sign = "+" if signed else ""
+    values = found["mean"], found["low"], found["high"]
+    mean, low, high = (f"{scale * value:{sign}.{digits}f}" for value in values)
+    return f"{mean}{' %' if percent and not signed else ''} [{low}, {high}]"
+
+
+def paths(console: Console, files: Sequence[Path]) -> None:
+    """Prints what was written, one path a line."""
+    console.print("wrote", *(Text(f"  {file}") for file in files), sep="\n", soft_wrap=True)
+
+
+def one_liner(noise: Path, model: str, prompt: str, call: Mapping[str, Any], n: int = 4) -> str:
+    """A shell command that makes pictures from learned noise in plain diffusers."""
+    arguments = "".join(f", {name}={value!r}" for name, value in call.items() if value is not None)
+    code = (
+        "from diffalign import NoiseDistribution, load_pipeline; "
+        f"noise = NoiseDistribution.load({str(noise)!r}); "
+        f"load_pipeline({model!r})({prompt!r}, latents=noise.sample({n}, seed=0), "
+        f"num_images_per_prompt={n}{arguments}).images[0].save('picture.png')"
+    )
+    return f"python -c {shlex.quote(code)}"
