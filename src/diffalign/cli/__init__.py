@@ -7,6 +7,7 @@ Commands are imported when they are called, so that `diffalign --help` needs no 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
@@ -93,6 +94,8 @@ def _launch(
 
 def run(tokens: Sequence[str]) -> int:
     """Runs a command line. Returns its exit code: 0, 1 if doctor found a fault, 2 a mistake, 130 Ctrl-C."""
+    # transformers says at every start which torchvision-based classes it does without
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         return app.meta(spell_out(tokens)) or 0
     except BrokenPipeError:  # `diffalign prompts … | head`

@@ -120,7 +120,7 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
     """Runs plans that share all settings but prompt and folder."""
     from diffalign.artifacts import NOISE, RunFolder
     from diffalign.cli.align import Setup, align, pictures_of_a_run, resumable, written
-    from diffalign.cli.folders import claim
+    from diffalign.cli.folders import claim, forget_pictures
     from diffalign.cli.loading import check_pictures, load_judge, load_sampler, unread
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.settings import command_line
@@ -145,6 +145,8 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
         for plan in plans
     ]
     for plan, folder in zip(plans, folders, strict=True):
+        if overwrite:
+            forget_pictures(folder.path)
         model, choice = plan.sampling.model, plan.evaluation.judge
         if note := unread(plan.prompt, choice, model):
             console.print(Text(note, style="yellow"), soft_wrap=True)

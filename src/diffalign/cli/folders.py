@@ -9,6 +9,7 @@ from pathlib import Path
 from diffalign.artifacts import CONFIG, REPORT, SUMMARY, RunFolder
 
 RUNS = Path("runs")
+PICTURES = "pictures"  # in a run's folder, of `generate`
 _LONGEST = 60
 
 
@@ -48,3 +49,9 @@ def begun(path: Path) -> list[Path]:
 def finished(path: Path) -> bool:
     """Whether a run is complete; its report is written last."""
     return (path / SUMMARY).is_file() and (path / REPORT).is_file()
+
+
+def forget_pictures(path: Path) -> None:
+    """Removes the pictures that `generate` made of the noise that a run's folder held before."""
+    for file in (path / PICTURES).glob("seed*-*.png"):
+        file.unlink()

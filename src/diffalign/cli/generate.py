@@ -45,13 +45,14 @@ def generate(
     from PIL import Image
 
     from diffalign.artifacts import replacing
+    from diffalign.cli.folders import PICTURES
     from diffalign.cli.tables import stdout
     from diffalign.evaluation import as_bytes
     from diffalign.report.plots import grid
 
     learned, sampler = open_noise(noise, model=model, batch_size=batch_size, device=device)
     prompt = learned.metadata["prompt"]
-    out = out or (noise if noise.is_dir() else noise.parent) / "pictures"
+    out = out or (noise if noise.is_dir() else noise.parent) / PICTURES
     out.mkdir(parents=True, exist_ok=True)
     pictures = as_bytes(sampler(learned.sample(number, seed), prompt))
     shown = pictures if pictures.ndim == 4 else pictures[:, pictures.shape[1] // 2]  # of a video its middle

@@ -53,6 +53,5 @@ class Evaluation:
     """
 
     images: Positive = 64
-    judge: Dtype = Literal["float32", "float16", "bfloat16"]
-JudgeChoice = "auto"
+    judge: JudgeChoice = "auto"
     baselines: bool = True

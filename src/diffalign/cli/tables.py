@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,11 +92,13 @@ def paths(console: Console, files: Sequence[Path]) -> None:
 
 def one_liner(noise: Path, model: str, prompt: str, call: Mapping[str, Any], n: int = 4) -> str:
     """A shell command that makes pictures from learned noise in plain diffusers."""
+    texts = {"noise": str(noise), "model": model, "prompt": prompt}
+    quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()}
     arguments = "".join(f", {name}={value!r}" for name, value in call.items() if value is not None)
     code = (
         "from diffalign import NoiseDistribution, load_pipeline; "
-        f"noise = NoiseDistribution.load({str(noise)!r}); "
-        f"load_pipeline({model!r})({prompt!r}, latents=noise.sample({n}, seed=0), "
-        f"num_images_per_prompt={n}{arguments}).images[0].save('picture.png')"
+        f"noise = NoiseDistribution.load({quoted['noise']}); "
+        f"load_pipeline({quoted['model']})({quoted['prompt']}, latents=noise.sample({n}, seed=0), "
+        f'num_images_per_prompt={n}{arguments}).images[0].save("picture.png")'
     )
     return f"python -c {shlex.quote(code)}"
