@@ -32,6 +32,7 @@ class Stage(ABC):
     weight_decay: float = 0.01
     ema_decay: float = 0.998
     model: Any
+    part: slice = slice(None)  # of each batch, for this process of a data-parallel run
 
     def batch_generator(self, step: int) -> np.random.Generator:
         return np.random.default_rng([SEED, sum(self.name.encode()), step])
@@ -122,7 +123,7 @@ class VaeStage(Stage):
         crops = [
             p[:, y : y + self.crop, x : x + self.crop] for p, (y, x) in zip(pictures, corners, strict=True)
         ]
-        target = torch.stack(crops).contiguous(memory_format=torch.channels_last) * 2 - 1
+        target = torch.stack(crops)[self.part].contiguous(memory_format=torch.channels_last) * 2 - 1
         posterior = self.model.encode(target).latent_dist
         output = self.model.decode(posterior.sample()).sample
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
@@ -152,7 +153,7 @@ class DecoderStage(VaeStage):
 
     def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         _, pictures, _ = scene_batch(self.batch_generator(step), self.batch, EVEN)
-        target = pictures.contiguous(memory_format=torch.channels_last) * 2 - 1
+        target = pictures[self.part].contiguous(memory_format=torch.channels_last) * 2 - 1
         with torch.no_grad():
             latents = self.model.encode(target).latent_dist.sample()
         output = self.model.decode(latents).sample
@@ -220,7 +221,8 @@ class UnetStage(Stage):
         t = (strata * self.scheduler.config.num_train_timesteps).long()
         x_t = self.scheduler.add_noise(x_0, noise, t)
         target = self.scheduler.get_velocity(x_0, noise, t)
-        return F.mse_loss(self.model(x_t, t, condition).sample, target), {}
+        part = self.part
+        return F.mse_loss(self.model(x_t[part], t[part], condition[part]).sample, target[part]), {}
 
     @torch.no_grad()
     def picture(self) -> torch.Tensor:
