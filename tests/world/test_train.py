@@ -1,0 +1,95 @@
+"""The recipe's loop on a tiny stage, and what its batches hold."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffalign.world import train
+from diffalign.world.data import contrast_batch, near_miss, scene_batch
+from diffalign.world.grammar import caption, parse
+from diffalign.world.models import MAX_TOKENS, WORDS, build_tokenizer
+from diffalign.world.scenes import EVEN, FREQUENCIES, Scene, sample_scene
+from diffalign.world.stages import Stage
+
+
+class Line(Stage):
+    """Fits a line; each batch depends on its number alone."""
+
+    name = "line"
+    steps = 400
+    learning_rate = 0.05
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = torch.nn.Linear(3, 1)
+
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        x = torch.from_numpy(self.batch_generator(step).normal(size=(16, 3)).astype(np.float32))
+        noise = 0.01 * torch.randn(16)  # from the global generator, which the loop seeds
+        return (self.model(x)[:, 0] - x.sum(1) + noise).square().mean(), {}
+
+    def picture(self) -> torch.Tensor:
+        return self.model.weight.detach().view(1, 1, 3).expand(3, 2, 3)
+
+
+class Kill(BaseException):
+    """Ends training from within."""
+
+
+def test_training_reduces_the_loss_and_resumes_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    train.run_stage(Line(), tmp_path / "whole", threads=1)
+
+    class Killed(Line):
+        def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+            if step == 133:
+                raise Kill
+            return super().loss(step)
+
+    with pytest.raises(Kill):
+        train.run_stage(Killed(), tmp_path / "parts", threads=1)
+    train.run_stage(Line(), tmp_path / "parts", threads=1)
+    for name in ("checkpoint.safetensors", "ema.safetensors"):
+        whole, parts = load_file(tmp_path / "whole" / name), load_file(tmp_path / "parts" / name)
+        assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    weight = load_file(tmp_path / "whole" / "checkpoint.safetensors")["model.weight"]
+    torch.testing.assert_close(weight, torch.ones(1, 3), atol=0.15, rtol=0)
+    assert (tmp_path / "whole" / "samples.png").exists()
+
+
+def test_every_word_is_one_token_and_the_longest_caption_fits() -> None:
+    tokenizer = build_tokenizer()
+    assert [word for word in WORDS if len(tokenizer.tokenize(word)) != 1] == []
+    longest = "a purple flower on the left of a yellow rabbit on the street"
+    assert len(tokenizer(longest).input_ids) <= MAX_TOKENS
+
+
+@pytest.mark.parametrize("name", FREQUENCIES)
+def test_captions_are_true_of_their_scenes(name: str) -> None:
+    rng = np.random.default_rng(3)
+    scenes, images, captions = scene_batch(rng, 200, FREQUENCIES[name])
+    assert images.shape == (200, 3, 64, 64)
+    for scene, text in zip(scenes, captions, strict=True):
+        assert all(parse(text).check(scene)), (text, scene)
+
+
+def test_captions_tell_a_scene_from_its_near_miss() -> None:
+    def holds(described: Scene, shown: Scene) -> bool:
+        return all(all(parse(caption(described, rng, EVEN)).check(shown)) for _ in range(16))
+
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        scene = sample_scene(rng, EVEN)
+        miss = near_miss(scene, rng)
+        # "a dog" is true of a green dog too, but "a green dog" is not of a dog
+        assert not (holds(scene, miss) and holds(miss, scene)), (scene, miss)
+
+
+def test_batches_are_seeded() -> None:
+    first, second = (contrast_batch(np.random.default_rng(5), 8, EVEN) for _ in range(2))
+    assert torch.equal(first[0], second[0]) and first[1] == second[1]
