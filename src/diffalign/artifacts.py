@@ -45,10 +45,11 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise ArtifactError(
             f"cannot write {path}: {error}; the last state saved is intact, free some space and use --resume"
         ) from error
+    finally:  # after Ctrl-C too
+        partial.unlink(missing_ok=True)
 
 
 class RunFolder:
