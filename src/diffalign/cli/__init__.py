@@ -73,6 +73,9 @@ for _place, _command in enumerate(_LIGHT, start=1):
     app.command(_command, sort_key=_place)
 
 
+app.meta.suppress_keyboard_interrupt = False
+
+
 @app.meta.default
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],

@@ -121,7 +121,7 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
     from diffalign.artifacts import NOISE, RunFolder
     from diffalign.cli.align import Setup, align, pictures_of_a_run, resumable, written
     from diffalign.cli.folders import claim, forget_pictures
-    from diffalign.cli.loading import check_pictures, load_judge, load_sampler, unread
+    from diffalign.cli.loading import check_basis, check_pictures, load_judge, load_sampler, unread
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.settings import command_line
     from diffalign.cli.tables import one_liner, overview, paths, results, stdout
@@ -137,6 +137,7 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
     reward = load_reward(first.reward)
     sampler = load_sampler(first.sampling)
     check_pictures(sampler, first.evaluation.judge)
+    check_basis(sampler, first.noise.basis)
     embed = embedder(first.sampling.model)
     folders = [
         RunFolder.resume(plan.folder)

@@ -10,6 +10,7 @@ from diffalign.cli.errors import UsageError
 from diffalign.cli.options import JudgeChoice, Sampling
 from diffalign.diffusion import Sampler, load_pipeline
 from diffalign.evaluation import Judge, world_judge
+from diffalign.policies.basis import make_basis
 from diffalign.prompts import load_prompts
 from diffalign.world.grammar import PromptError, parse
 from diffalign.world.judge import judge as scene_judge
@@ -78,6 +79,18 @@ def check_pictures(sampler: Sampler, choice: JudgeChoice) -> None:
             f"the judge world-scene reads {IMAGE_SIZE}×{IMAGE_SIZE} pictures, but this model makes {shape}; "
             "use --judge none"
         )
+
+
+def check_basis(sampler: Sampler, basis: str) -> None:
+    """Checks that noise of the model's shape can be learned in `basis`.
+
+    Raises:
+        UsageError: if not.
+    """
+    try:
+        make_basis(basis, sampler.latent_shape)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def check_prompts(prompts: Sequence[str], reward: str, judge: JudgeChoice) -> None:

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from diffalign.cli import app
+
+COMMANDS = ("find", "search", "generate", "evaluate", "report", "models", "rewards", "prompts", "doctor")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(command: str, diffalign) -> None:
+    done = diffalign(command, "--help")
+    assert done.code == 0
+    if command not in ("models", "rewards"):
+        assert f"diffalign {command} " in done.out.split("╭")[0].replace("Usage: ", "", 1)
+    assert "See `" not in done.out
+
+
+def test_help_lists_the_commands_without_loading_torch() -> None:
+    script = (
+        "import sys; from diffalign.cli import run; run(['--help']); run(['search', '--help']);"
+        "print(*{'torch', 'diffusers', 'transformers', 'matplotlib'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert all(f"│ {command} " in done.stdout for command in COMMANDS)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_every_setting_of_the_learner_is_a_flag(diffalign) -> None:
+    from dataclasses import fields
+
+    from diffalign import NoiseConfig
+
+    out = diffalign("find", "--help").out
+    for field in fields(NoiseConfig):
+        assert f"--{field.name.replace('_', '-')} " in out
+    assert "reward queries in all" in out
+
+
+def test_module_and_version() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "diffalign", "--version"], capture_output=True, text=True, check=True
+    )
+    from diffalign import __version__
+
+    assert done.stdout.strip() == __version__
+
+
+def test_search_keeps_the_best(diffalign, tiny_pipeline, tiny_pipeline_folder: Path) -> None:
+    options = ["--model", tiny_pipeline_folder, "--num-steps", 2, "--reward", "own_reward:red"]
+    done = diffalign("search", "a dog", *options, "--queries", 10, "--keep", 3, "--batch-size", 4)
+    folder = Path("runs/search-a-dog")
+    assert done.code == 0 and "the best 3 of 10" in done.out
+    assert {file.name for file in folder.iterdir()} == {
+        "config.yaml",
+        "summary.json",
+        "best.png",
+        "noises.safetensors",
+    }
+    summary = json.loads((folder / "summary.json").read_text())
+    rewards = summary["kept"]["rewards"]
+    assert rewards == sorted(rewards, reverse=True) and len(rewards) == 3
+    assert rewards[0] >= summary["all"]["reward"]["mean"] and summary["all"]["reward"]["n"] == 10
+    assert summary["cost"]["reward_queries"] == 10 and summary["cost"]["denoiser_forwards"] == 40
+    with safe_open(folder / "noises.safetensors", "pt") as file:
+        assert file.metadata()["prompt"] == "a dog"
+    latents = load_file(folder / "noises.safetensors")["x_T"]
+    pictures = tiny_pipeline(
+        "a dog", latents=latents, num_images_per_prompt=3, num_inference_steps=2, output_type="pt"
+    ).images
+    import own_reward
+
+    torch.testing.assert_close(own_reward.red(pictures, []), torch.tensor(rewards), atol=1e-3, rtol=0)
+
+
+def test_evaluate_repeats_the_figures_of_the_run(diffalign, small) -> None:
+    diffalign("find", "a dog", *small, "--no-baselines", "--out", "run")
+    done = diffalign("evaluate", "run", "--images", 6, "--batch-size", 4)
+    assert done.code == 0 and "gain, in pairs" in done.out
+    ours = json.loads(Path("run/evaluation.json").read_text())
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert ours["rows"] == summary["rows"] and ours["gain"] == summary["gain"]
+    assert ours["cost"]["tuned"]["reward_queries"] == 12
+    done = diffalign("evaluate", "run/noise.safetensors", "--reward", "own_reward:green", "--out", "g/g.json")
+    assert done.code == 0
+    assert json.loads(Path("g/g.json").read_text())["reward"] == "own_reward:green"
+
+
+def test_report_writes_the_page_anew(diffalign, small) -> None:
+    diffalign("find", "a dog", *small, "--no-baselines", "--out", "all/run")
+    page = Path("all/run/report.html").read_bytes()
+    Path("all/run/report.html").unlink()
+    for folder in ("all/run", "all"):
+        assert diffalign("report", folder).code == 0
+        assert Path("all/run/report.html").read_bytes() == page
+
+
+def test_lists(diffalign) -> None:
+    assert "world" in diffalign("models").out
+    assert "world-scene" in diffalign("rewards").out
+    assert "world/heldout" in diffalign("prompts").out
+    lines = diffalign("prompts", "world/heldout").out.splitlines()
+    from diffalign import load_prompts
+
+    assert tuple(lines) == load_prompts("world/heldout").texts
+
+
+def test_doctor(diffalign, tiny_pipeline_folder: Path) -> None:
+    options = ["--model", tiny_pipeline_folder, "--device", "cpu"]
+    done = diffalign("doctor", *options, "--reward", "own_reward:red")
+    assert done.code == 0 and done.out.splitlines()[-1] == "OK"
+    assert all(name in done.out for name in ("versions", "device", "scheduler", "pictures", "reward"))
+    done = diffalign("doctor", *options, "--reward", "own_reward:rad")
+    assert done.code == 1 and "FAULT reward: the module 'own_reward' has no 'rad'" in done.out
+    done = diffalign("doctor", "--model", "wrld")
+    assert done.code == 1 and "did you mean 'world'?" in done.out
+
+
+def test_threads(diffalign) -> None:
+    threads = torch.get_num_threads()
+    try:
+        assert diffalign("models", "--threads", 2).code == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_every_command_is_tested_here() -> None:
+    assert {name for name in app if not name.startswith("-")} == set(COMMANDS)

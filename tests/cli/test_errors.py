@@ -1,0 +1,217 @@
+"""A user's mistake is one line that says what to do, and costs nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from diffalign import NoiseDistribution
+
+BEFORE_ANYTHING_IS_LOADED = [
+    ("finnd a", 'Did you mean "find"?'),
+    ("find a --querys 3", "Did you mean --queries?"),
+    ("find", "no prompt"),
+    ("find ''", "the prompt is empty"),
+    ("search ' '", "the prompt is empty"),
+    ("find a --prompts world/common", "not both"),
+    ("find --prompts world/comon", "did you mean 'world/common'?"),
+    ("find --prompts none.txt", "no prompt file 'none.txt'"),
+    ("find a --queries 0", "queries must be positive, not 0"),
+    ("find a --batch 0", "batch must be positive"),
+    ("find a --clip-range 2", "clip_range must be in [0, 1)"),
+    ("find a --advantage rnk", "advantage must be one of"),
+    ("find a --queries many", 'unable to convert "many" into int'),
+    ("find a --num-steps -1", 'Invalid value "-1" for --num-steps. Must be >= 1.'),
+    ("find a --batch-size 0", "Must be >= 1"),
+    ("find a --images 0", "Must be >= 1"),
+    ("find a --preset papr", "unknown preset 'papr'; choose one of: default, paper (did you mean 'paper'?)"),
+    ("find a --dtype float23", "float32"),
+    ("find a --threads 0", "Must be >= 1"),
+    ("find a --reward world-clipp --judge none", "did you mean 'world-clip'?"),
+    ("find a --reward own_reward:rad", "has no 'rad'"),
+    ("find a --reward no_such_module:f", "No module named 'no_such_module'"),
+    ("find a --reward own_reward:not_callable", "a reward is a function"),
+    ("find 'a smurf' --reward world-scene", "unknown thing 'smurf'"),
+    ("find 'a grean dog' --judge world-scene", "did you mean 'green'?"),
+    ("find a --no-calibration --advantage drcm", "--no-calibration means --advantage none"),
+    ("find a --config none.yaml", "cannot read the settings none.yaml"),
+    ("find --resume none", "there is no run to resume in none"),
+    ("find --resume none --queries 3", "leave out --queries"),
+    ("find a --resume", "there is no run to resume in runs/a"),
+    ("search a --queries 3 --keep 4", "cannot keep 4 of 3"),
+    ("search a --queries 0", "Must be >= 1"),
+    ("generate none", "there is no noise file none"),
+    ("generate", "NOISE"),
+    ("evaluate none.safetensors", "there is no noise file"),
+    ("report none", "there is no finished run in none"),
+    ("prompts drawbnch", "did you mean 'drawbench'?"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), BEFORE_ANYTHING_IS_LOADED)
+def test_a_mistake_is_said_at_once(line: str, said: str, diffalign) -> None:
+    import shlex
+
+    done = diffalign(*shlex.split(line))
+    assert done.code == 2
+    assert said in done.err
+    assert done.err.startswith("error: ") and "Traceback" not in done.err
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "wrld"], "unknown model 'wrld' (did you mean 'world'?)"),
+        (["--model", "empty"], "is no saved pipeline"),
+        (["--device", "tpu9"], "cannot use the device 'tpu9'"),
+        (["--judge", "world-scene"], "reads 64×64 pictures, but this model makes 16×16"),
+        (["--basis", "dkt3"], "unknown basis 'dkt3'"),
+    ],
+)
+def test_a_model_that_does_not_fit_leaves_no_folder(
+    options: list[str], said: str, diffalign, tiny_pipeline_folder: Path
+) -> None:
+    Path("empty").mkdir()
+    model = [] if "--model" in options else ["--model", tiny_pipeline_folder]
+    done = diffalign("find", "a dog", "--reward", "own_reward:red", *model, *options)
+    assert done.code == 2 and said in done.err and "Traceback" not in done.err
+    assert not Path("runs").exists()
+
+
+def test_an_output_folder_that_is_taken_stays_as_it_is(diffalign, small) -> None:
+    Path("file").write_text("mine")
+    Path("other").mkdir()
+    Path("other/thesis.txt").write_text("mine")
+    for out, said in (("file", "is a file"), ("other", "holds files that are not a run")):
+        for more in ([], ["--overwrite"]):
+            done = diffalign("find", "a dog", *small, "--out", out, *more)
+            assert done.code == 2 and said in done.err
+            done = diffalign("search", "a dog", "--out", out, *more)
+            assert done.code == 2 and said in done.err
+    assert Path("file").read_text() == Path("other/thesis.txt").read_text() == "mine"
+
+
+def test_one_taken_folder_of_several_stops_all(diffalign, small) -> None:
+    Path("both/two-cats").mkdir(parents=True)
+    Path("both/two-cats/thesis.txt").write_text("mine")
+    assert diffalign("find", "a dog", "two cats", *small, "--out", "both").code == 2
+    assert not Path("both/a-dog").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("queries: [", "is no YAML file"),
+        ("just words", "holds no settings"),
+        ("querys: 3", "querys"),
+        ("queries: many", "unable to convert"),
+        ("queries: 0", "queries must be positive"),
+        ("num_steps: 0", "Must be >= 1"),
+        ("preset: papr", "unknown preset 'papr'"),
+    ],
+)
+def test_a_settings_file_is_checked_as_flags_are(content: str, said: str, diffalign) -> None:
+    Path("mine.yaml").write_text(content)
+    done = diffalign("find", "a dog", "--config", "mine.yaml")
+    assert done.code == 2 and said in done.err
+    if "querys" in content or "many" in content:
+        assert "mine.yaml" in done.err
+
+
+def noise(**metadata: str) -> NoiseDistribution:
+    shape = (4, 8, 8)
+    return NoiseDistribution(torch.zeros(shape), torch.ones(shape), shape, "identity", metadata)
+
+
+@pytest.fixture
+def recorded(tiny_pipeline: Any, tiny_pipeline_folder: Path) -> dict[str, str]:
+    from diffalign.diffusion import fingerprint
+
+    return {
+        "model": str(tiny_pipeline_folder),
+        "model_fingerprint": fingerprint(tiny_pipeline),
+        "prompt": "a dog",
+        "scheduler": "DDIMScheduler",
+        "num_steps": "2",
+        "guidance_scale": "7.5",
+        "reward": "own_reward:red",
+    }
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate"])
+def test_a_file_that_is_no_noise_is_refused(command: str, diffalign, recorded) -> None:
+    noise(**recorded).save("good.safetensors")
+    good = Path("good.safetensors").read_bytes()
+    Path("truncated").write_bytes(good[:-100])
+    Path("cut").write_bytes(good[:20])
+    Path("pickled").write_bytes(b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00cos\nsystem\n.")
+    Path("empty").write_bytes(b"")
+    Path("text").write_text(json.dumps({"mean": 1}))
+    save_file({"weight": torch.zeros(3)}, "other.safetensors")
+    for name in ("truncated", "cut", "pickled", "empty", "text"):
+        done = diffalign(command, name)
+        assert done.code == 2 and "corrupt, truncated or no safetensors file" in done.err
+    done = diffalign(command, "other.safetensors")
+    assert done.code == 2 and "not a noise distribution" in done.err
+
+
+def test_noise_of_another_model_is_refused(diffalign, recorded, other_pipeline_folder: Path) -> None:
+    noise(**recorded).save("noise.safetensors")
+    done = diffalign("generate", "noise.safetensors", "--model", other_pipeline_folder)
+    assert done.code == 2 and "was learned for the model" in done.err
+    small = NoiseDistribution(torch.zeros(4, 4, 4), torch.ones(4, 4, 4), (4, 4, 4), "identity", recorded)
+    small.save("noise.safetensors")
+    done = diffalign("generate", "noise.safetensors")
+    assert done.code == 2 and "(4, 4, 4)" in done.err and "(4, 8, 8)" in done.err
+    assert not Path("pictures").exists()
+
+
+@pytest.mark.parametrize("missing", ["model", "num_steps", "guidance_scale", "scheduler", "prompt"])
+def test_noise_that_does_not_say_what_it_is_for_is_refused(missing: str, diffalign, recorded) -> None:
+    del recorded[missing]
+    noise(**recorded).save("noise.safetensors")
+    done = diffalign("generate", "noise.safetensors")
+    assert done.code == 2 and f"('{missing}')" in done.err
+
+
+def test_evaluate_asks_for_a_reward_that_is_gone(diffalign, recorded) -> None:
+    noise(**{**recorded, "reward": "gone"}).save("noise.safetensors")
+    done = diffalign("evaluate", "noise.safetensors")
+    assert done.code == 2 and "unknown reward 'gone'" in done.err and "--reward" in done.err
+
+
+def test_a_full_disk_while_pictures_are_written(diffalign, recorded, monkeypatch) -> None:
+    from PIL import Image
+
+    noise(**recorded).save("noise.safetensors")
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    done = diffalign("generate", "noise.safetensors")
+    assert done.code == 2 and "No space left on device" in done.err
+
+
+def test_debug_shows_the_traceback(diffalign) -> None:
+    from diffalign.rewards import RewardError
+
+    with pytest.raises(RewardError):
+        diffalign("find", "a", "--reward", "nothing", "--debug")
+
+
+def test_a_fault_of_the_code_is_not_hidden(diffalign, small, monkeypatch) -> None:
+    from diffalign.cli import align
+
+    def faulty(*arguments: Any, **more: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(align, "evaluate", faulty)
+    with pytest.raises(ZeroDivisionError):
+        diffalign("find", "a dog", *small)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from diffalign.cli import progress
+from diffalign.cli.folders import slug
+from diffalign.cli.progress import RunProgress
+from diffalign.cli.tables import interval, one_liner
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A green dog, on the grass!", "a-green-dog-on-the-grass"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("四只熊猫", "四只熊猫"),
+        ("🐕", slug("🐕")),
+    ],
+)
+def test_slug(text: str, name: str) -> None:
+    assert slug(text) == name and name and "/" not in name and not name.startswith((".", "-"))
+
+
+def test_slugs_of_long_prompts_differ() -> None:
+    one, other = slug("a dog " * 30 + "one"), slug("a dog " * 30 + "two")
+    assert one != other and len(one) < 80
+
+
+def test_interval() -> None:
+    found = {"mean": 0.484, "low": 0.359, "high": 0.609, "n": 64}
+    assert interval(found, percent=True) == "48.4 % [35.9, 60.9]"
+    assert interval(found, percent=True, signed=True) == "+48.4 [+35.9, +60.9]"
+    assert interval(found) == "0.484 [0.359, 0.609]"
+    assert interval(None) == "–"
+
+
+def shown(terminal: bool) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    with RunProgress(console, 20) as bar:
+        with bar.phase("learn", 12, done=4):
+            bar.advance(4)
+            bar.reward(1.5, 2.25)
+            bar.advance(4)
+        with bar.phase("evaluate", 8):
+            bar.advance(8)
+    return console.file.getvalue()
+
+
+def test_progress_on_a_terminal_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 1e9)
+    lines = shown(terminal=False).splitlines()
+    assert [line.split(" · ")[0] for line in lines] == ["learn: 12/12 pictures", "evaluate: 8/8 pictures"]
+    assert "reward 1.500, best 2.250" in lines[0] and "images/s" in lines[0] and "0:00 left" in lines[1]
+    assert "8/8 pictures" in shown(terminal=True)
+
+
+def test_one_liner_survives_the_shell(tmp_path: Path) -> None:
+    import shlex
+
+    line = one_liner(tmp_path / "it's", "world", 'a "big" dog', {"guidance_scale": 3.0, "height": None})
+    python, flag, code = shlex.split(line)
+    assert (python, flag) == ("python", "-c")
+    compile(code, "line", "exec")
+    assert "guidance_scale=3.0" in code and "height" not in code
