@@ -177,7 +177,8 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
         paths(console, written(folder))
         call = {"num_inference_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale}
         console.print("more pictures, in plain diffusers:")
-        console.print(Text("  " + one_liner(folder / NOISE, model, plan.prompt, call)), soft_wrap=True)
+        line = one_liner(folder / NOISE, model, plan.prompt, call, ddim=plan.sampling.scheduler == "ddim")
+        console.print(Text("  " + line), soft_wrap=True)
     if len(summaries) > 1:
         console.print(overview(summaries))
     return 0

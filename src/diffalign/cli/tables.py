@@ -90,15 +90,23 @@ def paths(console: Console, files: Sequence[Path]) -> None:
     console.print("wrote", *(Text(f"  {file}") for file in files), sep="\n", soft_wrap=True)
 
 
-def one_liner(noise: Path, model: str, prompt: str, call: Mapping[str, Any], n: int = 4) -> str:
-    """A shell command that makes pictures from learned noise in plain diffusers."""
+def one_liner(
+    noise: Path, model: str, prompt: str, call: Mapping[str, Any], *, ddim: bool = False, n: int = 4
+) -> str:
+    """A shell command that makes pictures from learned noise in plain diffusers.
+
+    Arguments:
+        call: arguments of the pipeline's call; those that are None are left out.
+        ddim: whether the noise was learned with --scheduler ddim.
+    """
     texts = {"noise": str(noise), "model": model, "prompt": prompt}
     quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()}
     arguments = "".join(f", {name}={value!r}" for name, value in call.items() if value is not None)
+    scheduler = ', scheduler="ddim"' if ddim else ""
     code = (
         "from diffalign import NoiseDistribution, load_pipeline; "
         f"noise = NoiseDistribution.load({quoted['noise']}); "
-        f"load_pipeline({quoted['model']})({quoted['prompt']}, latents=noise.sample({n}, seed=0), "
+        f"load_pipeline({quoted['model']}{scheduler})({quoted['prompt']}, latents=noise.sample({n}, seed=0), "
         f'num_images_per_prompt={n}{arguments}).images[0].save("picture.png")'
     )
     return f"python -c {shlex.quote(code)}"
