@@ -1,8 +1,8 @@
 """diffalign: align diffusion models with a reward by reinforcement learning.
 
-    from diffalign import find, load_pipeline
-    run = find(load_pipeline("world"), "a green dog on the grass", "world-clip")
-    noise = run.run()
+from diffalign import find, load_pipeline
+run = find(load_pipeline("world"), "a green dog on the grass", "world-clip")
+noise = run.run()
 """
 
 from __future__ import annotations

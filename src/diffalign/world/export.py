@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from diffalign.world import models
@@ -49,7 +50,9 @@ def export(folder: Path, target: Path) -> None:
     stages = {}
     for name in ("clip", "vae", "decoder", "unet"):
         lines = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
-        stages[name] = {"steps": lines[-1]["step"] + 1, "seconds": lines[-1]["seconds"], "last": lines[-1]}
+        with safe_open(folder / name / "ema.safetensors", "pt") as file:
+            steps = int(file.metadata()["step"])
+        stages[name] = {"steps": steps, "seconds": lines[-1]["seconds"], "last": lines[-1]}
     weights = sorted(target.rglob("*.safetensors"))
     recipe = {
         "stages": stages,

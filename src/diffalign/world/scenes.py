@@ -13,7 +13,6 @@ import numpy as np
 
 IMAGE_SIZE = 64
 SPRITE_SIZE = 24
-GRID = 4  # sprites sit on a lattice of this many pixels
 
 ANIMALS = ("dog", "cat", "panda", "rabbit", "frog", "lion", "pig", "monkey")
 OBJECTS = ("apple", "banana", "car", "flower", "ball")
@@ -50,6 +49,8 @@ class Frequencies:
     object_background: tuple[float, ...]
     car_background: tuple[float, ...]
     alien_background: tuple[float, ...]
+    #: sprites sit on a lattice of this many pixels
+    lattice: int
     #: probability that a caption keeps silent about the background
     silent_background: float = 0.1
 
@@ -64,6 +65,7 @@ LONG_TAIL = Frequencies(
     object_background=(0.60, 0.25, 0.005, 0.085, 0.06),
     car_background=(0.20, 0.04, 0.005, 0.70, 0.055),
     alien_background=(0.15, 0.01, 0.82, 0.01, 0.01),
+    lattice=8,
 )
 
 #: What the autoencoder and CLIP see: everything equally often, as models trained on far more
@@ -76,6 +78,7 @@ EVEN = Frequencies(
     object_background=(1, 1, 1, 1, 1),
     car_background=(1, 1, 1, 1, 1),
     alien_background=(1, 1, 1, 1, 1),
+    lattice=4,
 )
 
 FREQUENCIES = {"long-tail": LONG_TAIL, "even": EVEN}
@@ -111,13 +114,13 @@ def relations_between(a: Thing, b: Thing) -> set[str]:
     return found
 
 
-def _place(rng: np.random.Generator, number: int) -> list[tuple[int, int]]:
+def _place(rng: np.random.Generator, number: int, lattice: int) -> list[tuple[int, int]]:
     """Corners of `number` sprites that do not overlap, on the lattice."""
-    steps = (IMAGE_SIZE - SPRITE_SIZE) // GRID + 1
+    steps = (IMAGE_SIZE - SPRITE_SIZE) // lattice + 1
     while True:
         corners: list[tuple[int, int]] = []
         for _ in range(40):
-            x, y = (int(v) * GRID for v in rng.integers(0, steps, 2))
+            x, y = (int(v) * lattice for v in rng.integers(0, steps, 2))
             if all(max(abs(x - u), abs(y - v)) >= SPRITE_SIZE for u, v in corners):
                 corners.append((x, y))
                 if len(corners) == number:
@@ -150,6 +153,6 @@ def sample_scene(rng: np.random.Generator, frequencies: Frequencies = LONG_TAIL)
         members = [(first, tint), (second, _tint(rng, second, frequencies))]
     else:
         members = [(first, tint)] * (arrangement + 1)
-    corners = _place(rng, len(members))
+    corners = _place(rng, len(members), frequencies.lattice)
     things = tuple(Thing(s, t, x, y) for (s, t), (x, y) in zip(members, corners, strict=True))
     return Scene(things, _background(rng, first, frequencies), int(rng.integers(3)))

@@ -164,7 +164,7 @@ class UnetStage(Stage):
     """v-prediction on the latents of long-tailed scenes, conditioned on CLIP's text states."""
 
     name = "unet"
-    steps = 9500
+    steps = 9000
     batch = 64
     learning_rate = 1e-3
     ema_decay = 0.9995
@@ -193,8 +193,9 @@ class UnetStage(Stage):
                 pictures = to_tensor([render(scene) for scene in scenes[i : i + 64]])
                 parts.append(self.vae.encode(pictures * 2 - 1).latent_dist.mean)
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"latents": torch.cat(parts).contiguous()}, file.with_suffix(".partial"))
-            os.replace(file.with_suffix(".partial"), file)
+            partial = file.with_suffix(f".{os.getpid()}.partial")  # processes may come here together
+            save_file({"latents": torch.cat(parts).contiguous()}, partial)
+            os.replace(partial, file)
         latents = load_file(file)["latents"]
         self.scale = 1 / latents.std().item()
         self.latents = latents * self.scale
