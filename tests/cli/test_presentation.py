@@ -53,9 +53,9 @@ def shown(terminal: bool) -> str:
 def test_progress_on_a_terminal_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY", 1e9)
     lines = shown(terminal=False).splitlines()
-    assert [line.split(" · ")[0] for line in lines] == ["learn: 12/12 pictures", "evaluate: 8/8 pictures"]
+    assert [line.split(" · ")[0] for line in lines] == ["learn: 12/12", "evaluate: 8/8"]
     assert "reward 1.500, best 2.250" in lines[0] and "images/s" in lines[0] and "0:00 left" in lines[1]
-    assert "8/8 pictures" in shown(terminal=True)
+    assert "8/8" in shown(terminal=True)
 
 
 def test_one_liner_survives_the_shell(tmp_path: Path) -> None:

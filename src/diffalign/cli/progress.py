@@ -35,9 +35,10 @@ class RunProgress:
         if console.is_terminal:
             self.bar = Progress(
                 TextColumn("[bold]{task.fields[phase]}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=None),
                 _Figures(self),
                 console=console,
+                expand=True,
             )
             self.task = self.bar.add_task("", total=total, phase="")
 
@@ -71,12 +72,12 @@ class RunProgress:
 
     def reward(self, mean: float, best: float) -> None:
         """The newest figures."""
-        self.rewards = f"reward {mean:.3f}, best {best:.3f}"
+        self.rewards = f"reward {_short(mean)}, best {_short(best)}"
         self._show()
 
     def figures(self) -> str:
         """Queries, reward, speed and time left, as a line."""
-        parts = [f"{self.phase_done}/{self.phase_total} pictures"]
+        parts = [f"{self.phase_done}/{self.phase_total}"]
         if self.rewards:
             parts.append(self.rewards)
         seconds = time.monotonic() - self.began
@@ -100,7 +101,11 @@ class _Figures(ProgressColumn):
         self.progress = progress
 
     def render(self, task: Task) -> Text:
-        return Text(self.progress.figures())
+        return Text(self.progress.figures(), no_wrap=True, overflow="ellipsis")
+
+
+def _short(value: float) -> str:
+    return f"{value:.{2 if abs(value) >= 10 else 3}f}"
 
 
 def _clock(seconds: float) -> str:
