@@ -32,7 +32,7 @@ def test_slugs_of_long_prompts_differ() -> None:
 
 def test_interval() -> None:
     found = {"mean": 0.484, "low": 0.359, "high": 0.609, "n": 64}
-    assert interval(found, percent=True) == "48.4 % [35.9, 60.9]"
+    assert interval(found, percent=True) == "48.4 [35.9, 60.9]"
     assert interval(found, percent=True, signed=True) == "+48.4 [+35.9, +60.9]"
     assert interval(found) == "0.484 [0.359, 0.609]"
     assert interval(None) == "–"

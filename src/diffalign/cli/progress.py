@@ -35,10 +35,9 @@ class RunProgress:
         if console.is_terminal:
             self.bar = Progress(
                 TextColumn("[bold]{task.fields[phase]}"),
-                BarColumn(bar_width=None),
+                BarColumn(bar_width=max(8, min(40, console.width - 74))),  # what the figures leave
                 _Figures(self),
                 console=console,
-                expand=True,
             )
             self.task = self.bar.add_task("", total=total, phase="")
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.table import Table
-from rich.text import Text
 
 from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN, JudgeChoice, Positive, Sampling
@@ -57,7 +55,7 @@ def search(
     from diffalign.cli.folders import RUNS, claim, slug
     from diffalign.cli.loading import check_pictures, check_prompts, load_judge, load_sampler
     from diffalign.cli.progress import RunProgress
-    from diffalign.cli.tables import interval, paths, stdout
+    from diffalign.cli.tables import figures, interval, paths, stdout
     from diffalign.diffusion import fingerprint
     from diffalign.evaluation import Cost, assess, peak_memory_mb
     from diffalign.metrics import bootstrap
@@ -129,7 +127,7 @@ def search(
     title = f"“{prompt}”: the best {keep} of {queries} by {reward}"
     grid(kept.images, folder / GRID, title=title, verdicts=kept.judged)
     folder.write_json(SUMMARY, record)
-    table = Table("", reward, "judged right", title=Text(title), title_justify="left")
+    table = figures(title, reward, "judged right %")
     table.add_row("all", interval(record["all"]["reward"]), "")
     accuracy = interval(record["kept"]["judged_accuracy"], percent=True)
     table.add_row("kept", interval(record["kept"]["reward"]), accuracy)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,12 +28,26 @@ def stdout() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
+def figures(title: str, *columns: str) -> Table:
+    """Columns of figures after one of names, within 80 characters where they can be."""
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("")
+    for column in columns:
+        table.add_column(Text(column), justify="right")
+    return table
+
+
 def results(summary: Summary) -> Table:
     """Each row's figures with their 95 % intervals."""
-    table = Table(title=f"“{summary['prompt']}”, {summary['n']} fresh pictures a row", title_justify="left")
-    table.add_column("")
-    for column in (summary["reward"], "judged right", "diversity", "queries", "seconds"):
-        table.add_column(column, justify="right")
+    title = f"“{summary['prompt']}”, {summary['n']} fresh pictures a row"
+    table = figures(title, summary["reward"], "judged right %", "Vendi", "queries", "seconds")
     for name in ("baseline", "best_of_n", "tuned"):
         if name not in summary["rows"]:
             continue
@@ -49,24 +64,21 @@ def results(summary: Summary) -> Table:
         )
     gain = summary["gain"]
     if gain is not None:
-        table.add_section()
         accuracy = interval(gain["judged_accuracy"], percent=True, signed=True)
-        table.add_row("gain, in pairs", interval(gain["reward"], signed=True), accuracy, "", "", "")
-    table.caption = "[95 % interval]; diversity: Vendi score, 1 to n"
+        table.add_row("gain", interval(gain["reward"], signed=True), accuracy, "", "", "", style="green")
+    table.caption = Text("[95 % interval]; gain: tuned less frozen, in pairs; Vendi: diversity, 1 to n")
     table.caption_justify = "left"
     return table
 
 
 def overview(summaries: Sequence[Summary]) -> Table:
     """One row a prompt."""
-    table = Table(title="Gains of the tuned noise over the frozen model, in pairs", title_justify="left")
-    table.add_column("prompt")
-    for column in ("reward", "judged right, frozen", "gain"):
-        table.add_column(column, justify="right")
+    title = "Gains of the tuned noise over the frozen model, in pairs"
+    table = figures(title, "reward", "right %, frozen", "gain")
     for summary in summaries:
         gain, accuracy = summary["gain"], summary["rows"]["baseline"]["judged_accuracy"]
         table.add_row(
-            summary["prompt"],
+            Text(summary["prompt"]),
             interval(gain and gain["reward"], signed=True),
             interval(accuracy, percent=True),
             interval(gain and gain["judged_accuracy"], percent=True, signed=True),
@@ -75,14 +87,14 @@ def overview(summaries: Sequence[Summary]) -> Table:
 
 
 def interval(found: IntervalDict | None, *, percent: bool = False, signed: bool = False) -> str:
-    """`48.4 % [35.9, 60.9]`, or a dash."""
+    """`48.4 [35.9, 60.9]`, or a dash."""
     if found is None:
         return _BLANK
-    scale, digits = (100.0, 1) if percent else (1.0, 2 if abs(found["mean"]) >= 10 else 3)
-    sign = "+" if signed else ""
     values = found["mean"], found["low"], found["high"]
+    scale, digits = (100.0, 1) if percent else (1.0, 2 if max(map(abs, values)) >= 1 else 3)
+    sign = "+" if signed else ""
     mean, low, high = (f"{scale * value:{sign}.{digits}f}" for value in values)
-    return f"{mean}{' %' if percent and not signed else ''} [{low}, {high}]"
+    return f"{mean} [{low}, {high}]"
 
 
 def paths(console: Console, files: Sequence[Path]) -> None:
