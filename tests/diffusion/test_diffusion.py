@@ -23,7 +23,9 @@ def test_the_latent_shape_is_the_pipelines_own(tiny_pipeline: StableDiffusionPip
     config = tiny_pipeline.unet.config
     assert shape == (config.in_channels, config.sample_size, config.sample_size)
     side = 2 * config.sample_size * tiny_pipeline.vae_scale_factor
-    assert latent_shape(tiny_pipeline, height=side)[1] == 2 * config.sample_size
+    # the pipeline takes a height only beside a width
+    taller = latent_shape(tiny_pipeline, height=side, width=side // 2)
+    assert taller == (config.in_channels, 2 * config.sample_size, config.sample_size)
     assert "prepare_latents" not in vars(tiny_pipeline)  # the spy is gone
 
 

@@ -22,7 +22,7 @@ MODELS = {
 }
 
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
-_STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD", "KDPM2Ancestral")
+_STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD")
 
 
 class PipelineError(ValueError):
@@ -50,8 +50,10 @@ def load_pipeline(
         scheduler: "keep" the pipeline's own, or "ddim", which the papers use.
 
     Raises:
-        PipelineError: if there is no such model.
+        PipelineError: if there is no such model, or the scheduler does not fit it.
     """
+    if scheduler not in ("keep", "ddim"):
+        raise PipelineError(f"unknown scheduler {scheduler!r}; choose 'keep' or 'ddim'")
     device = torch.device(device if device is not None else _accelerator())
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.float16
@@ -71,9 +73,12 @@ def load_pipeline(
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot load the model {str(name)!r}: {error}") from error
     if scheduler == "ddim":
+        if "beta_schedule" not in pipeline.scheduler.config:
+            raise PipelineError(
+                f"{str(name)!r} samples with {type(pipeline.scheduler).__name__}, whose noise schedule DDIM "
+                "cannot follow; use the scheduler 'keep'"
+            )
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    elif scheduler != "keep":
-        raise PipelineError(f"unknown scheduler {scheduler!r}; choose 'keep' or 'ddim'")
     pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
@@ -99,7 +104,11 @@ def denoiser(pipeline: Any) -> torch.nn.Module:
 
 def is_deterministic(pipeline: Any) -> bool:
     """Whether x_T alone determines the picture under the pipeline's scheduler (DDIM with η = 0)."""
-    return not any(word in type(pipeline.scheduler).__name__ for word in _STOCHASTIC)
+    scheduler = pipeline.scheduler
+    algorithm = str(getattr(scheduler.config, "algorithm_type", ""))  # such as "sde-dpmsolver++"
+    return not algorithm.startswith("sde") and not any(
+        word in type(scheduler).__name__ for word in _STOCHASTIC
+    )
 
 
 def fingerprint(pipeline: Any) -> str:

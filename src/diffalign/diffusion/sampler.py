@@ -64,7 +64,14 @@ class Sampler:
         self.guidance_scale: Final = self._call.get(
             "guidance_scale", getattr(parameters.get("guidance_scale"), "default", None)
         )
-        self._takes_embeds = "prompt_embeds" in parameters and hasattr(pipeline, "encode_prompt")
+        self._repeats = "num_images_per_prompt" in parameters  # video pipelines have no such argument
+        self._takes_embeds = "prompt_embeds" in parameters and _encodes_simply(pipeline)
+        #: arguments of the call that act on the encoding, and so go where the embeddings are made
+        self._encoding = {
+            name: self._call.pop(name)
+            for name in ("negative_prompt", "clip_skip")
+            if self._takes_embeds and name in self._call
+        }
         self._conditions: dict[str, dict[str, Any]] = {}
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
@@ -86,11 +93,13 @@ class Sampler:
         }
 
     def _encode(self, prompt: str) -> dict[str, Any]:
-        if not self._takes_embeds or not _encodes_simply(self.pipeline):
+        if not self._takes_embeds:
             return {"prompt": prompt}
         guided = self.guidance_scale is not None and self.guidance_scale > 1
         with torch.no_grad():
-            embeds, negative = self.pipeline.encode_prompt(prompt, self.pipeline.device, 1, guided)[:2]
+            embeds, negative = self.pipeline.encode_prompt(
+                prompt, self.pipeline.device, 1, guided, **self._encoding
+            )[:2]
         condition = {"prompt_embeds": embeds}
         if guided:
             condition["negative_prompt_embeds"] = negative
@@ -116,19 +125,23 @@ class Sampler:
         with torch.inference_mode():
             for start in range(0, len(x_T), self.batch_size):
                 latents = x_T[start : start + self.batch_size].to(self.pipeline.device, self.pipeline.dtype)
-                if isinstance(prompt, str):
+                if isinstance(prompt, str) and self._repeats:
                     condition = {**self.encode(prompt), "num_images_per_prompt": len(latents)}
+                elif isinstance(prompt, str):
+                    condition = self._joined([prompt] * len(latents))
                 else:
                     condition = self._joined(prompt[start : start + self.batch_size])
                 output = self.pipeline(**condition, latents=latents, **self._call)
                 pictures = output.images if hasattr(output, "images") else output.frames
                 batches.append(torch.as_tensor(pictures).float())
-        # a clone taken outside inference mode may be used by rewards that do record gradients
-        return torch.cat(batches).clone()
+        # joined outside inference mode, and so fit for rewards that do record gradients
+        return torch.cat(batches)
 
 
 def _encodes_simply(pipeline: Any) -> bool:
     """Whether `encode_prompt` has Stable Diffusion's form: (prompt, device, num, guided) → (c, negative)."""
+    if not hasattr(pipeline, "encode_prompt"):
+        return False
     names = list(inspect.signature(pipeline.encode_prompt).parameters)
     return names[:4] == ["prompt", "device", "num_images_per_prompt", "do_classifier_free_guidance"] and (
         "prompt_2" not in names
