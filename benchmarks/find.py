@@ -200,7 +200,7 @@ def main() -> None:
             command.add_argument("--reward", default="world-clip")
             command.add_argument("--seeds", type=int, default=3)
             command.add_argument("--fresh", type=int, default=64)
-            command.add_argument("--guidance-scale", type=float, default=3.0)
+            command.add_argument("--guidance-scale", type=float)
             command.add_argument("--together", type=int, default=16, help="runs in step")
             command.add_argument("--shard", default="0/1")
             command.add_argument("--threads", type=int, default=1)

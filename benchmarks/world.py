@@ -21,7 +21,7 @@ from diffalign.metrics import bootstrap
 from diffalign.rollout import collect
 from diffalign.world import WORLD_FOLDER
 from diffalign.world.data import scene_batch
-from diffalign.world.export import GUIDANCE_SCALE, write_card
+from diffalign.world.export import write_card
 from diffalign.world.judge import judge, read_scenes
 from diffalign.world.scenes import FREQUENCIES, Scene
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="pictures a prompt")
     parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes for the judge")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--guidance-scale", type=float, default=GUIDANCE_SCALE)
+    parser.add_argument("--guidance-scale", type=float, help="the card's by default")
     parser.add_argument("--sets", default="world/common,world/unusual,world/heldout")
     parser.add_argument("--card", action="store_true", help="write the figures into the model card")
     arguments = parser.parse_args()

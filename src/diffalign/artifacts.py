@@ -29,6 +29,9 @@ from diffalign.policies.noise import ArtifactError
 
 CONFIG, METRICS, STATE = "config.yaml", "metrics.jsonl", "state.safetensors"
 NOISE, SUMMARY, REPORT = "noise.safetensors", "summary.json", "report.html"
+BEFORE_AFTER, CURVE = "before_after.png", "reward_curve.png"
+#: All that a run writes, and so all that --overwrite removes.
+FILES = (CONFIG, METRICS, STATE, NOISE, SUMMARY, REPORT, BEFORE_AFTER, CURVE)
 
 
 @contextmanager
@@ -80,9 +83,8 @@ class RunFolder:
                     f"{path} holds another run; go on with it (--resume), replace it (--overwrite), "
                     "or give another folder (--out)"
                 )
-            for file in path.iterdir():
-                if file.is_file():
-                    file.unlink()
+            for name in FILES:
+                (path / name).unlink(missing_ok=True)
         folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -127,7 +127,7 @@ def test_another_model_is_refused() -> None:
         torch.zeros(LATENT), torch.ones(LATENT), LATENT, metadata={"model": "x", "model_fingerprint": "abc"}
     )
     learned.check_model("abc", LATENT)
-    with pytest.raises(ArtifactError, match="fingerprint abc"):
+    with pytest.raises(ArtifactError, match="fingerprint is abc"):
         learned.check_model("def", LATENT)
     with pytest.raises(ArtifactError, match="shape"):
         learned.check_model("abc", (4, 8, 8))

@@ -1,5 +1,7 @@
 """The registry of rewards and the check of what they return."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,26 @@ def test_own_reward_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     values = score(load_reward("own_reward_module:brightness"), IMAGES, PROMPTS)
     torch.testing.assert_close(values, IMAGES.mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def reward(:", "SyntaxError"),
+        ("raise OSError('no weights')", "OSError: no weights"),
+        ("import math\nmath.nothing", "AttributeError: module 'math'"),
+        ("class reward:\n    def __init__(self, scale): ...", "TypeError"),
+    ],
+)
+def test_a_module_that_fails_is_said(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_reward_module.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing_reward_module", raising=False)
+    importlib.invalidate_caches()
+    with pytest.raises(RewardError, match=message):
+        load_reward("failing_reward_module:reward")
 
 
 def test_lists_and_arrays_are_rewards_too() -> None:

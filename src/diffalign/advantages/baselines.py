@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,12 +31,12 @@ def rank(reward: Tensor) -> Tensor:
     References: Wierstra et al. (JMLR 2014), section 3.1, https://jmlr.org/papers/v15/wierstra14a.html
     """
     size = len(reward)
-    ranks = torch.arange(1, size + 1, dtype=torch.float32)
-    by_rank = (torch.tensor(size / 2 + 1).log() - ranks.log()).clamp_min(0)
+    ranks = torch.arange(1, size + 1, dtype=torch.float32, device=reward.device)
+    by_rank = (math.log(size / 2 + 1) - ranks.log()).clamp_min(0)
     by_rank = size * by_rank / by_rank.sum() - 1
     order = reward.argsort(descending=True, stable=True)
-    utility = torch.empty(size)
+    utility = torch.empty_like(by_rank)
     utility[order] = by_rank
     values, group = reward.unique(return_inverse=True)
-    sums = torch.zeros(len(values)).index_add_(0, group, utility)
+    sums = by_rank.new_zeros(len(values)).index_add_(0, group, utility)
     return (sums / group.bincount())[group]

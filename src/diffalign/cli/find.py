@@ -11,7 +11,7 @@ from rich.text import Text
 
 from diffalign.cli.errors import UsageError
 from diffalign.cli.options import LEARNING, RUN, Evaluation, Sampling
-from diffalign.training import NoiseConfig
+from diffalign.training.config import NoiseConfig
 
 _OUTPUT = Parameter(group=RUN)
 _FLAG = Parameter(negative="", group=LEARNING)

@@ -11,15 +11,7 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
-from diffalign.world import WORLD_FOLDER
-
-#: Aliases of models, and what they are.
-MODELS = {
-    "world": ("the embedded 64×64 emoji world, shipped with the package", WORLD_FOLDER),
-    "sd15": ("Stable Diffusion 1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
-    "sdxl": ("Stable Diffusion XL 1.0", "stabilityai/stable-diffusion-xl-base-1.0"),
-    "modelscope": ("ModelScope text-to-video 1.7B", "ali-vilab/text-to-video-ms-1.7b"),
-}
+from diffalign.diffusion.cards import CARDS
 
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
 _STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD")
@@ -31,7 +23,7 @@ class PipelineError(ValueError):
 
 def list_models() -> dict[str, str]:
     """Alias → description."""
-    return {alias: description for alias, (description, _) in MODELS.items()}
+    return {alias: card.description for alias, card in CARDS.items()}
 
 
 def load_pipeline(
@@ -57,19 +49,21 @@ def load_pipeline(
     device = torch.device(device if device is not None else _accelerator())
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.float16
-    source = str(MODELS[str(name)][1]) if str(name) in MODELS else str(name)
+    source = str(CARDS[str(name)].source) if str(name) in CARDS else str(name)
     local = Path(source).is_dir()
     if not local and "/" not in source:
-        near = difflib.get_close_matches(str(name), MODELS, 1)
+        near = difflib.get_close_matches(str(name), CARDS, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise PipelineError(
-            f"unknown model {str(name)!r}{hint}; give an alias ({', '.join(MODELS)}), the folder of a saved "
+            f"unknown model {str(name)!r}{hint}; give an alias ({', '.join(CARDS)}), the folder of a saved "
             "pipeline, or a hub name such as 'owner/model'"
         )
+    if str(name) == "world" and not local:
+        raise PipelineError(f"the package lacks the embedded world's weights ({source}); reinstall diffalign")
     if local and not (Path(source) / "model_index.json").exists():
         raise PipelineError(f"{source} is no saved pipeline: it has no model_index.json")
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, use_safetensors=True)
+        pipeline = DiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot load the model {str(name)!r}: {error}") from error
     if scheduler == "ddim":

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.cards import card_of
 from diffalign.diffusion.pipeline import PipelineError, latent_shape
 
 
@@ -35,7 +36,7 @@ class Sampler:
     Arguments:
         pipeline: any diffusers pipeline whose call takes `latents=`.
         num_steps: sampler steps T.
-        guidance_scale: classifier-free guidance; None keeps the pipeline's default.
+        guidance_scale: classifier-free guidance; None takes the model card's, or the pipeline's default.
         batch_size: pictures per call of the pipeline.
         call: further arguments of the pipeline's call, such as `height` or `num_frames`.
     """
@@ -59,6 +60,9 @@ class Sampler:
         self.latent_shape: Final = latent_shape(pipeline, **call)
         parameters = inspect.signature(type(pipeline).__call__).parameters
         self._call = dict(call, num_inference_steps=num_steps, output_type="pt")
+        card = card_of(pipeline)
+        if guidance_scale is None and card is not None:
+            guidance_scale = card.guidance_scale
         if guidance_scale is not None:
             self._call["guidance_scale"] = guidance_scale
         self.guidance_scale: Final = self._call.get(

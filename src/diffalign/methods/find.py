@@ -57,12 +57,22 @@ class Find:
         prompt: what the pictures should show.
         reward: a callable `(images, prompts) -> (B,)`.
         config: how it learns.
+        reward_name: what the artefact calls the reward; the callable's own name by default.
     """
 
-    def __init__(self, sampler: Sampler, prompt: str, reward: RewardFunction, config: NoiseConfig) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        prompt: str,
+        reward: RewardFunction,
+        config: NoiseConfig,
+        *,
+        reward_name: str | None = None,
+    ) -> None:
         if not prompt.strip():
             raise ConfigError("the prompt is empty")
         self.sampler, self.prompt, self.reward = sampler, prompt, reward
+        self.reward_name = reward_name or getattr(reward, "__name__", type(reward).__name__)
         self.learner = NoiseLearner(sampler.latent_shape, config)
 
     def __iter__(self) -> Iterator[Step]:
@@ -85,7 +95,7 @@ class Find:
             "scheduler": type(pipeline.scheduler).__name__,
             "num_steps": str(self.sampler.num_steps),
             "guidance_scale": str(self.sampler.guidance_scale),
-            "reward": getattr(self.reward, "__name__", type(self.reward).__name__),
+            "reward": str(self.reward_name),
             "seed": str(self.learner.config.seed),
             "queries": str(self.learner.queries),
         }
@@ -122,4 +132,5 @@ def find(
         pipeline, num_steps=num_steps, guidance_scale=guidance_scale, batch_size=batch_size, **(call or {})
     )
     function = load_reward(reward) if isinstance(reward, str) else reward
-    return Find(sampler, prompt, function, preset(preset_name, **changes))
+    name = reward if isinstance(reward, str) else None
+    return Find(sampler, prompt, function, preset(preset_name, **changes), reward_name=name)

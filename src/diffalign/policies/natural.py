@@ -34,7 +34,10 @@ class NaturalGradient(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Takes one step from the parameters' gradients."""
-        loss = None if closure is None else closure()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         policy = self.policy
         scale = self.param_groups[0]["lr"] * math.prod(policy.latent)
         mean, gradient = policy.mean.data, policy.mean.grad

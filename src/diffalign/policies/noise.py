@@ -95,8 +95,11 @@ class NoiseDistribution:
         header = dict(self.metadata, format=FORMAT, basis=self.basis, latent=",".join(map(str, self.latent)))
         partial = path.with_name(path.name + ".partial")
         tensors = {"mean": self.mean.detach().contiguous(), "std": self.std.detach().contiguous()}
-        save_file(tensors, partial, header)
-        os.replace(partial, path)
+        try:
+            save_file(tensors, partial, header)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path | str) -> NoiseDistribution:

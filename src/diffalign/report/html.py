@@ -184,9 +184,10 @@ def _use(summary: Mapping[str, Any]) -> str:
         for key, argument in (("num_steps", "num_inference_steps"), ("guidance_scale", "guidance_scale"))
         if run.get(key) is not None
     )
+    scheduler = ', scheduler="ddim"' if run.get("scheduler") == "ddim" else ""
     code = (
         "from diffalign import NoiseDistribution, load_pipeline\n\n"
-        f"pipeline = load_pipeline({summary['model']!r})  # a plain diffusers pipeline\n"
+        f"pipeline = load_pipeline({summary['model']!r}{scheduler})  # a plain diffusers pipeline\n"
         'noise = NoiseDistribution.load("noise.safetensors")\n'
         "pictures = pipeline(\n"
         f"    {summary['prompt']!r},\n"

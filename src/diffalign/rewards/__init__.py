@@ -27,7 +27,7 @@ class RewardError(RuntimeError):
 
 @dataclass(frozen=True)
 class Row:
-    """Where a reward is built (`module:factory`, called without arguments), and what it is."""
+    """Where a reward is (`module:attribute`; a class is called without arguments), and what it is."""
 
     factory: str
     description: str
@@ -47,7 +47,7 @@ def load_reward(name: str) -> RewardFunction:
     """The reward called `name`, or the callable at `module:attribute` (also from the working folder).
 
     Raises:
-        RewardError: if there is none.
+        RewardError: if there is none, or its module fails.
     """
     if name in REWARDS:
         made = _attribute(REWARDS[name].factory)
@@ -55,8 +55,13 @@ def load_reward(name: str) -> RewardFunction:
     if ":" in name:
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
-        made = _attribute(name)
-        reward = made() if isinstance(made, type) else made
+        try:  # a user's module may raise anything
+            made = _attribute(name)
+            reward = made() if isinstance(made, type) else made
+        except RewardError:
+            raise
+        except Exception as error:
+            raise RewardError(f"the reward {name!r} raised {type(error).__name__}: {error}") from error
         if not callable(reward):
             raise RewardError(
                 f"{name} is a {type(reward).__name__}; a reward is a function (images, prompts) -> (B,)"
@@ -71,13 +76,14 @@ def load_reward(name: str) -> RewardFunction:
 
 
 def _attribute(path: str) -> RewardFunction | type:
-    module, _, attribute = path.partition(":")
+    name, _, attribute = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise RewardError(f"cannot import the reward {path!r}: {error}") from error
-    except AttributeError as error:
-        raise RewardError(f"the module {module!r} has no {attribute!r}") from error
+    if not hasattr(module, attribute):
+        raise RewardError(f"the module {name!r} has no {attribute!r}")
+    return getattr(module, attribute)
 
 
 def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Tensor:

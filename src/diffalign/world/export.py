@@ -17,8 +17,6 @@ from diffalign.world import models
 from diffalign.world.scenes import FREQUENCIES
 from diffalign.world.stages import ClipStage, DecoderStage, load_stage, text_tower
 
-GUIDANCE_SCALE = 3.0
-
 
 def export(folder: Path, target: Path) -> None:
     """Assembles the stages trained in `folder` into a `StableDiffusionPipeline`, float16, at `target`.

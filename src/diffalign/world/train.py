@@ -134,6 +134,8 @@ def run_stage(stage: Stage, folder: Path, threads: int) -> None:
                 last_save = time.monotonic()
     if start < stage.steps and rank == 0:
         save(stage.steps)
+    if processes > 1:
+        torch.distributed.barrier()  # the next stage reads what this one saved
 
 
 def main() -> None:
@@ -148,6 +150,8 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in (*STAGES, "export") if arguments.stage == "all" else (arguments.stage,):
         if name == "export":
+            if int(os.environ.get("RANK", 0)) > 0:
+                continue
             export(arguments.out, arguments.target or arguments.out / "pipeline")
         else:
             run_stage(STAGES[name](arguments.out), arguments.out / name, arguments.threads)

@@ -1,15 +1,8 @@
-"""UPDATE: the learner of an initial-noise policy, and the loop around it.
-
-    for step in train(learner, environment, prompt, reward): ...
-
-is ask → sample → score → tell; who wants to own the loop calls `ask` and `tell` himself.
-"""
+"""The learner of one prompt's initial noise: ask for samples, tell it their rewards."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -21,99 +14,14 @@ from diffalign.objectives import policy_gradient_loss, ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.natural import NaturalGradient
 from diffalign.policies.noise import NoiseDistribution, NoisePolicy
-from diffalign.rewards import RewardFunction, score
-from diffalign.rollout import Environment, Rollout, collect
+from diffalign.rollout import Rollout
+from diffalign.training.config import ConfigError, NoiseConfig
 
-ADVANTAGES = {"rank": rank, "leave-one-out": leave_one_out, "standardise": standardise}
-
-
-class ConfigError(ValueError):
-    """A setting is out of its range; the message says what is allowed."""
-
-
-@dataclass(frozen=True)
-class NoiseConfig:
-    """How an initial-noise policy learns.
-
-    Attributes:
-        queries: reward queries in all.
-        batch: samples an update is made from (FIND: 1).
-        basis: where the noise is learned: identity (every element) or dctK (K×K lowest frequencies).
-        std: learned, or preserving (s² = 1 − m², which keeps each coefficient's second moment at 1).
-        advantage: drcm (FIND's value network), rank, leave-one-out, standardise, or none.
-        clip_range: ε of ratio clipping (RCA); 0 does not clip.
-        optimiser: adamw (FIND) or natural (natural gradient).
-        learning_rate: of the optimiser.
-        value_learning_rate: of DRCM's network.
-        value_updates: updates of DRCM's network an iteration.
-        history: whether an update reads all samples so far (FIND) or its own batch alone.
-        antithetic: whether samples come in pairs of ε and −ε.
-        seed: of everything.
-    """
-
-    queries: int = 150
-    batch: int = 30
-    basis: str = "dct3"
-    std: str = "preserving"
-    advantage: str = "rank"
-    clip_range: float = 0.0
-    optimiser: str = "natural"
-    learning_rate: float = 1.0
-    value_learning_rate: float = 1e-3
-    value_updates: int = 10
-    history: bool = False
-    antithetic: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        allowed = {
-            "std": ("learned", "preserving"),
-            "advantage": ("drcm", *ADVANTAGES, "none"),
-            "optimiser": ("adamw", "natural"),
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ConfigError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
-        for name in ("queries", "batch", "learning_rate", "value_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
-        if not 0 <= self.clip_range < 1:
-            raise ConfigError(f"clip_range must be in [0, 1), not {self.clip_range}; 0 does not clip")
-        if self.batch == 1 and self.advantage in ADVANTAGES and not self.history:
-            raise ConfigError(f"advantage {self.advantage!r} compares samples, so batch must be above 1")
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one update did. `rewards` and `images` are those of its own samples."""
-
-    step: int
-    queries: int
-    rewards: Tensor
-    images: Tensor
-    best: float
-    loss: float
-    diagnostics: Diagnostics
-    mean_norm: float
-    std_mean: float
-    kl_to_standard: float
-    seconds: float
-
-    def figures(self) -> dict[str, float | int | list[float]]:
-        """The numbers, as a line of `metrics.jsonl`."""
-        return {
-            "step": self.step,
-            "queries": self.queries,
-            "reward_mean": float(self.rewards.mean()),
-            "reward_best": self.best,
-            "rewards": self.rewards.tolist(),
-            "loss": self.loss,
-            **{field.name: getattr(self.diagnostics, field.name) for field in fields(self.diagnostics)},
-            "mean_norm": self.mean_norm,
-            "std_mean": self.std_mean,
-            "kl_to_standard": self.kl_to_standard,
-            "seconds": self.seconds,
-        }
+CALIBRATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rank": rank,
+    "leave-one-out": leave_one_out,
+    "standardise": standardise,
+}
 
 
 class NoiseLearner:
@@ -188,8 +96,8 @@ class NoiseLearner:
         """Advantages of all samples so far, with shape `(N,)`."""
         if self.config.advantage == "none":
             return self.rewards
-        if self.config.advantage in ADVANTAGES:
-            return ADVANTAGES[self.config.advantage](self.rewards)
+        if self.config.advantage in CALIBRATIONS:
+            return CALIBRATIONS[self.config.advantage](self.rewards)
         with torch.no_grad():
             expected = self.value(self.means, self.stds)  # before it has seen the newest reward
         for _ in range(self.config.value_updates):
@@ -245,36 +153,3 @@ class NoiseLearner:
 
     def _optimisers(self) -> tuple[tuple[str, torch.optim.Optimizer], ...]:
         return ("optimiser", self.optimiser), ("value_optimiser", self.value_optimiser)
-
-
-def train(
-    learner: NoiseLearner, environment: Environment, prompt: str, reward: RewardFunction
-) -> Iterator[Step]:
-    """Learns until the queries are spent; yields a `Step` an update.
-
-    Raises:
-        RewardError: if the reward fails; the learner is as it was before the update, and can go on.
-    """
-    config = learner.config
-    while learner.queries < config.queries:
-        began = time.perf_counter()
-        current = learner.distribution()
-        rollout = collect(
-            current, environment, prompt, learner.ask(), seed=config.seed, antithetic=config.antithetic
-        )
-        rewards = score(reward, rollout.images, rollout.prompts)
-        loss, diagnostics = learner.tell(rollout, rewards)
-        learned = learner.distribution()
-        yield Step(
-            step=learner.steps,
-            queries=learner.queries,
-            rewards=rewards,
-            images=rollout.images,
-            best=learner.best,
-            loss=loss,
-            diagnostics=diagnostics,
-            mean_norm=float(learned.mean.norm()),
-            std_mean=float(learned.std.mean()),
-            kl_to_standard=float(learned.kl()),
-            seconds=time.perf_counter() - began,
-        )

@@ -1,0 +1,35 @@
+"""Models that are known by an alias, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffalign.world import WORLD_FOLDER
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model's description, where it is loaded from, and the guidance it is used with.
+
+    Attributes:
+        guidance_scale: None keeps the default of the pipeline's class.
+    """
+
+    description: str
+    source: str | Path
+    guidance_scale: float | None = None
+
+
+CARDS = {
+    "world": Card("the embedded 64×64 emoji world, shipped with the package", WORLD_FOLDER, 3.0),
+    "sd15": Card("Stable Diffusion 1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    "sdxl": Card("Stable Diffusion XL 1.0", "stabilityai/stable-diffusion-xl-base-1.0"),
+    "modelscope": Card("ModelScope text-to-video 1.7B", "ali-vilab/text-to-video-ms-1.7b"),
+}
+
+
+def card_of(pipeline: Any) -> Card | None:
+    """The card of a pipeline that `load_pipeline` loaded by its alias."""
+    return CARDS.get(str(getattr(getattr(pipeline, "config", None), "_name_or_path", "")))

@@ -1,0 +1,69 @@
+"""Settings of the learner, without torch: the command line's `--help` reads them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+#: Calibrations of a batch's rewards, beside FIND's value network "drcm" and "none".
+ADVANTAGES = ("rank", "leave-one-out", "standardise")
+
+
+class ConfigError(ValueError):
+    """A setting is out of its range; the message says what is allowed."""
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """How an initial-noise policy learns.
+
+    Attributes:
+        queries: reward queries in all.
+        batch: samples an update is made from (FIND: 1).
+        basis: where the noise is learned: identity (every element) or dctK (K×K lowest frequencies).
+        std: learned, or preserving (s² = 1 − m², which keeps each coefficient's second moment at 1).
+        advantage: drcm (FIND's value network), rank, leave-one-out, standardise, or none.
+        clip_range: ε of ratio clipping (RCA); 0 does not clip.
+        optimiser: adamw (FIND) or natural (natural gradient).
+        learning_rate: of the optimiser.
+        value_learning_rate: of DRCM's network.
+        value_updates: updates of DRCM's network an iteration.
+        history: whether an update reads all samples so far (FIND) or its own batch alone.
+        antithetic: whether samples come in pairs of ε and −ε.
+        seed: of everything.
+    """
+
+    queries: int = 150
+    batch: int = 30
+    basis: str = "dct3"
+    std: str = "preserving"
+    advantage: str = "rank"
+    clip_range: float = 0.0
+    optimiser: str = "natural"
+    learning_rate: float = 1.0
+    value_learning_rate: float = 1e-3
+    value_updates: int = 10
+    history: bool = False
+    antithetic: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "std": ("learned", "preserving"),
+            "advantage": ("drcm", *ADVANTAGES, "none"),
+            "optimiser": ("adamw", "natural"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ConfigError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
+        for name in ("queries", "batch", "learning_rate", "value_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+        if not re.fullmatch(r"identity|dct[1-9]\d*", self.basis):
+            raise ConfigError(
+                f"basis must be identity, or dctK for the K×K lowest frequencies, not {self.basis!r}"
+            )
+        if not 0 <= self.clip_range < 1:
+            raise ConfigError(f"clip_range must be in [0, 1), not {self.clip_range}; 0 does not clip")
+        if self.batch == 1 and self.advantage in ADVANTAGES and not self.history:
+            raise ConfigError(f"advantage {self.advantage!r} compares samples, so batch must be above 1")
