@@ -54,6 +54,24 @@ def test_a_run_is_not_lost_to_another(folder: RunFolder) -> None:
     assert tree(folder.path).keys() == {CONFIG} and folder.config() == {"prompt": "a cat"}
 
 
+def test_a_replacement_that_was_stopped_can_be_repeated(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / METRICS).write_text("{}\n")
+
+    def stopped(path: Path, **more: bool) -> None:
+        if path.name == METRICS:
+            raise KeyboardInterrupt
+        os.unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        RunFolder.create(folder.path, {"prompt": "a cat"}, overwrite=True)
+    monkeypatch.undo()
+    RunFolder.create(folder.path, {"prompt": "a cat"}, overwrite=True)
+    assert tree(folder.path).keys() == {CONFIG} and folder.config() == {"prompt": "a cat"}
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_not_a_run_is_never_overwritten(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "file").write_text("mine")

@@ -84,7 +84,8 @@ class RunFolder:
                     "or give another folder (--out)"
                 )
             for name in FILES:
-                (path / name).unlink(missing_ok=True)
+                if name != CONFIG:  # is replaced below: without it the folder would be no run
+                    (path / name).unlink(missing_ok=True)
         folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
