@@ -11,6 +11,7 @@ with 95 % intervals (bootstrap over prompts × seeds). Fresh samples share their
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -131,7 +132,8 @@ def append(path: Path, row: dict[str, Any]) -> None:
 def read(path: Path) -> Iterator[dict[str, Any]]:
     if path.exists():
         for line in path.read_text().splitlines():
-            yield json.loads(line)
+            with contextlib.suppress(json.JSONDecodeError):  # a line that a kill cut short is made anew
+                yield json.loads(line)
 
 
 def table(arguments: argparse.Namespace) -> None:

@@ -191,7 +191,7 @@ def _use(summary: Mapping[str, Any]) -> str:
         'noise = NoiseDistribution.load("noise.safetensors")\n'
         "pictures = pipeline(\n"
         f"    {summary['prompt']!r},\n"
-        "    latents=noise.sample(8, seed=0),\n"
+        "    latents=noise.sample(8, seed=0).to(pipeline.dtype),\n"
         "    num_images_per_prompt=8,\n"
         f"{settings}).images"
     )
