@@ -38,6 +38,7 @@ ROOMS = (
     "metrics",
     "evaluation",
     "report",
+    "run",
     "cli",
 )
 # Pure functions of tensors: they know no other room, so an objective knows nothing of rewards.
@@ -166,6 +167,7 @@ CHECKS: dict[Callable[[Path], list[str]], dict[str, str]] = {
         "advantages/value.py": "from diffalign.rewards import Reward",
         "cli/find.py": "from diffalign import find",
         "report/plots.py": "import diffalign",
+        "run.py": "from diffalign.cli.progress import RunProgress",
         "backroom/secret.py": "",
     },
     diffusers_outside_its_room: {

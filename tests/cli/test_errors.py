@@ -207,11 +207,11 @@ def test_debug_shows_the_traceback(diffalign) -> None:
 
 
 def test_a_fault_of_the_code_is_not_hidden(diffalign, small, monkeypatch) -> None:
-    from diffalign.cli import align
+    import diffalign.run as a_run
 
     def faulty(*arguments: Any, **more: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(align, "evaluate", faulty)
+    monkeypatch.setattr(a_run, "evaluate", faulty)
     with pytest.raises(ZeroDivisionError):
         diffalign("find", "a dog", *small)

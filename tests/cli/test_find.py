@@ -17,8 +17,9 @@ import yaml
 from safetensors import safe_open
 
 from diffalign import NoiseDistribution, load_pipeline
+from diffalign import run as a_run
 from diffalign.artifacts import RunFolder
-from diffalign.cli import align, run
+from diffalign.cli import run
 
 FILES = {
     "config.yaml",
@@ -114,7 +115,7 @@ def test_ctrl_c_then_resume_gives_the_same(call: int, diffalign, small, whole, m
     """In an update (calls 1 to 3), the evaluation (4 to 7) or the search (8 to 12)."""
     import own_reward
 
-    monkeypatch.setattr(align, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(a_run, "SAVE_EVERY", 0.0)
     own_reward.calls, own_reward.fail_at = 0, call
     stopped = diffalign("find", PROMPT, *small, "--out", "x")
     assert stopped.code == 130
@@ -221,7 +222,7 @@ def test_a_full_disk_leaves_a_run_that_goes_on(diffalign, small, whole, monkeypa
             raise OSError(28, "No space left on device")
         save(*arguments)
 
-    monkeypatch.setattr(align, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(a_run, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(artifacts, "save_file", full)
     stopped = diffalign("find", PROMPT, *small, "--out", "x")
     assert stopped.code == 2 and "No space left on device" in stopped.err

@@ -47,7 +47,6 @@ def evaluate(
         device: such as cpu or cuda:0.
     """
     from diffalign.artifacts import replacing
-    from diffalign.cli.align import Watched
     from diffalign.cli.generate import open_noise
     from diffalign.cli.loading import check_pictures, check_prompts, load_judge
     from diffalign.cli.progress import RunProgress
@@ -57,6 +56,7 @@ def evaluate(
     from diffalign.metrics import embedder
     from diffalign.policies.noise import NoiseDistribution
     from diffalign.rewards import RewardError, load_reward
+    from diffalign.run import Watched
 
     recorded = NoiseDistribution.load(noise).metadata
     prompt, name = recorded.get("prompt", ""), reward or recorded.get("reward", "")

@@ -119,14 +119,14 @@ def _resume(path: Path) -> int:
 def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
     """Runs plans that share all settings but prompt and folder."""
     from diffalign.artifacts import NOISE, RunFolder
-    from diffalign.cli.align import Setup, align, pictures_of_a_run, resumable, written
-    from diffalign.cli.folders import claim, forget_pictures
+    from diffalign.cli.folders import claim, forget_pictures, resumable
     from diffalign.cli.loading import check_basis, check_pictures, load_judge, load_sampler, unread
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.settings import command_line
     from diffalign.cli.tables import one_liner, overview, paths, results, stdout
     from diffalign.metrics import embedder
     from diffalign.rewards import load_reward
+    from diffalign.run import Setup, align, pictures_of_a_run, written
 
     console = stdout()
     if not resuming:

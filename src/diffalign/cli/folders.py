@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from diffalign.artifacts import CONFIG, REPORT, SUMMARY, RunFolder
+from diffalign.policies.noise import ArtifactError
 
 RUNS = Path("runs")
 PICTURES = "pictures"  # in a run's folder, of `generate`
@@ -49,6 +52,17 @@ def begun(path: Path) -> list[Path]:
 def finished(path: Path) -> bool:
     """Whether a run is complete; its report is written last."""
     return (path / SUMMARY).is_file() and (path / REPORT).is_file()
+
+
+@contextmanager
+def resumable(path: Path) -> Iterator[None]:
+    """Adds to whatever stops a run, Ctrl-C included, how to go on with it."""
+    try:
+        yield
+    except BaseException as error:
+        saved = "" if isinstance(error, ArtifactError) else "state saved, "
+        error.add_note(f"{saved}go on with: diffalign find --resume {path}")
+        raise
 
 
 def forget_pictures(path: Path) -> None:

@@ -51,7 +51,6 @@ def search(
     from safetensors.torch import save_file
 
     from diffalign.artifacts import SUMMARY, RunFolder, replacing, versions
-    from diffalign.cli.align import Watched
     from diffalign.cli.folders import RUNS, claim, slug
     from diffalign.cli.loading import check_pictures, check_prompts, load_judge, load_sampler
     from diffalign.cli.progress import RunProgress
@@ -61,6 +60,7 @@ def search(
     from diffalign.metrics import bootstrap
     from diffalign.report.plots import grid
     from diffalign.rewards import load_reward
+    from diffalign.run import Watched
     from diffalign.search import best_of_n
 
     if keep > queries:

@@ -1,4 +1,4 @@
-"""A run of FIND in its folder: learn, evaluate on fresh samples, search at equal cost, write.
+"""RUN: FIND in its folder: learn, evaluate on fresh samples, search at equal cost, write.
 
     learn     metrics.jsonl a line an update; state.safetensors every few seconds and whenever it stops
     evaluate  baseline and tuned, the same noise in pairs
@@ -12,17 +12,16 @@ ends with those of one that was not: learning goes on from the last state, the r
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from diffalign.artifacts import METRICS, NOISE, SUMMARY, RunFolder, replacing, versions
-from diffalign.cli.progress import RunProgress
 from diffalign.diffusion import Sampler
 from diffalign.evaluation import Cost, Judge, Samples, Summary, assess, evaluate, peak_memory_mb, summarise
 from diffalign.methods import Find
@@ -36,6 +35,19 @@ from diffalign.training import NoiseConfig, train
 
 SAVE_EVERY = 5.0  # seconds
 SHOWN = 16  # pictures before and after
+
+
+class Progress(Protocol):
+    """Whom a run tells how far it is."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> AbstractContextManager[None]:
+        """A phase of `total` pictures, of which `done` were made by the run that this one resumes."""
+
+    def advance(self, pictures: int) -> None:
+        """Pictures that were made."""
+
+    def reward(self, mean: float, best: float) -> None:
+        """The newest figures."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class Setup:
 class Watched:
     """The sampler as an environment that counts its pictures."""
 
-    def __init__(self, sampler: Sampler, progress: RunProgress) -> None:
+    def __init__(self, sampler: Sampler, progress: Progress) -> None:
         self.sampler, self.progress = sampler, progress
 
     def __call__(self, x_T: Tensor, prompt: str) -> Tensor:
@@ -78,17 +90,6 @@ def pictures_of_a_run(queries: int, images: int, baselines: bool) -> int:
     return queries + 2 * images + (equal_cost(queries, images) if baselines else 0)
 
 
-@contextmanager
-def resumable(path: Path) -> Iterator[None]:
-    """Adds to whatever stops a run, Ctrl-C included, how to go on with it."""
-    try:
-        yield
-    except BaseException as error:
-        saved = "" if isinstance(error, ArtifactError) else "state saved, "
-        error.add_note(f"{saved}go on with: diffalign find --resume {path}")
-        raise
-
-
 def align(
     folder: RunFolder,
     prompt: str,
@@ -97,7 +98,7 @@ def align(
     *,
     images: int,
     baselines: bool,
-    progress: RunProgress,
+    progress: Progress,
     run: Mapping[str, Any],
 ) -> Summary:
     """Runs all phases and returns what `summary.json` holds.
@@ -145,7 +146,7 @@ def align(
     return summary
 
 
-def learn(folder: RunFolder, find: Find, environment: Watched, progress: RunProgress) -> None:
+def learn(folder: RunFolder, find: Find, environment: Watched, progress: Progress) -> None:
     """Learns, from the last saved state if there is one, and saves the state at the end, whatever ends it."""
     learner = find.learner
     state = folder.load_state()
@@ -228,7 +229,7 @@ def _evaluate(
 
 
 def _search(
-    environment: Watched, prompt: str, setup: Setup, n: int, keep: int, seed: int, progress: RunProgress
+    environment: Watched, prompt: str, setup: Setup, n: int, keep: int, seed: int, progress: Progress
 ) -> Samples:
     result = best_of_n(
         environment,
