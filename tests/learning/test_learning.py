@@ -33,6 +33,9 @@ ESTIMATORS = {
     "drcm, clipped, adamw": dict(advantage="drcm", clip_range=0.02, optimiser="adamw", history=True, batch=1),
     "drcm, adamw": dict(advantage="drcm", optimiser="adamw", history=True, batch=1),
     "rank, natural": dict(advantage="rank", optimiser="natural", learning_rate=0.3, batch=20),
+    "leave-one-out, natural": dict(
+        advantage="leave-one-out", optimiser="natural", learning_rate=1.0, batch=20
+    ),
     "leave-one-out, adamw": dict(advantage="leave-one-out", optimiser="adamw", batch=10),
     "standardise, clipped, adamw": dict(
         advantage="standardise", clip_range=0.2, optimiser="adamw", history=True, batch=10
@@ -51,14 +54,16 @@ def test_the_optimum_is_reached(name: str) -> None:
         "value_learning_rate": 1e-2,
         **ESTIMATORS[name],
     }
-    final = []
+    final, distances = [], []
     for seed in range(3):
         learner = NoiseLearner(LATENT, NoiseConfig(seed=seed, **settings))
         for _ in train(learner, environment, "", reward):
             pass
         learned = learner.distribution()
         final.append(expected_reward(learned.mean, learned.std))
+        distances.append(float((learned.mean - OPTIMUM).norm() / OPTIMUM.norm()))
     assert sum(final) / 3 > 0.35 * FROZEN, (final, FROZEN)
+    assert sum(distances) / 3 < 0.4, distances
 
 
 def test_the_default_preset_beats_the_papers_at_equal_queries() -> None:

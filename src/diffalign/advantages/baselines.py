@@ -9,12 +9,13 @@ from torch import Tensor
 
 
 def leave_one_out(reward: Tensor) -> Tensor:
-    """A_i = r_i − mean of the other rewards, with shape `(B,)`; r_i itself where B = 1.
+    """A_i = r_i − mean of the other rewards, with shape `(B,)`; 0 where B = 1.
 
     References: Kool et al. (2019), https://openreview.net/forum?id=r1lgTGL5DE
     """
-    others = max(len(reward) - 1, 1)
-    return reward - (reward.sum() - reward) / others
+    if len(reward) == 1:
+        return torch.zeros_like(reward)
+    return reward - (reward.sum() - reward) / (len(reward) - 1)
 
 
 def standardise(reward: Tensor, epsilon: float = 1e-6) -> Tensor:

@@ -5,6 +5,9 @@ trained online on the rewards seen so far, each against the (μ, σ) that its sa
 
 Symbols:    μ, σ = mean, std; r = reward; V_φ = ValueNet
 Deviations: the published script trains V_φ on copies of a single row; here, on all rows seen.
+            V_φ learns standardised rewards, so that it starts at their running mean instead of at 0.
+            For a reward whose mean is far from 0, such as CLIPScore, the first advantages would
+            otherwise be that mean, and Adam's moments would carry it through the whole run.
 References: Chen et al. (ACM MM 2024), eqs. 9–10, https://arxiv.org/abs/2407.19453
 """
 

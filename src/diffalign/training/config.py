@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -56,9 +57,13 @@ class NoiseConfig:
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ConfigError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
-        for name in ("queries", "batch", "learning_rate", "value_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("queries", "batch", "learning_rate", "value_learning_rate", "value_updates"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be positive and finite, not {getattr(self, name)}")
+        if self.std == "preserving" and self.optimiser != "natural":
+            raise ConfigError("std preserving keeps |m| below 1, which optimiser natural alone sees to")
+        if self.history and self.optimiser == "natural":
+            raise ConfigError("optimiser natural reads its own batch alone; leave history out")
         if not re.fullmatch(r"identity|dct[1-9]\d*", self.basis):
             raise ConfigError(
                 f"basis must be identity, or dctK for the K×K lowest frequencies, not {self.basis!r}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Final
 
 import torch
@@ -44,12 +46,16 @@ class NoiseLearner:
             self.value = ValueNet(self.policy.mean.numel())
         self.value_optimiser = torch.optim.AdamW(self.value.parameters(), lr=config.value_learning_rate)
         self.steps = 0
-        self.best = float("-inf")
-        empty = torch.empty(0, *self.policy.latent)
-        self.x_T, self.rewards = empty, torch.empty(0)
-        coefficients = torch.empty(0, *self.policy.mean.shape)
-        self.means, self.stds = coefficients, coefficients
+        self.rewards = torch.empty(0)
+        # RCA reads all samples so far, DRCM the distribution of each update
+        self.x_T = torch.empty(0, *self.policy.latent)
+        self.means = self.stds = torch.empty(0, *self.policy.mean.shape)
         self.previous = self.distribution()
+
+    @property
+    def best(self) -> float:
+        """The greatest reward so far."""
+        return float(self.rewards.max()) if len(self.rewards) else float("-inf")
 
     @property
     def queries(self) -> int:
@@ -68,21 +74,20 @@ class NoiseLearner:
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> tuple[float, Diagnostics]:
         """Learns from samples of `distribution()` and their rewards `(B,)`; returns loss and diagnostics."""
-        size = len(rewards)
-        current = self.distribution()
-        self.x_T = torch.cat([self.x_T, rollout.x_T])
+        config, current = self.config, self.distribution()
         self.rewards = torch.cat([self.rewards, rewards])
-        self.means = torch.cat([self.means, current.mean.expand(size, *current.mean.shape)])
-        self.stds = torch.cat([self.stds, current.std.expand(size, *current.std.shape)])
-        self.best = max(self.best, float(rewards.max()))
-        used = slice(None) if self.config.history else slice(-size, None)
-        advantage = self._calibrate()[used, None]
-        x_T = self.x_T[used]
+        if config.history:
+            self.x_T = torch.cat([self.x_T, rollout.x_T])
+        if config.advantage == "drcm":
+            self.means = torch.cat([self.means, current.mean[None]])
+            self.stds = torch.cat([self.stds, current.std[None]])
+        advantage = self._calibrate(len(rewards))[:, None]
+        x_T = self.x_T if config.history else rollout.x_T
         # RCA's reference is the policy of the previous step
-        old_log_prob = self.previous.log_prob(x_T) if self.config.history else rollout.log_prob
+        old_log_prob = self.previous.log_prob(x_T) if config.history else rollout.log_prob
         log_prob = self.policy().log_prob(x_T)
-        if self.config.clip_range:
-            loss, diagnostics = ppo_loss(log_prob, old_log_prob, advantage, clip_range=self.config.clip_range)
+        if config.clip_range:
+            loss, diagnostics = ppo_loss(log_prob, old_log_prob, advantage, clip_range=config.clip_range)
         else:
             loss, diagnostics = policy_gradient_loss(log_prob, old_log_prob, advantage)
         self.optimiser.zero_grad()
@@ -92,19 +97,27 @@ class NoiseLearner:
         self.steps += 1
         return loss.item(), diagnostics
 
-    def _calibrate(self) -> Tensor:
-        """Advantages of all samples so far, with shape `(N,)`."""
-        if self.config.advantage == "none":
-            return self.rewards
-        if self.config.advantage in CALIBRATIONS:
-            return CALIBRATIONS[self.config.advantage](self.rewards)
+    def _calibrate(self, newest: int) -> Tensor:
+        """Advantages of the samples that the update reads: all so far, or the `newest`."""
+        used = slice(None) if self.config.history else slice(-newest, None)
+        if self.config.advantage == "drcm":
+            return self._dynamic_calibration(newest)[used]
+        rewards = self.rewards[used]
+        return rewards if self.config.advantage == "none" else CALIBRATIONS[self.config.advantage](rewards)
+
+    def _dynamic_calibration(self, newest: int) -> Tensor:
+        """r* = r − V(μ, σ) of all samples so far, V not having seen the newest; then V learns (eqs. 9–10)."""
+        seen = self.rewards[:-newest] if self.steps else self.rewards
+        centre, scale = seen.mean(), seen.std(correction=0) if len(seen) > 1 else torch.tensor(1.0)
+        standardised = (self.rewards - centre) / scale.clamp_min(1e-6)
+        update = torch.arange(len(self.rewards)) // self.config.batch  # that each sample was drawn for
         with torch.no_grad():
-            expected = self.value(self.means, self.stds)  # before it has seen the newest reward
+            expected = self.value(self.means, self.stds)[update]
         for _ in range(self.config.value_updates):
             self.value_optimiser.zero_grad()
-            value_loss(self.value(self.means, self.stds), self.rewards).backward()
+            value_loss(self.value(self.means, self.stds)[update], standardised).backward()
             self.value_optimiser.step()
-        return self.rewards - expected  # eq. 9: r* = r − V(μ, σ)
+        return standardised - expected
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Everything that `load` needs to go on to the same result: tensors and strings."""
@@ -122,7 +135,7 @@ class NoiseLearner:
         for prefix, optimiser in self._optimisers():
             for index, entry in optimiser.state_dict()["state"].items():
                 tensors |= {f"{prefix}.{index}.{name}": torch.as_tensor(v) for name, v in entry.items()}
-        return tensors, {"steps": str(self.steps), "queries": str(self.queries)}
+        return tensors, {"steps": str(self.steps), "learner": self._identity()}
 
     def load(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         """Restores what `state` returned.
@@ -130,12 +143,14 @@ class NoiseLearner:
         Raises:
             ConfigError: if it is the state of a learner with other settings.
         """
-        if tensors["policy.mean"].shape != self.policy.mean.shape:
-            raise ConfigError("the saved state belongs to a run with another latent shape or basis")
+        if metadata.get("learner") != self._identity():
+            raise ConfigError(
+                f"the saved state is that of another learner, {metadata.get('learner')}; "
+                f"this one's settings are {self._identity()}"
+            )
         self.x_T, self.rewards = tensors["x_T"], tensors["rewards"]
         self.means, self.stds = tensors["means"], tensors["stds"]
         self.steps = int(metadata["steps"])
-        self.best = float(self.rewards.max()) if len(self.rewards) else float("-inf")
         current = self.distribution()
         self.previous = NoiseDistribution(
             tensors["previous.mean"], tensors["previous.std"], current.latent, current.basis
@@ -150,6 +165,9 @@ class NoiseLearner:
                     _, index, name = key.split(".", 2)
                     entries.setdefault(int(index), {})[name] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+
+    def _identity(self) -> str:
+        return json.dumps({"latent": self.policy.latent, **asdict(self.config)})
 
     def _optimisers(self) -> tuple[tuple[str, torch.optim.Optimizer], ...]:
         return ("optimiser", self.optimiser), ("value_optimiser", self.value_optimiser)
