@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from diffalign import NoiseConfig, NoiseDistribution, Sampler, load_pipeline, load_prompts, load_reward
+from diffalign.diffusion import fingerprint
 from diffalign.methods.find import PRESETS
 from diffalign.metrics import clustered, mean_pairwise_distance
 from diffalign.rewards import RewardFunction, score
@@ -73,27 +75,34 @@ def run(arguments: argparse.Namespace) -> None:
     jobs = [(p.text, s) for s in range(arguments.seeds) for p in load_prompts(arguments.prompts).prompts]
     jobs = jobs[part::parts]
     standard = NoiseDistribution.standard(sampler.latent_shape)
+    model = {
+        "model": fingerprint(pipeline),
+        "guidance_scale": sampler.guidance_scale,
+        "fresh_n": arguments.fresh,
+    }
     for prompt, seed in jobs:
-        key = f"{arguments.prompts}|{prompt}|{seed}|frozen"
+        key = digest("frozen", prompt, seed, model)
         if key not in done:
             pool = scored(standard, prompt, equal_cost(QUERIES, max(WANTED)), seed, "search")
             fresh = scored(standard, prompt, arguments.fresh, seed, "evaluate")
-            row = {"key": key, "prompts": arguments.prompts, "prompt": prompt, "seed": seed}
+            row = {"key": key, "prompts": arguments.prompts, "prompt": prompt, "seed": seed, **model}
             append(results, {**row, "variant": "frozen", "pool": pool, "fresh": fresh})
     for variant in arguments.variants.split(","):
-        keys = {job: f"{arguments.prompts}|{job[0]}|{job[1]}|{variant}|{arguments.reward}" for job in jobs}
+        config = VARIANTS[variant]
+        keys = {job: digest(variant, *job, model, arguments.reward, asdict(config)) for job in jobs}
         waiting = [job for job in jobs if keys[job] not in done]
         for start in range(0, len(waiting), arguments.together):
             group = waiting[start : start + arguments.together]
             began = time.perf_counter()
-            learned = learn_together(sampler, reward, group, VARIANTS[variant])
+            learned = learn_together(sampler, reward, group, config)
             seconds = (time.perf_counter() - began) / len(group)
             for (prompt, seed), noise in zip(group, learned, strict=True):
-                row = {"prompts": arguments.prompts, "prompt": prompt, "seed": seed, "variant": variant}
-                row |= {"key": keys[prompt, seed], "reward": arguments.reward, "learn_seconds": seconds}
+                row = {"prompts": arguments.prompts, "prompt": prompt, "seed": seed, **model}
+                row |= {"key": keys[prompt, seed], "variant": variant, "reward": arguments.reward}
+                row |= {"learn_seconds": round(seconds, 2), "config": asdict(config)}
                 fresh = scored(noise, prompt, arguments.fresh, seed, "evaluate")
                 append(results, {**row, "fresh": fresh})
-                print(row["key"], f"{sum(fresh['verdict']) / arguments.fresh:.3f}", flush=True)
+                print(variant, prompt, seed, f"{sum(fresh['verdict']) / arguments.fresh:.3f}", flush=True)
 
 
 def learn_together(
@@ -124,6 +133,11 @@ def learn_together(
     return [learner.distribution() for learner in learners]
 
 
+def digest(*parts: Any) -> str:
+    """What a result depends on, as a key: a result of other settings or weights is never reused."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
 def append(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
@@ -138,6 +152,8 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 def table(arguments: argparse.Namespace) -> None:
     rows = [row for row in read(arguments.results) if row["prompts"] == arguments.prompts]
+    if len({row["model"] for row in rows}) > 1:
+        raise SystemExit(f"{arguments.results} mixes results of several models; give another --results")
     frozen = {(row["prompt"], row["seed"]): row for row in rows if row["variant"] == "frozen"}
     tuned = [row for row in rows if row["variant"] != "frozen"]
     print(f"{arguments.prompts}: frozen {percent(clusters(frozen.values(), 'verdict'))}")
