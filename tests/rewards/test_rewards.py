@@ -33,6 +33,12 @@ def test_every_reward_scores_each_picture_alone(name: str) -> None:
     torch.testing.assert_close(score(reward, IMAGES, PROMPTS), apart, atol=1e-4, rtol=1e-5)
 
 
+def test_a_reward_that_changes_its_pictures_changes_a_copy() -> None:
+    images = IMAGES.clone()
+    score(lambda pictures, prompts: pictures.zero_().mean((1, 2, 3)), images, PROMPTS)
+    assert torch.equal(images, IMAGES)
+
+
 def test_unknown_rewards_are_named() -> None:
     with pytest.raises(RewardError, match="did you mean 'world-clip'"):
         load_reward("world-clap")

@@ -94,7 +94,8 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
     """
     name = getattr(reward, "__name__", type(reward).__name__)
     try:
-        values = reward(images, list(prompts))
+        # a copy: the judge and the artefacts see the pictures next, and it costs nothing beside making them
+        values = reward(images.clone(), list(prompts))
     except Exception as error:  # a user's code may raise anything; the run must stop with its state saved
         raise RewardError(f"the reward {name} raised {type(error).__name__}: {error}") from error
     if not isinstance(values, Tensor):
