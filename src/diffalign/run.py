@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diffalign.artifacts import METRICS, NOISE, SUMMARY, RunFolder, replacing, versions
+from diffalign.artifacts import METRICS, NOISE, STATE, SUMMARY, RunFolder, replacing, versions
 from diffalign.diffusion import Sampler
 from diffalign.evaluation import Cost, Judge, Samples, Summary, assess, evaluate, peak_memory_mb, summarise
 from diffalign.methods import Find
@@ -108,7 +108,7 @@ def align(
         baselines: whether best-of-N is measured.
         run: what else `summary.json` records.
     """
-    find = Find(setup.sampler, prompt, setup.reward, config)
+    find = Find(setup.sampler, prompt, setup.reward, config, reward_name=setup.reward_name)
     environment = Watched(setup.sampler, progress)
     learn(folder, find, environment, progress)
 
@@ -147,10 +147,15 @@ def align(
 
 
 def learn(folder: RunFolder, find: Find, environment: Watched, progress: Progress) -> None:
-    """Learns, from the last saved state if there is one, and saves the state at the end, whatever ends it."""
+    """Learns, from the last saved state if there is one, and saves the state at the end, whatever ends it.
+
+    Raises:
+        ArtifactError: if the state is corrupt, or of another run.
+    """
     learner = find.learner
     state = folder.load_state()
     if state is not None:
+        _check_origin(folder, state[1], find.origin)
         try:
             learner.load(*state)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -160,12 +165,12 @@ def learn(folder: RunFolder, find: Find, environment: Watched, progress: Progres
             ) from error
     folder.truncate_metrics(learner.steps)
     # a copy: Ctrl-C may come while an update is half done, and the learner changes in place
-    snapshot, saved = _copy(learner.state()), time.monotonic()
+    snapshot, saved = _state(find), time.monotonic()
     try:
         with progress.phase("learn", learner.config.queries, learner.queries):
             for step in train(learner, environment, find.prompt, find.reward):
                 folder.append_metrics(step.figures())
-                snapshot = _copy(learner.state())
+                snapshot = _state(find)
                 progress.reward(float(step.rewards.mean()), step.best)
                 if time.monotonic() - saved >= SAVE_EVERY:
                     folder.save_state(*snapshot)
@@ -177,9 +182,8 @@ def learn(folder: RunFolder, find: Find, environment: Watched, progress: Progres
 def provenance(find: Find, setup: Setup) -> NoiseDistribution:
     """The learned noise with the names that the user gave, and versions, in its metadata."""
     noise = find.distribution
-    names = {"model": setup.model, "reward": setup.reward_name}
     dtype = str(setup.sampler.pipeline.dtype).removeprefix("torch.")
-    return replace(noise, metadata={**noise.metadata, **names, "dtype": dtype, **versions()})
+    return replace(noise, metadata={**noise.metadata, "model": setup.model, "dtype": dtype, **versions()})
 
 
 def write(
@@ -245,6 +249,20 @@ def _search(
     return assess(result.images, prompt, result.kept_rewards(), judge=setup.judge, embed=setup.embed)
 
 
-def _copy(state: tuple[dict[str, Tensor], dict[str, str]]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    tensors, metadata = state
-    return {name: tensor.clone() for name, tensor in tensors.items()}, metadata
+def _state(find: Find) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A copy of what goes on to the same result, and what it was learned from."""
+    tensors, metadata = find.learner.state()
+    return {name: tensor.clone() for name, tensor in tensors.items()}, {**metadata, **find.origin}
+
+
+def _check_origin(folder: RunFolder, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+    differing = [
+        f"{name.replace('_', ' ')} {saved[name]!r} then, {value!r} now"
+        for name, value in now.items()
+        if saved.get(name, value) != value
+    ]
+    if differing:
+        raise ArtifactError(
+            f"the state in {folder.path} was learned otherwise: {'; '.join(differing)}; undo the change, "
+            f"or delete {folder / STATE} to start the run again"
+        )

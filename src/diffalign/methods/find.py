@@ -58,6 +58,14 @@ class Find:
         reward: a callable `(images, prompts) -> (B,)`.
         config: how it learns.
         reward_name: what the artefact calls the reward; the callable's own name by default.
+
+    Attributes:
+        origin: what the result depends on beside the settings of learning, as metadata: the model's
+            fingerprint, prompt, scheduler, steps, guidance, reward and seed.
+
+    Raises:
+        ConfigError: if the prompt is empty.
+        PipelineError: if the pipeline has no denoiser.
     """
 
     def __init__(
@@ -74,6 +82,15 @@ class Find:
         self.sampler, self.prompt, self.reward = sampler, prompt, reward
         self.reward_name = reward_name or getattr(reward, "__name__", type(reward).__name__)
         self.learner = NoiseLearner(sampler.latent_shape, config)
+        self.origin = {
+            "model_fingerprint": fingerprint(sampler.pipeline),
+            "prompt": prompt,
+            "scheduler": type(sampler.pipeline.scheduler).__name__,
+            "num_steps": str(sampler.num_steps),
+            "guidance_scale": str(sampler.guidance_scale),
+            "reward": str(self.reward_name),
+            "seed": str(config.seed),
+        }
 
     def __iter__(self) -> Iterator[Step]:
         return train(self.learner, self.sampler, self.prompt, self.reward)
@@ -87,18 +104,8 @@ class Find:
     @property
     def distribution(self) -> NoiseDistribution:
         """What has been learned so far, with its provenance as metadata."""
-        pipeline = self.sampler.pipeline
-        metadata = {
-            "model": str(getattr(pipeline.config, "_name_or_path", "")),
-            "model_fingerprint": fingerprint(pipeline),
-            "prompt": self.prompt,
-            "scheduler": type(pipeline.scheduler).__name__,
-            "num_steps": str(self.sampler.num_steps),
-            "guidance_scale": str(self.sampler.guidance_scale),
-            "reward": str(self.reward_name),
-            "seed": str(self.learner.config.seed),
-            "queries": str(self.learner.queries),
-        }
+        model = str(getattr(self.sampler.pipeline.config, "_name_or_path", ""))
+        metadata = {"model": model, **self.origin, "queries": str(self.learner.queries)}
         return replace(self.learner.distribution(), metadata=metadata)
 
 
