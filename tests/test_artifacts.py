@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from diffalign.artifacts import CONFIG, METRICS, STATE, RunFolder, replacing, versions
+from diffalign.artifacts import CONFIG, LOCK, METRICS, STATE, RunFolder, WriteError, replacing, versions
 from diffalign.policies.noise import ArtifactError, NoiseDistribution
 from diffalign.training import NoiseConfig
 
@@ -87,6 +87,78 @@ def test_what_is_not_a_run_is_never_overwritten(tmp_path: Path, overwrite: bool)
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("left", [[], [CONFIG + ".partial"], [LOCK], [LOCK, CONFIG + ".partial"]])
+def test_a_kill_before_a_run_began_leaves_a_folder_for_another(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / name).write_text("prompt: a d")
+    RunFolder.check(tmp_path)
+    assert RunFolder.create(tmp_path, CONFIGURATION).config() == CONFIGURATION
+    assert tree(tmp_path).keys() == {CONFIG}
+
+
+def test_a_check_changes_nothing(tmp_path: Path, folder: RunFolder) -> None:
+    before = tree(tmp_path)
+    RunFolder.check(folder.path, overwrite=True)
+    RunFolder.check(tmp_path / "new")
+    with pytest.raises(ArtifactError, match="holds another run"):
+        RunFolder.check(folder.path)
+    assert tree(tmp_path) == before and not (tmp_path / "new").exists()
+
+
+def test_overwriting_takes_away_what_was_said_of_the_old_run(folder: RunFolder) -> None:
+    for name in ("evaluation.json", "noise.safetensors.partial.partial", "mine.txt"):
+        (folder / name).write_text("old")
+    RunFolder.create(folder.path, CONFIGURATION, overwrite=True)
+    assert tree(folder.path).keys() == {CONFIG, "mine.txt"}
+
+
+LOCKING = (
+    "import sys, time; from pathlib import Path; from diffalign.artifacts import RunFolder\n"
+    "with RunFolder(Path(sys.argv[1])).lock():\n"
+    "    print('locked', flush=True)\n"
+    "    time.sleep(600)\n"
+)
+
+
+def test_a_folder_is_one_process_s(folder: RunFolder) -> None:
+    pytest.importorskip("fcntl")
+    other = subprocess.Popen(
+        [sys.executable, "-c", LOCKING, str(folder.path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        with pytest.raises(ArtifactError, match="another process is running in"), folder.lock():
+            pass
+        before = tree(folder.path)
+        with pytest.raises(ArtifactError, match="another process is running in"):
+            RunFolder.create(folder.path, {"prompt": "a cat"}, overwrite=True)
+        assert tree(folder.path) == before
+    finally:
+        other.kill()
+        other.communicate()
+    with folder.lock():  # the kernel has let go of it
+        assert (folder / LOCK).exists()
+    assert not (folder / LOCK).exists()
+
+
+def test_where_nobody_can_be_locked_out_runs_go_on(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diffalign.artifacts as artifacts
+
+    class Unsupported:
+        LOCK_EX = LOCK_NB = 0
+
+        @staticmethod
+        def flock(*arguments: object) -> None:
+            raise OSError(95, "Operation not supported")
+
+    for module in (None, Unsupported):
+        monkeypatch.setattr(artifacts, "fcntl", module)
+        with folder.lock():
+            assert tree(folder.path).keys() == {CONFIG}
+
+
 def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no run to resume"):
         RunFolder.resume(tmp_path)
@@ -159,6 +231,23 @@ def test_a_line_that_a_kill_cut_short_is_dropped(folder: RunFolder) -> None:
     assert [row["step"] for row in folder.metrics()] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('{"step": 1}\n{"ste\n{"step": 3}\n', "corrupt in line 2"),
+        ('{"step": 1}\n{"reward": 1}\n', "line 2: it names no step"),
+        ("[1, 2]\n", "line 1: it names no step"),
+        ('{"step": null}\n', "line 1: it names no step"),
+    ],
+)
+def test_corrupt_metrics_are_said(folder: RunFolder, lines: str, said: str) -> None:
+    (folder / METRICS).write_text(lines)
+    for read in (folder.metrics, lambda: folder.truncate_metrics(1)):
+        with pytest.raises(ArtifactError, match=said):
+            read()
+    assert (folder / METRICS).read_text() == lines
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
@@ -168,7 +257,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
             partial.write_text("half of the n")
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(ArtifactError, match=r"No space left on device.*--resume"):
+    with pytest.raises(WriteError, match=r"No space left on device.*nothing that was there is lost"):
         write()
     assert tree(tmp_path) == {"file": b"old"}
     with replacing(path) as partial:

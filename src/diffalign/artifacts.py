@@ -7,6 +7,7 @@
 
 Every file is written beside its place and moved there, so that a kill leaves the old one or the
 new one; metrics of updates that the saved state has not seen are dropped when a run resumes.
+Who writes holds `.lock`, which the kernel lets go of when he dies.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,24 @@ from torch import Tensor
 
 from diffalign.policies.noise import ArtifactError
 
+fcntl: Any
+try:
+    fcntl = import_module("fcntl")
+except ImportError:  # on Windows nobody is locked out
+    fcntl = None
+
+LOCK = ".lock"
 CONFIG, METRICS, STATE = "config.yaml", "metrics.jsonl", "state.safetensors"
 NOISE, SUMMARY, REPORT = "noise.safetensors", "summary.json", "report.html"
 BEFORE_AFTER, CURVE = "before_after.png", "reward_curve.png"
-#: All that a run writes, and so all that --overwrite removes.
-FILES = (CONFIG, METRICS, STATE, NOISE, SUMMARY, REPORT, BEFORE_AFTER, CURVE)
+EVALUATION = "evaluation.json"
+#: All that a run writes, and `evaluate` beside it, and so all that --overwrite removes.
+FILES = (CONFIG, METRICS, STATE, NOISE, SUMMARY, REPORT, BEFORE_AFTER, CURVE, EVALUATION)
+_PARTIAL = ".partial"
+
+
+class WriteError(ArtifactError):
+    """A file could not be written: the disk is full, or the folder is not ours. What was there is intact."""
 
 
 @contextmanager
@@ -39,17 +54,18 @@ def replacing(path: Path) -> Iterator[Path]:
     """A partial file to write, which takes the place of `path` when the block ends well.
 
     Raises:
-        ArtifactError: if the disk is full or the folder cannot be written.
+        WriteError: if the disk is full or the folder cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + _PARTIAL)
     try:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(
-            f"cannot write {path}: {error}; the last state saved is intact, free some space and use --resume"
+        raise WriteError(
+            f"cannot write {path}: {error}; nothing that was there is lost, free some space or make the "
+            "folder writable"
         ) from error
     finally:  # after Ctrl-C too
         partial.unlink(missing_ok=True)
@@ -64,35 +80,49 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    @classmethod
-    def create(cls, path: Path, config: Any, *, overwrite: bool = False) -> RunFolder:
-        """Starts a run in an empty or new folder and writes its configuration.
+    @staticmethod
+    def check(path: Path, overwrite: bool = False) -> None:
+        """Checks that `create` may start a run in `path`; changes nothing.
 
         Raises:
             ArtifactError: if the folder holds another run (and not `overwrite`), or other files.
         """
         if path.exists() and not path.is_dir():
             raise ArtifactError(f"{path} is a file; give a folder with --out")
-        if path.is_dir() and any(path.iterdir()):
-            if not (path / CONFIG).exists():
-                raise ArtifactError(
-                    f"{path} holds files that are not a run; give an empty or new folder with --out"
-                )
-            if not overwrite:
-                raise ArtifactError(
-                    f"{path} holds another run; go on with it (--resume), replace it (--overwrite), "
-                    "or give another folder (--out)"
-                )
-            for name in FILES:
-                if name != CONFIG:  # is replaced below: without it the folder would be no run
-                    (path / name).unlink(missing_ok=True)
-        folder = cls(path)
+        inside = {file.name for file in path.iterdir()} if path.is_dir() else set()
+        if inside <= {LOCK, CONFIG + _PARTIAL}:  # at most what a kill leaves before a run has begun
+            return
+        if CONFIG not in inside:
+            raise ArtifactError(
+                f"{path} holds files that are not a run; give an empty or new folder with --out"
+            )
+        if not overwrite:
+            raise ArtifactError(
+                f"{path} holds another run; go on with it (--resume), replace it (--overwrite), "
+                "or give another folder (--out)"
+            )
+
+    @classmethod
+    def create(cls, path: Path, config: Any, *, overwrite: bool = False) -> RunFolder:
+        """Starts a run in an empty or new folder and writes its configuration.
+
+        Raises:
+            ArtifactError: if `check` says no, or another process runs there.
+        """
+        cls.check(path, overwrite)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ArtifactError(f"cannot make the folder {path}: {error}") from error
-        with replacing(path / CONFIG) as file:
-            file.write_text(yaml.safe_dump(_plain(config), sort_keys=False))
+            raise WriteError(f"cannot make the folder {path}: {error}") from error
+        folder = cls(path)
+        with folder.lock():
+            cls.check(path, overwrite)  # another may have begun meanwhile
+            for file in list(path.iterdir()):
+                # the configuration is replaced below: without it the folder would be no run
+                if file.name.split(_PARTIAL)[0] in FILES and file.name != CONFIG:
+                    file.unlink()
+            with replacing(path / CONFIG) as file:
+                file.write_text(yaml.safe_dump(_plain(config), sort_keys=False))
         return folder
 
     @classmethod
@@ -105,6 +135,26 @@ class RunFolder:
         if not (path / CONFIG).is_file():
             raise ArtifactError(f"there is no run to resume in {path}: it has no {CONFIG}")
         return cls(path)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from writing a run to the folder, as long as the block lasts.
+
+        Raises:
+            ArtifactError: if another process has locked it.
+        """
+        if fcntl is None:
+            yield
+            return
+        path = self.path / LOCK
+        descriptor = _locked(path)
+        try:
+            yield
+        finally:
+            if descriptor is not None:
+                with suppress(OSError):  # before it is let go of: then it may be another's
+                    path.unlink()
+                os.close(descriptor)
 
     def config(self) -> dict[str, Any]:
         """What was asked for.
@@ -149,18 +199,27 @@ class RunFolder:
             with (self.path / METRICS).open("a") as file:
                 file.write(json.dumps(figures) + "\n")
         except OSError as error:
-            raise ArtifactError(f"cannot write {self.path / METRICS}: {error}; use --resume later") from error
+            raise WriteError(f"cannot write {self.path / METRICS}: {error}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All complete lines of the metrics."""
+        """The lines of the metrics, without a last one that a kill cut short.
+
+        Raises:
+            ArtifactError: if another line is no update's.
+        """
         path = self.path / METRICS
-        lines = path.read_text().splitlines() if path.exists() else []
-        rows = []
-        for line in lines:
+        lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, start=1):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:  # the line that a kill cut short
-                break
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                if number == len(lines):
+                    break
+                raise ArtifactError(f"{path} is corrupt in line {number}: {error}") from error
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ArtifactError(f"{path} is corrupt in line {number}: it names no step")
+            rows.append(row)
         return rows
 
     def truncate_metrics(self, steps: int) -> None:
@@ -173,6 +232,30 @@ class RunFolder:
         """Writes a JSON file of the run."""
         with replacing(self.path / name) as file:
             file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _locked(path: Path) -> int | None:
+    """Opens and locks a file; None where the file system knows no locks."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise WriteError(f"cannot write {path}: {error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ArtifactError(
+                f"another process is running in {path.parent}; wait for it, or give another folder with --out"
+            ) from error
+        except OSError:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        os.close(descriptor)  # its owner removed it between our opening and our locking it
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ BEFORE_ANYTHING_IS_LOADED = [
     ("find a --batch 0", "batch must be positive"),
     ("find a --clip-range 2", "clip_range must be in [0, 1)"),
     ("find a --advantage rnk", "advantage must be one of"),
+    ("find a --basis dkt3", "basis must be identity, or dctK"),
     ("find a --queries many", 'unable to convert "many" into int'),
     ("find a --num-steps -1", 'Invalid value "-1" for --num-steps. Must be >= 1.'),
     ("find a --batch-size 0", "Must be >= 1"),
@@ -70,8 +73,9 @@ def test_a_mistake_is_said_at_once(line: str, said: str, diffalign) -> None:
         (["--model", "wrld"], "unknown model 'wrld' (did you mean 'world'?)"),
         (["--model", "empty"], "is no saved pipeline"),
         (["--device", "tpu9"], "cannot use the device 'tpu9'"),
-        (["--judge", "world-scene"], "reads 64×64 pictures, but this model makes 16×16"),
-        (["--basis", "dkt3"], "unknown basis 'dkt3'"),
+        (["--judge", "world-scene"], "judge world-scene reads 64×64 pictures, but this model makes 16×16"),
+        (["--reward", "world-clip"], "reward world-clip reads 64×64 pictures, but this model makes 16×16"),
+        (["--reward", "world-scene"], "reward world-scene reads 64×64 pictures, but this model makes 16×16"),
     ],
 )
 def test_a_model_that_does_not_fit_leaves_no_folder(
@@ -79,9 +83,56 @@ def test_a_model_that_does_not_fit_leaves_no_folder(
 ) -> None:
     Path("empty").mkdir()
     model = [] if "--model" in options else ["--model", tiny_pipeline_folder]
-    done = diffalign("find", "a dog", "--reward", "own_reward:red", *model, *options)
-    assert done.code == 2 and said in done.err and "Traceback" not in done.err
-    assert not Path("runs").exists()
+    reward = [] if "--reward" in options else ["--reward", "own_reward:red"]
+    for command in ("find", "search"):
+        done = diffalign(command, "a dog", *reward, *model, *options)
+        assert done.code == 2 and said in done.err and "Traceback" not in done.err
+        assert not Path("runs").exists()
+
+
+def test_what_a_kill_left_before_a_run_began_is_no_run(diffalign) -> None:
+    Path("x").mkdir()
+    Path("x/config.yaml.partial").write_text("prompt: a d")
+    for command in ("find", "search"):
+        done = diffalign(command, "a", "--out", "x", "--reward", "own_reward:red", "--model", "wrld")
+        assert done.code == 2 and "unknown model 'wrld'" in done.err
+
+
+@pytest.fixture
+def stochastic(tiny_pipeline_folder: Path, workplace: Path) -> Path:
+    """The tiny pipeline with a scheduler that adds noise on the way."""
+    folder = shutil.copytree(tiny_pipeline_folder, workplace / "ancestral")
+    for name in ("model_index.json", "scheduler/scheduler_config.json"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text.replace("DDIMScheduler", "EulerAncestralDiscreteScheduler"))
+    return folder
+
+
+def test_a_scheduler_that_adds_noise_is_warned_of(diffalign, stochastic: Path) -> None:
+    options = ["--model", stochastic, "--reward", "own_reward:red", "--num-steps", 2, "--queries", 2]
+    more = {"find": ["--batch", 2, "--images", 2, "--no-baselines"], "search": ["--keep", 1]}
+    for command, few in more.items():
+        done = diffalign(command, "a dog", *options, *few)
+        assert done.code == 0
+        assert "EulerAncestralDiscreteScheduler adds noise on the way" in done.out
+        assert "not reproducible; use --scheduler ddim" in done.out
+    done = diffalign("search", "a dog", *options, "--keep", 1, "--scheduler", "ddim", "--overwrite")
+    assert done.code == 0 and "not reproducible" not in done.out
+
+
+def test_ddim_is_suggested_where_it_fits() -> None:
+    from diffalign.cli.loading import unrepeatable
+
+    class SomeSDEScheduler:
+        def __init__(self, **config: Any) -> None:
+            self.config = config
+
+    def said(**config: Any) -> str | None:
+        pipeline = SimpleNamespace(scheduler=SomeSDEScheduler(**config))
+        return unrepeatable(SimpleNamespace(pipeline=pipeline))  # type: ignore[arg-type]
+
+    assert (said(beta_schedule="linear") or "").endswith("use --scheduler ddim")
+    assert (said(shift=3.0) or "").endswith("not reproducible")
 
 
 def test_an_output_folder_that_is_taken_stays_as_it_is(diffalign, small) -> None:
@@ -180,6 +231,30 @@ def test_noise_that_does_not_say_what_it_is_for_is_refused(missing: str, diffali
     assert done.code == 2 and f"('{missing}')" in done.err
 
 
+def test_noise_learned_in_half_precision_makes_pictures_on_a_cpu(diffalign, recorded) -> None:
+    noise(**recorded).save("float32.safetensors")
+    noise(**recorded, dtype="float16").save("float16.safetensors")
+    noise(**recorded, dtype="float23").save("float23.safetensors")
+    pictures = {}
+    for name, more in (
+        ("float32", []),
+        ("float16", []),
+        ("float16", ["--dtype", "bfloat16"]),
+    ):
+        done = diffalign("generate", f"{name}.safetensors", "-n", 1, "--device", "cpu", *more)
+        assert done.code == 0
+        assert ("made in float32 on this CPU" in done.out) == (name == "float16" and not more)
+        pictures[name, *more] = Path("pictures/seed0-000.png").read_bytes()
+    assert pictures["float16",] == pictures["float32",]
+    assert pictures["float16", "--dtype", "bfloat16"] != pictures["float32",]
+    done = diffalign("generate", "float23.safetensors")
+    assert done.code == 2 and "unknown dtype 'float23'" in done.err
+    done = diffalign("evaluate", "float16.safetensors", "--device", "cpu", "--images", 2)
+    assert done.code == 0 and "made in float32 on this CPU" in done.out
+    done = diffalign("evaluate", "float32.safetensors", "--reward", "world-scene", "--judge", "none")
+    assert done.code == 2 and "reward world-scene reads 64×64 pictures" in done.err
+
+
 def test_evaluate_asks_for_a_reward_that_is_gone(diffalign, recorded) -> None:
     noise(**{**recorded, "reward": "gone"}).save("noise.safetensors")
     done = diffalign("evaluate", "noise.safetensors")
@@ -197,6 +272,7 @@ def test_a_full_disk_while_pictures_are_written(diffalign, recorded, monkeypatch
     monkeypatch.setattr(Image.Image, "save", full)
     done = diffalign("generate", "noise.safetensors")
     assert done.code == 2 and "No space left on device" in done.err
+    assert "--resume" not in done.err and "state" not in done.err
 
 
 def test_debug_shows_the_traceback(diffalign) -> None:

@@ -165,6 +165,71 @@ def test_resuming_a_finished_run_says_so(diffalign, small, whole) -> None:
     assert figures(Path("whole")) == whole
 
 
+def test_resume_takes_the_model_and_the_reward_of_each_folder(
+    diffalign, small, other_pipeline_folder: Path
+) -> None:
+    few = [*small[:6], "--queries", 4, "--batch", 2, "--images", 2, "--no-baselines"]
+    other = ["--model", other_pipeline_folder, "--reward", "own_reward:green", "--num-steps", 3]
+    for name, options in (("one", few), ("two", [*few[6:], *other])):
+        assert diffalign("find", PROMPT, *options, "--out", f"whole/{name}").code == 0
+        Path("x", name).mkdir(parents=True)
+        shutil.copy(f"whole/{name}/config.yaml", f"x/{name}")
+    done = diffalign("find", "--resume", "x")
+    assert done.code == 0
+    for name in ("one", "two"):
+        assert figures(Path("x", name)) == figures(Path("whole", name))
+
+
+def test_resume_leaves_out_what_is_no_run_of_find(diffalign, small, whole) -> None:
+    for name, config in (
+        ("search-a-dog", {"prompt": "a dog", "queries": 10, "keep": 3, "reward": "own_reward:red"}),
+        ("mine", {"learning_rate": 0.1}),
+    ):
+        Path("runs", name).mkdir(parents=True)
+        Path("runs", name, "config.yaml").write_text(yaml.safe_dump(config))
+        refused = diffalign("find", "--resume", f"runs/{name}")
+        assert refused.code == 2 and "was not written by diffalign find" in refused.err
+    Path("whole").rename("runs/whole")
+    done = diffalign("find", "--resume", "runs")
+    assert done.code == 0 and "runs/whole is finished" in done.out
+    assert "runs/search-a-dog is left out" in done.out and "runs/mine is left out" in done.out
+
+
+def test_resume_refuses_another_model_and_other_settings(
+    diffalign, small, tiny_pipeline_folder: Path, other_pipeline_folder: Path
+) -> None:
+    import own_reward
+
+    shutil.copytree(tiny_pipeline_folder, "model")
+    own_reward.fail_at = 2
+    assert diffalign("find", PROMPT, "--model", "model", *small[2:], "--out", "x").code == 130
+    own_reward.fail_at = None
+    state = Path("x/state.safetensors").read_bytes()
+    shutil.rmtree("model")
+    shutil.copytree(other_pipeline_folder, "model")
+    config = Path("x/config.yaml")
+    config.write_text(config.read_text().replace("num_steps: 2", "num_steps: 3"))
+    refused = diffalign("find", "--resume", "x")
+    assert refused.code == 2 and "was learned otherwise: model fingerprint '" in refused.err
+    assert "num steps '2' then, '3' now" in refused.err
+    assert "go on with" not in refused.err and "scheduler" not in refused.err
+    assert Path("x/state.safetensors").read_bytes() == state
+
+
+def test_a_run_of_another_process_is_left_alone(diffalign, small, whole) -> None:
+    pytest.importorskip("fcntl")
+    Path("whole/report.html").unlink()
+    with RunFolder(Path("whole")).lock():
+        for line in (
+            ["--resume", "whole"],
+            [PROMPT, *small, "--out", "whole", "--overwrite"],
+        ):
+            refused = diffalign("find", *line)
+            assert refused.code == 2 and "another process is running in whole" in refused.err
+            assert "go on with" not in refused.err
+    assert figures(Path("whole")) == whole
+
+
 def test_resume_finds_the_folder_of_the_prompt(diffalign, small) -> None:
     assert diffalign("find", PROMPT, *small).code == 0
     done = diffalign("find", PROMPT, "--resume")
@@ -206,9 +271,11 @@ def test_a_state_that_does_not_fit_is_refused(diffalign, small, whole) -> None:
     config.write_text(config.read_text().replace("basis: dct3", "basis: identity"))
     refused = diffalign("find", "--resume", "whole")
     assert refused.code == 2 and "does not fit its config.yaml" in refused.err
+    assert "go on with" not in refused.err
     Path("whole/state.safetensors").write_bytes(b"\x80\x04pickle")
     refused = diffalign("find", "--resume", "whole")
     assert refused.code == 2 and "corrupt or truncated" in refused.err
+    assert "go on with" not in refused.err
 
 
 def test_a_full_disk_leaves_a_run_that_goes_on(diffalign, small, whole, monkeypatch) -> None:

@@ -4,10 +4,12 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
+from diffalign import NoiseDistribution, load_pipeline
 from diffalign.cli import progress
-from diffalign.cli.folders import slug
+from diffalign.cli.folders import places, slug
 from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import interval, one_liner
 
@@ -28,6 +30,13 @@ def test_slug(text: str, name: str) -> None:
 def test_slugs_of_long_prompts_differ() -> None:
     one, other = slug("a dog " * 30 + "one"), slug("a dog " * 30 + "two")
     assert one != other and len(one) < 80
+
+
+def test_prompts_of_one_name_get_folders_of_their_own() -> None:
+    found = places(["a dog", "two cats", "A dog!"], Path("runs"))
+    assert len(set(found)) == 3 and found[1] == Path("runs/two-cats")
+    assert places(["A dog!", "a dog"], Path("runs")) == [found[2], found[0]]
+    assert places(["a dog"], Path("runs")) == [Path("runs/a-dog")]
 
 
 def test_interval() -> None:
@@ -66,3 +75,27 @@ def test_one_liner_survives_the_shell(tmp_path: Path) -> None:
     assert (python, flag) == ("python", "-c")
     compile(code, "line", "exec")
     assert "guidance_scale=3.0" in code and "height" not in code
+
+
+def test_one_liner_makes_pictures_in_half_precision(
+    tiny_pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The accelerator's default; of two kinds that a CPU computes in, bfloat16 stands for it."""
+    import shlex
+
+    import diffalign
+
+    seen: list[torch.dtype] = []
+
+    def loaded(name: str) -> object:
+        pipeline = load_pipeline(name, device="cpu", dtype=torch.bfloat16)
+        pipeline.unet.register_forward_pre_hook(lambda unet, arguments: seen.append(arguments[0].dtype))
+        return pipeline
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(diffalign, "load_pipeline", loaded, raising=False)
+    NoiseDistribution.standard((4, 8, 8)).save("noise.safetensors")
+    call = {"num_inference_steps": 2, "guidance_scale": 3.0}
+    line = one_liner(Path("noise.safetensors"), str(tiny_pipeline_folder), "a dog", call)
+    exec(shlex.split(line)[2], {})
+    assert Path("picture.png").is_file() and seen == [torch.bfloat16] * 2

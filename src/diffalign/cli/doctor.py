@@ -100,15 +100,12 @@ def _device(name: str | None) -> str:
 
 
 def _scheduler(sampler: Sampler) -> str:
+    from diffalign.cli.loading import unrepeatable
     from diffalign.diffusion import PipelineError
-    from diffalign.diffusion.pipeline import is_deterministic
 
-    name = type(sampler.pipeline.scheduler).__name__
-    if not is_deterministic(sampler.pipeline):
-        raise PipelineError(
-            f"{name} adds noise on the way, so x_T does not determine the picture; use --scheduler ddim"
-        )
-    return f"{name}, deterministic"
+    if fault := unrepeatable(sampler):
+        raise PipelineError(fault)
+    return f"{type(sampler.pipeline.scheduler).__name__}, deterministic"
 
 
 def _pictures(sampler: Sampler) -> str:

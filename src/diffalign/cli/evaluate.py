@@ -11,9 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.text import Text
 
-from diffalign.cli.options import JudgeChoice, Positive
-
-_SUMMARY = "evaluation.json"
+from diffalign.cli.options import Dtype, JudgeChoice, Positive
 
 
 def evaluate(
@@ -28,6 +26,7 @@ def evaluate(
     model: str | None = None,
     batch_size: Positive = 16,
     device: str | None = None,
+    dtype: Dtype | None = None,
 ) -> None:
     """Compare learned noise with the frozen model on fresh pictures, in pairs of the same noise.
 
@@ -45,8 +44,9 @@ def evaluate(
         model: the model, where it is not found by the name that was recorded.
         batch_size: pictures made at a time.
         device: such as cpu or cuda:0.
+        dtype: precision; that which the noise was learned in by default, on a CPU float32 for float16.
     """
-    from diffalign.artifacts import replacing
+    from diffalign.artifacts import EVALUATION, replacing
     from diffalign.cli.generate import open_noise
     from diffalign.cli.loading import check_pictures, check_prompts, load_judge
     from diffalign.cli.progress import RunProgress
@@ -67,8 +67,8 @@ def evaluate(
         if reward is None:
             error.add_note("name the reward with --reward")
         raise
-    learned, sampler = open_noise(noise, model=model, batch_size=batch_size, device=device)
-    check_pictures(sampler, judge)
+    learned, sampler = open_noise(noise, model=model, batch_size=batch_size, device=device, dtype=dtype)
+    check_pictures(sampler, name, judge)
     model = model or recorded["model"]
     verdicts, embed, console = load_judge(judge, model, prompt), embedder(model), stdout()
     rows, cost = {}, {}
@@ -109,7 +109,7 @@ def evaluate(
         judge=None if verdicts is None else "world-scene",
         run={"seed": seed, "num_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale},
     )
-    out = out or (noise if noise.is_dir() else noise.parent) / _SUMMARY
+    out = out or (noise if noise.is_dir() else noise.parent) / EVALUATION
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as file:
         file.write_text(json.dumps(summary, indent=2) + "\n")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.text import Text
@@ -12,6 +14,9 @@ from rich.text import Text
 from diffalign.cli.errors import UsageError
 from diffalign.cli.options import LEARNING, RUN, Evaluation, Sampling
 from diffalign.training.config import NoiseConfig
+
+if TYPE_CHECKING:
+    from diffalign.run import Setup
 
 _OUTPUT = Parameter(group=RUN)
 _FLAG = Parameter(negative="", group=LEARNING)
@@ -66,7 +71,7 @@ def find(
         no_calibration: the paper's ablation without DRCM, --advantage none.
         no_clipping: the paper's ablation without RCA, --clip-range 0.
     """
-    from diffalign.cli.folders import RUNS, slug
+    from diffalign.cli.folders import RUNS, places, slug
     from diffalign.cli.loading import check_prompts, read_prompt_set
 
     if prompts is not None and prompt:
@@ -76,7 +81,7 @@ def find(
         folders = [out or RUNS / slug(texts[0])]
     else:
         parent = out or (RUNS if prompts is None else RUNS / slug(Path(prompts).stem))
-        folders = [parent / slug(text) for text in texts]
+        folders = places(texts, parent)
     if resume is not None:
         return _resume(Path(resume) if resume else out or (folders[0] if len(texts) == 1 else RUNS))
     check_prompts(texts, reward, evaluation.judge)
@@ -91,17 +96,23 @@ def _resume(path: Path) -> int:
     from diffalign.artifacts import CONFIG
     from diffalign.cli import app
     from diffalign.cli.folders import begun, finished
+    from diffalign.cli.settings import read_settings
     from diffalign.cli.tables import stdout
 
     plans = []
     for folder in begun(path):
+        settings = read_settings(folder / CONFIG)
+        if not settings.get("prompt") or "keep" in settings:  # search keeps
+            said = f"{folder / CONFIG} was not written by diffalign find"
+            if folder == path:
+                raise UsageError(f"{said}: there is nothing to go on with")
+            stdout().print(Text(f"{folder} is left out: {said}"), soft_wrap=True)
+            continue
         if finished(folder):
             stdout().print(Text(f"{folder} is finished; --overwrite starts it anew"), soft_wrap=True)
             continue
         _, bound, _ = app.parse_args(["find", "--config", str(folder / CONFIG)])
         given = {"preset": "default", "reward": "world-clip", **bound.arguments}
-        if not given.get("prompt"):
-            raise UsageError(f"{folder / CONFIG} names no prompt; it was not written by diffalign find")
         plans.append(
             Plan(
                 given["prompt"][0],
@@ -113,65 +124,54 @@ def _resume(path: Path) -> int:
                 given.get("evaluation", _EVALUATION),
             )
         )
+    # those that need the same model and reward follow each other
+    plans.sort(key=lambda plan: repr((plan.sampling, plan.reward)))
     return _run(plans, overwrite=False, resuming=True) if plans else 0
 
 
 def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
-    """Runs plans that share all settings but prompt and folder."""
+    """Runs plans; those that do not resume share all settings but prompt and folder."""
     from diffalign.artifacts import NOISE, RunFolder
-    from diffalign.cli.folders import claim, forget_pictures, resumable
-    from diffalign.cli.loading import check_basis, check_pictures, load_judge, load_sampler, unread
+    from diffalign.cli.folders import forget_pictures, resumable
+    from diffalign.cli.loading import unread, unrepeatable
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.settings import command_line
     from diffalign.cli.tables import one_liner, overview, paths, results, stdout
-    from diffalign.metrics import embedder
-    from diffalign.rewards import load_reward
-    from diffalign.run import Setup, align, pictures_of_a_run, written
+    from diffalign.run import align, pictures_of_a_run, written
 
-    console = stdout()
+    console, load, summaries = stdout(), _loader(), []
     if not resuming:
         for plan in plans:
-            claim(plan.folder, overwrite)
-    summaries = []
-    first = plans[0]
-    reward = load_reward(first.reward)
-    sampler = load_sampler(first.sampling)
-    check_pictures(sampler, first.evaluation.judge)
-    check_basis(sampler, first.noise.basis)
-    embed = embedder(first.sampling.model)
-    folders = [
-        RunFolder.resume(plan.folder)
-        if resuming
-        else RunFolder.create(plan.folder, plan.settings(), overwrite=overwrite)
-        for plan in plans
-    ]
-    for plan, folder in zip(plans, folders, strict=True):
-        if overwrite:
-            forget_pictures(folder.path)
-        model, choice = plan.sampling.model, plan.evaluation.judge
-        if note := unread(plan.prompt, choice, model):
-            console.print(Text(note, style="yellow"), soft_wrap=True)
-        judge = load_judge(choice, model, plan.prompt)
-        setup = Setup(
-            sampler, reward, judge, embed, model, plan.reward, None if judge is None else "world-scene"
-        )
-        images, baselines = plan.evaluation.images, plan.evaluation.baselines
-        record = {
-            name: plan.settings()[name] for name in ("seed", "num_steps", "scheduler", "batch_size", "preset")
-        }
-        record["command"] = command_line(plan.settings(), _defaults(plan.preset))
-        total = pictures_of_a_run(plan.noise.queries, images, baselines)
-        with resumable(folder.path), RunProgress(console, total) as progress:
-            summary = align(
-                folder,
-                plan.prompt,
-                setup,
-                plan.noise,
-                images=images,
-                baselines=baselines,
-                progress=progress,
-                run=record,
-            )
+            RunFolder.check(plan.folder, overwrite)
+        load(plans[0])  # what does not fit leaves no folder
+        for plan in plans:
+            RunFolder.create(plan.folder, plan.settings(), overwrite=overwrite)
+    for plan in plans:
+        folder = RunFolder.resume(plan.folder)
+        with folder.lock():
+            if overwrite:
+                forget_pictures(folder.path)
+            setup = load(plan)
+            model, sampler = setup.model, setup.sampler
+            for note in (unread(plan.prompt, plan.evaluation.judge, model), unrepeatable(sampler)):
+                if note:
+                    console.print(Text(note, style="yellow"), soft_wrap=True)
+            images, baselines = plan.evaluation.images, plan.evaluation.baselines
+            names = ("seed", "num_steps", "scheduler", "batch_size", "preset")
+            record = {name: plan.settings()[name] for name in names}
+            record["command"] = command_line(plan.settings(), _defaults(plan.preset))
+            total = pictures_of_a_run(plan.noise.queries, images, baselines)
+            with resumable(folder.path), RunProgress(console, total) as progress:
+                summary = align(
+                    folder,
+                    plan.prompt,
+                    setup,
+                    plan.noise,
+                    images=images,
+                    baselines=baselines,
+                    progress=progress,
+                    run=record,
+                )
         summaries.append(summary)
         console.print(results(summary))
         paths(console, written(folder))
@@ -182,6 +182,29 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
     if len(summaries) > 1:
         console.print(overview(summaries))
     return 0
+
+
+def _loader() -> Callable[[Plan], Setup]:
+    """Loads what a plan asks for; what the plan before it asked for too is there already."""
+    from diffalign.cli.loading import check_basis, check_pictures, load_judge, load_sampler
+    from diffalign.metrics import embedder
+    from diffalign.rewards import load_reward
+    from diffalign.run import Setup
+
+    # the last of each alone, as a model is large
+    once = lru_cache(maxsize=1)
+    reward_of, sampler_of, embedder_of = once(load_reward), once(load_sampler), once(embedder)
+
+    def load(plan: Plan) -> Setup:
+        model, choice = plan.sampling.model, plan.evaluation.judge
+        reward, sampler = reward_of(plan.reward), sampler_of(plan.sampling)
+        check_pictures(sampler, plan.reward, choice)
+        check_basis(sampler, plan.noise.basis)
+        judge = load_judge(choice, model, plan.prompt)
+        judge_name = None if judge is None else "world-scene"
+        return Setup(sampler, reward, judge, embedder_of(model), model, plan.reward, judge_name)
+
+    return load
 
 
 def _defaults(preset: str) -> dict[str, Any]:

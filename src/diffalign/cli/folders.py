@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffalign.artifacts import CONFIG, REPORT, SUMMARY, RunFolder
+from diffalign.artifacts import CONFIG, REPORT, STATE, SUMMARY, RunFolder, WriteError
 from diffalign.policies.noise import ArtifactError
 
 RUNS = Path("runs")
@@ -21,19 +22,21 @@ def slug(text: str) -> str:
     words = re.sub(r"[^\w]+", "-", text.lower()).strip("-_")
     if words and len(words) <= _LONGEST:
         return words
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{words[:_LONGEST]}-{digest}".lstrip("-")
+    return f"{words[:_LONGEST]}-{_digest(text)}".lstrip("-")
 
 
-def claim(path: Path, overwrite: bool) -> None:
-    """Checks that a run may be written to `path`, before anything slow is done.
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
-    Raises:
-        ArtifactError: if not; what it says is what `RunFolder.create` says.
-    """
-    used = path.exists() and not (path.is_dir() and not any(path.iterdir()))
-    if used and not (overwrite and (path / CONFIG).is_file()):
-        RunFolder.create(path, {}, overwrite=overwrite)
+
+def places(texts: Sequence[str], parent: Path) -> list[Path]:
+    """A folder in `parent` for each prompt; those whose names are the same are told apart by a hash."""
+    names = [slug(text) for text in texts]
+    taken = Counter(names)
+    return [
+        parent / (f"{name}-{_digest(text)}" if taken[name] > 1 else name)
+        for name, text in zip(names, texts, strict=True)
+    ]
 
 
 def begun(path: Path) -> list[Path]:
@@ -56,12 +59,13 @@ def finished(path: Path) -> bool:
 
 @contextmanager
 def resumable(path: Path) -> Iterator[None]:
-    """Adds to whatever stops a run, Ctrl-C included, how to go on with it."""
+    """Adds to what stops a run, Ctrl-C included, how to go on with it; not where that would stop it again."""
     try:
         yield
     except BaseException as error:
-        saved = "" if isinstance(error, ArtifactError) else "state saved, "
-        error.add_note(f"{saved}go on with: diffalign find --resume {path}")
+        if isinstance(error, WriteError) or not isinstance(error, ArtifactError):
+            saved = (path / STATE).is_file() and not isinstance(error, WriteError)
+            error.add_note(f"{'state saved, ' * saved}go on with: diffalign find --resume {path}")
         raise
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from cyclopts import Parameter
 from rich.text import Text
 
-from diffalign.cli.options import Positive, Sampling
+from diffalign.cli.options import Dtype, Positive, Sampling
 
 if TYPE_CHECKING:
     from diffalign.diffusion import Sampler
@@ -25,6 +25,7 @@ def generate(
     model: str | None = None,
     batch_size: Positive = 16,
     device: str | None = None,
+    dtype: Dtype | None = None,
 ) -> None:
     """Make pictures from learned noise.
 
@@ -41,6 +42,7 @@ def generate(
         model: the model, where it is not found by the name that was recorded.
         batch_size: pictures made at a time.
         device: such as cpu or cuda:0.
+        dtype: precision; that which the noise was learned in by default, on a CPU float32 for float16.
     """
     from PIL import Image
 
@@ -50,7 +52,7 @@ def generate(
     from diffalign.evaluation import as_bytes
     from diffalign.report.plots import grid
 
-    learned, sampler = open_noise(noise, model=model, batch_size=batch_size, device=device)
+    learned, sampler = open_noise(noise, model=model, batch_size=batch_size, device=device, dtype=dtype)
     prompt = learned.metadata["prompt"]
     out = out or (noise if noise.is_dir() else noise.parent) / PICTURES
     out.mkdir(parents=True, exist_ok=True)
@@ -64,20 +66,36 @@ def generate(
 
 
 def open_noise(
-    path: Path, *, model: str | None, batch_size: int, device: str | None
+    path: Path, *, model: str | None, batch_size: int, device: str | None, dtype: Dtype | None
 ) -> tuple[NoiseDistribution, Sampler]:
     """Learned noise, and a sampler of its model with the settings it was learned with.
+
+    A CPU hardly computes in float16: there it becomes float32, with a note, unless `dtype` says float16.
 
     Raises:
         ArtifactError: if the file does not hold noise, or noise of another model.
     """
+    import torch
+
     from diffalign.cli.loading import load_sampler
+    from diffalign.cli.tables import stdout
     from diffalign.diffusion import fingerprint
+    from diffalign.diffusion.pipeline import default_device
     from diffalign.policies.noise import ArtifactError, NoiseDistribution
 
     learned = NoiseDistribution.load(path)
     recorded = learned.metadata
+    learned_in = recorded.get("dtype")
+    if dtype is None and learned_in == "float16" and str(device or default_device()).startswith("cpu"):
+        dtype = "float32"
+        note = "learned in float16, made in float32 on this CPU: the pictures differ a little"
+        stdout().print(Text(note, style="yellow"), soft_wrap=True)
+    precision = dtype or learned_in
+    if "bfloat16" in (dtype, learned_in):  # it rounds what tells a model, so this is read as it was recorded
+        precision = learned_in or dtype
     try:
+        if learned_in not in (None, *get_args(Dtype)):
+            raise ValueError(f"unknown dtype {learned_in!r}")
         guidance = recorded["guidance_scale"]
         options = Sampling(
             model=model or recorded["model"],
@@ -87,13 +105,15 @@ def open_noise(
             # a DDIM scheduler made of the pipeline's own settings is the pipeline's own if that is one
             scheduler="ddim" if recorded["scheduler"] == "DDIMScheduler" else "keep",
             device=device,
-            dtype=recorded.get("dtype"),  # type: ignore[arg-type]
+            dtype=precision,  # type: ignore[arg-type]
         )
         recorded["prompt"]
     except (KeyError, ValueError) as error:
         raise ArtifactError(f"{path} does not say what it was learned for ({error})") from error
     sampler = load_sampler(options)
     learned.check_model(fingerprint(sampler.pipeline), sampler.latent_shape)
+    if dtype is not None:
+        sampler.pipeline.to(getattr(torch, dtype))
     scheduler = type(sampler.pipeline.scheduler).__name__
     if scheduler != recorded["scheduler"]:
         raise ArtifactError(

@@ -9,6 +9,7 @@ import torch
 from diffalign.cli.errors import UsageError
 from diffalign.cli.options import JudgeChoice, Sampling
 from diffalign.diffusion import Sampler, load_pipeline
+from diffalign.diffusion.pipeline import denoiser, is_deterministic, takes_ddim
 from diffalign.evaluation import Judge, world_judge
 from diffalign.policies.basis import make_basis
 from diffalign.prompts import load_prompts
@@ -21,11 +22,12 @@ def load_sampler(options: Sampling) -> Sampler:
     """The model's pipeline, ready to sample.
 
     Raises:
-        UsageError, PipelineError: if device or model do not exist.
+        UsageError, PipelineError: if device or model do not exist, or the model has no denoiser.
     """
     device = None if options.device is None else check_device(options.device)
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     pipeline = load_pipeline(options.model, device=device, dtype=dtype, scheduler=options.scheduler)
+    denoiser(pipeline)
     return Sampler(
         pipeline,
         num_steps=options.num_steps,
@@ -65,20 +67,37 @@ def load_judge(choice: JudgeChoice, model: str, prompt: str) -> Judge | None:
     return scene_judge
 
 
-def check_pictures(sampler: Sampler, choice: JudgeChoice) -> None:
-    """Checks that the judge can read the model's pictures.
+def check_pictures(sampler: Sampler, reward: str, judge: JudgeChoice) -> None:
+    """Checks, before anything is sampled, that the world's rewards and judge can read the model's pictures.
 
     Raises:
         UsageError: if they have another size.
     """
     scale = getattr(sampler.pipeline, "vae_scale_factor", None)
     sizes = [scale * size for size in sampler.latent_shape[-2:]] if isinstance(scale, int) else []
-    if choice == "world-scene" and any(size != IMAGE_SIZE for size in sizes):
-        shape = "×".join(map(str, sizes))
-        raise UsageError(
-            f"the judge world-scene reads {IMAGE_SIZE}×{IMAGE_SIZE} pictures, but this model makes {shape}; "
-            "use --judge none"
-        )
+    if all(size == IMAGE_SIZE for size in sizes):
+        return
+    for reads, who, instead in (
+        (reward in ("world-clip", "world-scene"), f"reward {reward}", "--reward my_module:my_function"),
+        (judge == "world-scene", f"judge {judge}", "--judge none"),
+    ):
+        if reads:
+            raise UsageError(
+                f"the {who} reads {IMAGE_SIZE}×{IMAGE_SIZE} pictures, but this model makes "
+                f"{'×'.join(map(str, sizes))}; use {instead}"
+            )
+
+
+def unrepeatable(sampler: Sampler) -> str | None:
+    """Why the model's pictures cannot be made again from their noise, and what helps; None if they can."""
+    if is_deterministic(sampler.pipeline):
+        return None
+    name = type(sampler.pipeline.scheduler).__name__
+    advice = "; use --scheduler ddim" if takes_ddim(sampler.pipeline) else ""
+    return (
+        f"{name} adds noise on the way, so x_T does not determine the picture: "
+        f"pictures and figures are not reproducible{advice}"
+    )
 
 
 def check_basis(sampler: Sampler, basis: str) -> None:

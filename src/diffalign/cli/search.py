@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN, JudgeChoice, Positive, Sampling
@@ -51,8 +52,8 @@ def search(
     from safetensors.torch import save_file
 
     from diffalign.artifacts import SUMMARY, RunFolder, replacing, versions
-    from diffalign.cli.folders import RUNS, claim, slug
-    from diffalign.cli.loading import check_pictures, check_prompts, load_judge, load_sampler
+    from diffalign.cli.folders import RUNS, slug
+    from diffalign.cli.loading import check_pictures, check_prompts, load_judge, load_sampler, unrepeatable
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import figures, interval, paths, stdout
     from diffalign.diffusion import fingerprint
@@ -67,66 +68,72 @@ def search(
         raise UsageError(f"cannot keep {keep} of {queries} pictures; lower --keep or raise --queries")
     check_prompts([prompt], reward, judge)
     path = out or RUNS / f"search-{slug(prompt)}"
-    claim(path, overwrite)
+    RunFolder.check(path, overwrite)
     function = load_reward(reward)
     sampler = load_sampler(sampling)
-    check_pictures(sampler, judge)
+    check_pictures(sampler, reward, judge)
     verdicts = load_judge(judge, sampling.model, prompt)
     settings = {"prompt": prompt, "queries": queries, "keep": keep, "reward": reward, "judge": judge}
     settings |= {"seed": seed, **asdict(sampling)}
     folder = RunFolder.create(path, settings, overwrite=overwrite)
-    console, began = stdout(), time.perf_counter()
-    with RunProgress(console, queries) as progress, progress.phase("search", queries):
-        environment = Watched(sampler, progress)
-        result = best_of_n(
-            environment,
-            sampler.latent_shape,
-            prompt,
-            function,
-            queries,
-            keep=keep,
-            seed=seed,
-            batch_size=sampling.batch_size,
-            on_batch=lambda found: progress.reward(float(found.rewards.mean()), float(found.rewards.max())),
-        )
-    seconds, device = time.perf_counter() - began, sampler.pipeline.device
-    kept = assess(result.images, prompt, result.kept_rewards(), judge=verdicts)
-    cost = Cost(queries, queries * environment.forwards, seconds, peak_memory_mb(device))
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "prompt": prompt,
-        "model": sampling.model,
-        "reward": reward,
-        "judge": None if verdicts is None else "world-scene",
-        "all": {"reward": bootstrap(result.rewards).as_dict()},
-        "kept": {
-            "indices": list(result.indices),
-            "rewards": kept.reward.tolist(),
-            "reward": bootstrap(kept.reward).as_dict(),
-            "judged": None if kept.judged is None else kept.judged.tolist(),
-            "judged_accuracy": None if kept.judged is None else bootstrap(kept.judged).as_dict(),
-        },
-        "cost": cost.as_dict(),
-        "run": {"seed": seed, "num_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale},
-    }
-    metadata = {
-        "format": FORMAT,
-        "model": sampling.model,
-        "model_fingerprint": fingerprint(sampler.pipeline),
-        "prompt": prompt,
-        "scheduler": type(sampler.pipeline.scheduler).__name__,
-        "num_steps": str(sampler.num_steps),
-        "guidance_scale": str(sampler.guidance_scale),
-        "reward": reward,
-        "seed": str(seed),
-        "queries": str(queries),
-        **versions(),
-    }
-    with replacing(folder / NOISES) as file:
-        save_file({"x_T": result.x_T.contiguous(), "rewards": kept.reward}, file, metadata)
-    title = f"“{prompt}”: the best {keep} of {queries} by {reward}"
-    grid(kept.images, folder / GRID, title=title, verdicts=kept.judged)
-    folder.write_json(SUMMARY, record)
+    console = stdout()
+    if note := unrepeatable(sampler):
+        console.print(Text(note, style="yellow"), soft_wrap=True)
+    with folder.lock():
+        began = time.perf_counter()
+        with RunProgress(console, queries) as progress, progress.phase("search", queries):
+            environment = Watched(sampler, progress)
+            result = best_of_n(
+                environment,
+                sampler.latent_shape,
+                prompt,
+                function,
+                queries,
+                keep=keep,
+                seed=seed,
+                batch_size=sampling.batch_size,
+                on_batch=lambda found: progress.reward(
+                    float(found.rewards.mean()), float(found.rewards.max())
+                ),
+            )
+        seconds, device = time.perf_counter() - began, sampler.pipeline.device
+        kept = assess(result.images, prompt, result.kept_rewards(), judge=verdicts)
+        cost = Cost(queries, queries * environment.forwards, seconds, peak_memory_mb(device))
+        record: dict[str, Any] = {
+            "schema": SCHEMA,
+            "prompt": prompt,
+            "model": sampling.model,
+            "reward": reward,
+            "judge": None if verdicts is None else "world-scene",
+            "all": {"reward": bootstrap(result.rewards).as_dict()},
+            "kept": {
+                "indices": list(result.indices),
+                "rewards": kept.reward.tolist(),
+                "reward": bootstrap(kept.reward).as_dict(),
+                "judged": None if kept.judged is None else kept.judged.tolist(),
+                "judged_accuracy": None if kept.judged is None else bootstrap(kept.judged).as_dict(),
+            },
+            "cost": cost.as_dict(),
+            "run": {"seed": seed, "num_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale},
+        }
+        metadata = {
+            "format": FORMAT,
+            "model": sampling.model,
+            "model_fingerprint": fingerprint(sampler.pipeline),
+            "prompt": prompt,
+            "scheduler": type(sampler.pipeline.scheduler).__name__,
+            "num_steps": str(sampler.num_steps),
+            "guidance_scale": str(sampler.guidance_scale),
+            "reward": reward,
+            "seed": str(seed),
+            "queries": str(queries),
+            **versions(),
+        }
+        with replacing(folder / NOISES) as file:
+            save_file({"x_T": result.x_T.contiguous(), "rewards": kept.reward}, file, metadata)
+        title = f"“{prompt}”: the best {keep} of {queries} by {reward}"
+        grid(kept.images, folder / GRID, title=title, verdicts=kept.judged)
+        folder.write_json(SUMMARY, record)
     table = figures(title, reward, "judged right %")
     table.add_row("all", interval(record["all"]["reward"]), "")
     accuracy = interval(record["kept"]["judged_accuracy"], percent=True)

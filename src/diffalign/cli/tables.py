@@ -118,7 +118,8 @@ def one_liner(
     code = (
         "from diffalign import NoiseDistribution, load_pipeline; "
         f"noise = NoiseDistribution.load({quoted['noise']}); "
-        f"load_pipeline({quoted['model']}{scheduler})({quoted['prompt']}, latents=noise.sample({n}, seed=0), "
+        f"pipeline = load_pipeline({quoted['model']}{scheduler}); "
+        f"pipeline({quoted['prompt']}, latents=noise.sample({n}, seed=0).to(pipeline.dtype), "
         f'num_images_per_prompt={n}{arguments}).images[0].save("picture.png")'
     )
     return f"python -c {shlex.quote(code)}"

@@ -46,7 +46,7 @@ def load_pipeline(
     """
     if scheduler not in ("keep", "ddim"):
         raise PipelineError(f"unknown scheduler {scheduler!r}; choose 'keep' or 'ddim'")
-    device = torch.device(device if device is not None else _accelerator())
+    device = torch.device(device if device is not None else default_device())
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.float16
     source = str(CARDS[str(name)].source) if str(name) in CARDS else str(name)
@@ -67,7 +67,7 @@ def load_pipeline(
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot load the model {str(name)!r}: {error}") from error
     if scheduler == "ddim":
-        if "beta_schedule" not in pipeline.scheduler.config:
+        if not takes_ddim(pipeline):
             raise PipelineError(
                 f"{str(name)!r} samples with {type(pipeline.scheduler).__name__}, whose noise schedule DDIM "
                 "cannot follow; use the scheduler 'keep'"
@@ -78,7 +78,8 @@ def load_pipeline(
     return pipeline.to(device)
 
 
-def _accelerator() -> torch.device:
+def default_device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found or torch.device("cpu")
 
@@ -103,6 +104,11 @@ def is_deterministic(pipeline: Any) -> bool:
     return not algorithm.startswith("sde") and not any(
         word in type(scheduler).__name__ for word in _STOCHASTIC
     )
+
+
+def takes_ddim(pipeline: Any) -> bool:
+    """Whether DDIM can follow the noise schedule of the pipeline's scheduler."""
+    return "beta_schedule" in pipeline.scheduler.config
 
 
 def fingerprint(pipeline: Any) -> str:
