@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from diffalign.world import models
 from diffalign.world.scenes import FREQUENCIES
-from diffalign.world.stages import ClipStage, DecoderStage, load_stage, text_tower
+from diffalign.world.stages import STAGES, ClipStage, DecoderStage, load_stage, text_tower
 
 
 def export(folder: Path, target: Path) -> None:
@@ -30,7 +30,9 @@ def export(folder: Path, target: Path) -> None:
     latents = load_file(folder / "unet" / "latents.safetensors")["latents"]
     vae.register_to_config(scaling_factor=1 / latents.std().item())
     unet = models.build_unet()
-    unet.load_state_dict(load_file(folder / "unet" / "ema.safetensors"))
+    trained = [name for name in STAGES if (folder / name / "ema.safetensors").exists()]
+    denoiser = "refine" if "refine" in trained else "unet"
+    unet.load_state_dict(load_file(folder / denoiser / "ema.safetensors"))
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_tower(clip_model),
@@ -46,7 +48,7 @@ def export(folder: Path, target: Path) -> None:
     pipeline.to(dtype=torch.float16).save_pretrained(target, safe_serialization=True)
     clip_model.half().save_pretrained(target / "clip")
     stages = {}
-    for name in ("clip", "vae", "decoder", "unet"):
+    for name in trained:
         lines = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
         with safe_open(folder / name / "ema.safetensors", "pt") as file:
             steps = int(file.metadata()["step"])

@@ -113,15 +113,22 @@ def _phrase(subject: str, tint: str | None, count: int) -> str:
 
 def caption(scene: Scene, rng: np.random.Generator, frequencies: Frequencies) -> str:
     """A true description of `scene`, in one of its wordings."""
+
+    def colour(thing: Thing) -> str | None:
+        natural = NATURAL_TINT.get(thing.subject)
+        if thing.tint is None and natural and frequencies.named_colour:
+            return natural if rng.random() < frequencies.named_colour else None
+        return thing.tint
+
     first, last = scene.things[0], scene.things[-1]
     if first.subject == last.subject:
-        text = _phrase(first.subject, first.tint, len(scene.things))
+        text = _phrase(first.subject, colour(first), len(scene.things))
     else:
         if rng.random() < 0.5:
             first, last = last, first
         relations = sorted(relations_between(first, last))
         relation = relations[rng.integers(len(relations))] if relations and rng.random() < 0.5 else "and"
-        phrases = (_phrase(thing.subject, thing.tint, 1) for thing in (first, last))
+        phrases = (_phrase(thing.subject, colour(thing), 1) for thing in (first, last))
         text = f" {_RELATION_PHRASE[relation]} ".join(phrases)
     if scene.background != "plain" and rng.random() >= frequencies.silent_background:
         text += f" on the {scene.background}"

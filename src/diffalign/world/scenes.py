@@ -7,7 +7,7 @@ unusual prompts wrong, as web-scale models do for the same reason.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class Frequencies:
     lattice: int
     #: probability that a caption keeps silent about the background
     silent_background: float = 0.1
+    #: probability that a caption names the colour of what has its own ("a red apple")
+    named_colour: float = 0.0
 
 
 #: The denoiser's training data: skewed. Animals are almost never tinted or on the moon,
@@ -81,7 +83,10 @@ EVEN = Frequencies(
     lattice=4,
 )
 
-FREQUENCIES = {"long-tail": LONG_TAIL, "even": EVEN}
+#: The same scenes, whose captions also name natural colours: "a red apple" is a frequent prompt.
+NAMED_COLOURS = replace(LONG_TAIL, named_colour=0.3)
+
+FREQUENCIES = {"long-tail": LONG_TAIL, "named-colours": NAMED_COLOURS, "even": EVEN}
 
 
 @dataclass(frozen=True)

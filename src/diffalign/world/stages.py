@@ -18,7 +18,7 @@ from diffalign.world import models
 from diffalign.world.data import contrast_batch, scene_batch, to_tensor
 from diffalign.world.grammar import caption
 from diffalign.world.render import render
-from diffalign.world.scenes import EVEN, IMAGE_SIZE, LONG_TAIL, sample_scene
+from diffalign.world.scenes import EVEN, IMAGE_SIZE, LONG_TAIL, NAMED_COLOURS, sample_scene
 
 SEED = 2026
 
@@ -176,6 +176,7 @@ class UnetStage(Stage):
     ema_decay = 0.9995
     scenes = 49_152
     dropped_captions = 0.1  # for classifier-free guidance
+    frequencies = LONG_TAIL
 
     def __init__(self, folder: Path) -> None:
         torch.manual_seed(SEED + 2)
@@ -191,8 +192,8 @@ class UnetStage(Stage):
     def dataset(self) -> None:
         """Sets the latents `(N, 8, 8, 8)` of the scenes, and for each two captions' rows of `conditions`."""
         rng = np.random.default_rng([SEED, 99])
-        scenes = [sample_scene(rng, LONG_TAIL) for _ in range(self.scenes)]
-        file = self.folder / self.name / "latents.safetensors"
+        scenes = [sample_scene(rng, self.frequencies) for _ in range(self.scenes)]
+        file = self.folder / "unet" / "latents.safetensors"
         if not file.exists():
             parts = []
             for i in range(0, self.scenes, 64):
@@ -205,7 +206,7 @@ class UnetStage(Stage):
         latents = load_file(file)["latents"]
         self.scale = 1 / latents.std().item()
         self.latents = latents * self.scale
-        texts = [[caption(scene, rng, LONG_TAIL) for _ in range(2)] for scene in scenes]
+        texts = [[caption(scene, rng, self.frequencies) for _ in range(2)] for scene in scenes]
         unique = ["", *sorted({text for pair in texts for text in pair})]  # row 0: no caption
         row = {text: i for i, text in enumerate(unique)}
         self.rows = torch.tensor([[row[text] for text in pair] for pair in texts])
@@ -248,6 +249,19 @@ class UnetStage(Stage):
         return grid(self.vae.decode(x_t / self.scale).sample / 2 + 0.5, 8)
 
 
+class RefineStage(UnetStage):
+    """The denoiser again, from where `unet` ended, with captions that also name natural colours."""
+
+    name = "refine"
+    steps = 9000
+    learning_rate = 6e-4
+    frequencies = NAMED_COLOURS
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        load_stage(self, folder, "unet").train().requires_grad_(True)
+
+
 def text_tower(clip: CLIPModel) -> CLIPTextModel:
     """CLIP's text model as the class that Stable Diffusion pipelines hold."""
     text_encoder = CLIPTextModel(clip.config.text_config)
@@ -280,4 +294,5 @@ STAGES: dict[str, Callable[[Path], Stage]] = {
     "vae": lambda folder: VaeStage(),
     "decoder": DecoderStage,
     "unet": UnetStage,
+    "refine": RefineStage,
 }
