@@ -23,7 +23,7 @@ BEFORE_ANYTHING_IS_LOADED = [
     ("find a --prompts world/common", "not both"),
     ("find --prompts world/comon", "did you mean 'world/common'?"),
     ("find --prompts none.txt", "no prompt file 'none.txt'"),
-    ("find a --queries 0", "queries must be positive, not 0"),
+    ("find a --queries 0", "queries must be positive and finite, not 0"),
     ("find a --batch 0", "batch must be positive"),
     ("find a --clip-range 2", "clip_range must be in [0, 1)"),
     ("find a --advantage rnk", "advantage must be one of"),

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
         Sampling(guidance_scale=3.5, num_steps=7, dtype="float16"),
         "world-scene",
         "paper",
-        NoiseConfig(batch=1, history=True, advantage="drcm", learning_rate=1e-5, antithetic=False),
+        replace(PRESETS["paper"], learning_rate=1e-5, seed=2),
         Evaluation(images=5, judge="none", baselines=False),
     )
     file = tmp_path / "config.yaml"
