@@ -30,8 +30,10 @@ def expected_reward(mean: Tensor, std: Tensor) -> float:
 
 FROZEN = expected_reward(torch.zeros(LATENT), torch.ones(LATENT))
 ESTIMATORS = {
-    "drcm, clipped, adamw": dict(advantage="drcm", clip_range=0.02, optimiser="adamw", history=True, batch=1),
-    "drcm, adamw": dict(advantage="drcm", optimiser="adamw", history=True, batch=1),
+    "drcm, clipped, adamw": dict(
+        advantage="drcm", clip_range=0.02, optimiser="adamw", history=True, batch=1, learning_rate=0.01
+    ),
+    "drcm, adamw": dict(advantage="drcm", optimiser="adamw", history=True, batch=1, learning_rate=0.01),
     "rank, natural": dict(advantage="rank", optimiser="natural", learning_rate=0.3, batch=20),
     "leave-one-out, natural": dict(
         advantage="leave-one-out", optimiser="natural", learning_rate=1.0, batch=20
@@ -51,7 +53,6 @@ def test_the_optimum_is_reached(name: str) -> None:
         "std": "learned",
         "antithetic": False,
         "learning_rate": 0.02,
-        "value_learning_rate": 1e-2,
         **ESTIMATORS[name],
     }
     final, distances = [], []

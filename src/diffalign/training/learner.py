@@ -101,23 +101,21 @@ class NoiseLearner:
         """Advantages of the samples that the update reads: all so far, or the `newest`."""
         used = slice(None) if self.config.history else slice(-newest, None)
         if self.config.advantage == "drcm":
-            return self._dynamic_calibration(newest)[used]
+            return self._dynamic_calibration()[used]
         rewards = self.rewards[used]
         return rewards if self.config.advantage == "none" else CALIBRATIONS[self.config.advantage](rewards)
 
-    def _dynamic_calibration(self, newest: int) -> Tensor:
-        """r* = r − V(μ, σ) of all samples so far, V not having seen the newest; then V learns (eqs. 9–10)."""
-        seen = self.rewards[:-newest] if self.steps else self.rewards
-        centre, scale = seen.mean(), seen.std(correction=0) if len(seen) > 1 else torch.tensor(1.0)
-        standardised = (self.rewards - centre) / scale.clamp_min(1e-6)
+    def _dynamic_calibration(self) -> Tensor:
+        """r* = r − V(μ, σ) of all samples so far, r standardised; then V learns them (eqs. 9–10)."""
+        rewards = standardise(self.rewards)
         update = torch.arange(len(self.rewards)) // self.config.batch  # that each sample was drawn for
         with torch.no_grad():
             expected = self.value(self.means, self.stds)[update]
         for _ in range(self.config.value_updates):
             self.value_optimiser.zero_grad()
-            value_loss(self.value(self.means, self.stds)[update], standardised).backward()
+            value_loss(self.value(self.means, self.stds)[update], rewards).backward()
             self.value_optimiser.step()
-        return standardised - expected
+        return rewards - expected
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Everything that `load` needs to go on to the same result: tensors and strings."""
