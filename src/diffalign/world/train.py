@@ -5,8 +5,7 @@
 Stages: `clip` and `vae` (independent of each other), then `decoder` and `unet` (likewise), `refine` after
 `unet`, then `export`, which writes the pipeline folder with its model card. A stage checkpoints every
 few minutes and resumes where it was; its batch i depends on the seed and on i alone, so an interrupted
-run takes
-the same steps as an uninterrupted one. On two cores, two processes are faster than two threads:
+run takes the same steps as an uninterrupted one. On two cores, two processes are faster than two threads:
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m diffalign.world.train --stage unet
 """
