@@ -71,6 +71,7 @@ DOG, CAT = ("dog", None, 0, 20), ("cat", None, 40, 20)
         # there, its colour, its count, nothing else
         ("a green dog", scene(DOG), [True, False, False, True]),
         ("a green dog", scene(("dog", "green", 0, 0)), [True, True, True, True]),
+        ("a green dog", scene(("dog", "green", 0, 40), DOG), [True, True, True, False]),
         ("a red apple", scene(("apple", "green", 0, 0)), [True, False, False, True]),
         ("an apple", scene(("apple", "green", 0, 0)), [True, True, True]),
         # both groups, the relation, nothing else

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffalign.world import train
-from diffalign.world.data import contrast_batch, near_miss, scene_batch
+from diffalign.world import WORLD_FOLDER, train
+from diffalign.world.data import contrast_batch, near_miss, scene_batch, spoil
+from diffalign.world.export import unpack
 from diffalign.world.grammar import caption, parse
-from diffalign.world.models import MAX_TOKENS, WORDS, build_tokenizer
+from diffalign.world.models import MAX_TOKENS, WORDS, build_tokenizer, build_unet
 from diffalign.world.scenes import EVEN, FREQUENCIES, Scene, sample_scene
 from diffalign.world.stages import Stage
 
@@ -88,6 +89,33 @@ def test_captions_tell_a_scene_from_its_near_miss() -> None:
         miss = near_miss(scene, rng)
         # "a dog" is true of a green dog too, but "a green dog" is not of a dog
         assert not (holds(scene, miss) and holds(miss, scene)), (scene, miss)
+
+
+def test_no_caption_is_true_of_a_spoilt_scene() -> None:
+    rng = np.random.default_rng(6)
+    for _ in range(200):
+        scene = sample_scene(rng, EVEN)
+        spoilt = spoil(scene, rng)
+        assert 1 < len(spoilt.things) <= 4
+        # a second one of a kind is "two dogs", which is not what the scene's own captions say
+        assert not all(parse(caption(scene, rng, EVEN)).check(spoilt)), (scene, spoilt)
+
+
+def test_a_batch_holds_each_scene_with_its_near_misses() -> None:
+    pictures, captions, scenes = contrast_batch(np.random.default_rng(7), 12, EVEN, misses=2)
+    assert pictures.shape == (12, 3, 64, 64) and len(captions) == 12
+    for first, *misses in (scenes[i : i + 3] for i in range(0, 12, 3)):
+        assert all(miss != first for miss in misses)
+
+
+def test_unpacked_weights_are_those_that_export_read(tmp_path: Path) -> None:
+    unpack(WORLD_FOLDER, tmp_path)
+    unpacked = load_file(tmp_path / "unet" / "ema.safetensors")
+    shipped = load_file(WORLD_FOLDER / "unet" / "diffusion_pytorch_model.safetensors")
+    assert set(unpacked) == set(build_unet().state_dict())
+    assert all(torch.equal(unpacked[name], shipped[name]) for name in shipped)
+    with pytest.raises(SystemExit, match="empty folder"):
+        unpack(WORLD_FOLDER, tmp_path)
 
 
 def test_batches_are_seeded() -> None:

@@ -11,11 +11,13 @@ from diffalign.world.grammar import caption
 from diffalign.world.render import VARIANTS, render
 from diffalign.world.scenes import (
     BACKGROUNDS,
+    LONG_TAIL,
     NATURAL_TINT,
     SUBJECTS,
     TINTS,
     Frequencies,
     Scene,
+    place,
     sample_scene,
 )
 
@@ -67,10 +69,30 @@ def near_miss(scene: Scene, rng: np.random.Generator) -> Scene:
     return replace(scene, things=changed)
 
 
+def spoil(scene: Scene, rng: np.random.Generator) -> Scene:
+    """`scene` with one thing too many, or one of several turned into something else: no caption says it."""
+    things = list(scene.things)
+    if len(things) == 4 or (len(things) == 3 and rng.random() < 0.5):  # five do not fit
+        others = [subject for subject in SUBJECTS if subject != things[0].subject]
+        index = int(rng.integers(len(things)))
+        things[index] = replace(things[index], subject=others[rng.integers(len(others))], tint=None)
+    else:
+        copied = things[rng.integers(len(things))]
+        if rng.random() < 0.5:
+            copied = replace(copied, subject=SUBJECTS[rng.integers(len(SUBJECTS))], tint=None)
+        things.append(copied)
+        corners = place(rng, len(things), LONG_TAIL.slots)
+        things = [replace(thing, x=x, y=y) for thing, (x, y) in zip(things, corners, strict=True)]
+    return replace(scene, things=tuple(things))
+
+
 def contrast_batch(
-    rng: np.random.Generator, size: int, frequencies: Frequencies
-) -> tuple[torch.Tensor, list[str]]:
-    """Pictures and captions of `size / 2` scenes and of a near miss of each."""
-    scenes = [sample_scene(rng, frequencies) for _ in range(size // 2)]
-    scenes += [near_miss(scene, rng) for scene in scenes]
-    return to_tensor([render(s) for s in scenes]), [caption(s, rng, frequencies) for s in scenes]
+    rng: np.random.Generator, size: int, frequencies: Frequencies, misses: int = 1
+) -> tuple[torch.Tensor, list[str], list[Scene]]:
+    """Pictures and captions of `size` scenes: in each run of `misses + 1`, near misses of the first."""
+    scenes = []
+    for _ in range(size // (misses + 1)):
+        scene = sample_scene(rng, frequencies)
+        scenes += [scene, *(near_miss(scene, rng) for _ in range(misses))]
+    pictures = to_tensor([render(scene) for scene in scenes])
+    return pictures, [caption(scene, rng, frequencies) for scene in scenes], scenes

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from diffalign.world import models
 from diffalign.world.scenes import FREQUENCIES
-from diffalign.world.stages import STAGES, ClipStage, DecoderStage, load_stage, text_tower
+from diffalign.world.stages import STAGES, ClipStage, DecoderStage, latent_scale, load_stage, text_tower
 
 
 def export(folder: Path, target: Path) -> None:
@@ -24,13 +24,13 @@ def export(folder: Path, target: Path) -> None:
     Beside the pipeline stand `clip/` (the whole CLIP, for the reward) and `recipe.json` (what was
     trained, for how long, to which loss, and the SHA-256 of each weight file).
     """
-    clip = ClipStage()
-    clip_model = load_stage(clip, folder)
-    vae = load_stage(DecoderStage(folder), folder)
-    latents = load_file(folder / "unet" / "latents.safetensors")["latents"]
-    vae.register_to_config(scaling_factor=1 / latents.std().item())
-    unet = models.build_unet()
     trained = [name for name in STAGES if (folder / name / "ema.safetensors").exists()]
+    clip = ClipStage()
+    load_stage(clip, folder, "clip")
+    clip_model = load_stage(clip, folder, "reward" if "reward" in trained else "clip")
+    vae = load_stage(DecoderStage(folder), folder)
+    vae.register_to_config(scaling_factor=latent_scale(vae))
+    unet = models.build_unet()
     denoiser = "refine" if "refine" in trained else "unet"
     unet.load_state_dict(load_file(folder / denoiser / "ema.safetensors"))
     pipeline = StableDiffusionPipeline(
@@ -62,6 +62,31 @@ def export(folder: Path, target: Path) -> None:
     }
     (target / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     write_card(target, {})
+
+
+def unpack(source: Path, folder: Path) -> None:
+    """Writes the weights of the pipeline at `source` as finished stages, to train later ones from them.
+
+    The inverse of `export`: the stages `clip`, `vae`, `decoder` and `unet` appear in `folder`.
+
+    Raises:
+        SystemExit: if `folder` already holds a stage.
+    """
+    recipe = json.loads((source / "recipe.json").read_text())
+    files = {
+        "clip": "clip/model.safetensors",
+        "vae": "vae/diffusion_pytorch_model.safetensors",
+        "decoder": "vae/diffusion_pytorch_model.safetensors",
+        "unet": "unet/diffusion_pytorch_model.safetensors",
+    }
+    for name, file in files.items():
+        stage = recipe["stages"][name]
+        target = folder / name
+        if target.exists():
+            raise SystemExit(f"{target} exists: unpack into an empty folder")
+        target.mkdir(parents=True)
+        save_file(load_file(source / file), target / "ema.safetensors", {"step": str(stage["steps"])})
+        (target / "log.jsonl").write_text(json.dumps(stage["last"]) + "\n")
 
 
 def write_card(target: Path, figures: Mapping[str, object]) -> None:

@@ -88,7 +88,7 @@ class Request:
             if group.tint or group.natural:
                 held.append(bool(accepted))
             held.append(len(accepted) == group.count)
-            unclaimed = [thing for thing in unclaimed if thing not in same]
+            unclaimed = [thing for thing in unclaimed if thing not in (accepted or same)]
         if self.relation not in (None, "and"):
             pairs = [
                 (a, b)

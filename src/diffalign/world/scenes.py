@@ -49,8 +49,8 @@ class Frequencies:
     object_background: tuple[float, ...]
     car_background: tuple[float, ...]
     alien_background: tuple[float, ...]
-    #: sprites sit on a lattice of this many pixels
-    lattice: int
+    #: where a sprite's corner may be along each axis, in pixels
+    slots: tuple[int, ...]
     #: probability that a caption keeps silent about the background
     silent_background: float = 0.1
     #: probability that a caption names the colour of what has its own ("a red apple")
@@ -67,7 +67,7 @@ LONG_TAIL = Frequencies(
     object_background=(0.60, 0.25, 0.005, 0.085, 0.06),
     car_background=(0.20, 0.04, 0.005, 0.70, 0.055),
     alien_background=(0.15, 0.01, 0.82, 0.01, 0.01),
-    lattice=8,
+    slots=(0, 8, 16, 24, 32, 40),
 )
 
 #: What the autoencoder and CLIP see: everything equally often, as models trained on far more
@@ -80,13 +80,14 @@ EVEN = Frequencies(
     object_background=(1, 1, 1, 1, 1),
     car_background=(1, 1, 1, 1, 1),
     alien_background=(1, 1, 1, 1, 1),
-    lattice=4,
+    slots=tuple(range(0, 41, 4)),
 )
 
-#: The same scenes, whose captions also name natural colours: "a red apple" is a frequent prompt.
-NAMED_COLOURS = replace(LONG_TAIL, named_colour=0.3)
+#: The denoiser's second helping: sprites on a 3×3 grid, captions that also name natural colours
+#: ("a red apple" is a frequent prompt), and tinted animals rare rather than hardly ever seen.
+COMPOSED = replace(LONG_TAIL, slots=(0, 16, 40), named_colour=0.5, tinted_animal=0.1)
 
-FREQUENCIES = {"long-tail": LONG_TAIL, "named-colours": NAMED_COLOURS, "even": EVEN}
+FREQUENCIES = {"long-tail": LONG_TAIL, "composed": COMPOSED, "even": EVEN}
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,12 @@ def relations_between(a: Thing, b: Thing) -> set[str]:
     return found
 
 
-def _place(rng: np.random.Generator, number: int, lattice: int) -> list[tuple[int, int]]:
-    """Corners of `number` sprites that do not overlap, on the lattice."""
-    steps = (IMAGE_SIZE - SPRITE_SIZE) // lattice + 1
+def place(rng: np.random.Generator, number: int, slots: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Corners of `number` sprites that do not overlap, in the slots."""
     while True:
         corners: list[tuple[int, int]] = []
         for _ in range(40):
-            x, y = (int(v) * lattice for v in rng.integers(0, steps, 2))
+            x, y = (slots[i] for i in rng.integers(0, len(slots), 2))
             if all(max(abs(x - u), abs(y - v)) >= SPRITE_SIZE for u, v in corners):
                 corners.append((x, y))
                 if len(corners) == number:
@@ -158,6 +158,6 @@ def sample_scene(rng: np.random.Generator, frequencies: Frequencies = LONG_TAIL)
         members = [(first, tint), (second, _tint(rng, second, frequencies))]
     else:
         members = [(first, tint)] * (arrangement + 1)
-    corners = _place(rng, len(members), frequencies.lattice)
+    corners = place(rng, len(members), frequencies.slots)
     things = tuple(Thing(s, t, x, y) for (s, t), (x, y) in zip(members, corners, strict=True))
     return Scene(things, _background(rng, first, frequencies), int(rng.integers(3)))

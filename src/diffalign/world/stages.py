@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextModel
 
 from diffalign.world import models
-from diffalign.world.data import contrast_batch, scene_batch, to_tensor
+from diffalign.world.data import contrast_batch, scene_batch, spoil, to_tensor
 from diffalign.world.grammar import caption
 from diffalign.world.render import render
-from diffalign.world.scenes import EVEN, IMAGE_SIZE, LONG_TAIL, NAMED_COLOURS, sample_scene
+from diffalign.world.scenes import COMPOSED, EVEN, IMAGE_SIZE, LONG_TAIL, sample_scene
 
 SEED = 2026
 
@@ -62,7 +63,7 @@ class ClipStage(Stage):
 
     def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = self.batch_generator(step)
-        pictures, captions = contrast_batch(rng, self.batch, EVEN)
+        pictures, captions, _ = contrast_batch(rng, self.batch, EVEN)
         pictures = self.augment(pictures, rng)
         tokens = self.tokenizer(captions, padding="max_length", return_tensors="pt")
         output = self.model(input_ids=tokens.input_ids, pixel_values=pictures * 2 - 1)
@@ -100,6 +101,51 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
 def psnr(output: torch.Tensor, target: torch.Tensor) -> float:
     """Peak signal-to-noise ratio in dB of pictures in [−1, 1]."""
     return float(-10 * ((output - target).detach().square().mean() / 4).log10())
+
+
+class RewardStage(ClipStage):
+    """CLIP's vision tower and projections again, on harder pictures; the text tower stays.
+
+    Two near misses of each scene; a spoilt picture of it that no caption describes, as generated ones
+    often are; and half of all pictures as the decoder makes them out of inexact latents. The denoiser
+    is conditioned on the text tower's states, which must not change.
+    """
+
+    name = "reward"
+    steps = 1800
+    batch = 96
+    learning_rate = 5e-4
+    latent_noise = 0.6  # at most; the latents' standard deviation is about 1.4
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.vae = load_stage(DecoderStage(folder), folder)
+        load_stage(self, folder, "clip").train().requires_grad_(True)
+        self.model.text_model.requires_grad_(False)
+
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = self.batch_generator(step)
+        pictures, captions, scenes = contrast_batch(rng, self.batch, EVEN, misses=2)
+        spoilt = to_tensor([render(spoil(scene, rng)) for scene in scenes[::3]])
+        pictures = self.decoded(self.augment(torch.cat([pictures, spoilt]), rng))
+        tokens = self.tokenizer(captions, padding="max_length", return_tensors="pt")
+        logits = self.model(input_ids=tokens.input_ids, pixel_values=pictures * 2 - 1).logits_per_text
+        same = torch.tensor([[a == b for b in captions] for a in captions]).float()
+        target = same / same.sum(1, keepdim=True)
+        silent = torch.zeros(len(captions), len(spoilt))
+        loss = F.cross_entropy(logits[:, : self.batch].t(), target)
+        loss = loss + F.cross_entropy(logits, torch.cat([target, silent], 1))
+        hit = torch.cat([same, silent], 1).gather(1, logits.argmax(1, keepdim=True)).mean()
+        return loss / 2, {"accuracy": float(hit)}
+
+    @torch.no_grad()
+    def decoded(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Every second picture after a round trip through inexact latents."""
+        latents = self.vae.encode(pictures[1::2] * 2 - 1).latent_dist.mean
+        amount = self.latent_noise * torch.rand(len(latents), 1, 1, 1)
+        pictures = pictures.clone()
+        pictures[1::2] = self.vae.decode(latents + amount * torch.randn_like(latents)).sample / 2 + 0.5
+        return pictures.clamp(0, 1)
 
 
 class VaeStage(Stage):
@@ -186,6 +232,7 @@ class UnetStage(Stage):
         self.tokenizer, self.text_encoder = clip.tokenizer, text_tower(load_stage(clip, folder))
         self.scheduler = models.build_scheduler()
         self.model = models.build_unet().to(memory_format=torch.channels_last)
+        self.scale = latent_scale(self.vae)
         self.dataset()
 
     @torch.no_grad()
@@ -193,7 +240,7 @@ class UnetStage(Stage):
         """Sets the latents `(N, 8, 8, 8)` of the scenes, and for each two captions' rows of `conditions`."""
         rng = np.random.default_rng([SEED, 99])
         scenes = [sample_scene(rng, self.frequencies) for _ in range(self.scenes)]
-        file = self.folder / "unet" / "latents.safetensors"
+        file = self.folder / self.name / "latents.safetensors"
         if not file.exists():
             parts = []
             for i in range(0, self.scenes, 64):
@@ -203,9 +250,7 @@ class UnetStage(Stage):
             partial = file.with_suffix(f".{os.getpid()}.partial")  # processes may come here together
             save_file({"latents": torch.cat(parts).contiguous()}, partial)
             os.replace(partial, file)
-        latents = load_file(file)["latents"]
-        self.scale = 1 / latents.std().item()
-        self.latents = latents * self.scale
+        self.latents = load_file(file)["latents"] * self.scale
         texts = [[caption(scene, rng, self.frequencies) for _ in range(2)] for scene in scenes]
         unique = ["", *sorted({text for pair in texts for text in pair})]  # row 0: no caption
         row = {text: i for i, text in enumerate(unique)}
@@ -250,16 +295,24 @@ class UnetStage(Stage):
 
 
 class RefineStage(UnetStage):
-    """The denoiser again, from where `unet` ended, with captions that also name natural colours."""
+    """The denoiser again, from where `unet` ended, on composed scenes."""
 
     name = "refine"
     steps = 9000
     learning_rate = 6e-4
-    frequencies = NAMED_COLOURS
+    frequencies = COMPOSED
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         load_stage(self, folder, "unet").train().requires_grad_(True)
+
+
+@torch.no_grad()
+def latent_scale(vae: AutoencoderKL) -> float:
+    """The factor that gives latents of `LONG_TAIL` scenes unit standard deviation."""
+    _, pictures, _ = scene_batch(np.random.default_rng([SEED, 98]), 1024, LONG_TAIL)
+    latents = [vae.encode(part * 2 - 1).latent_dist.mean for part in pictures.split(64)]
+    return 1 / torch.cat(latents).std().item()
 
 
 def text_tower(clip: CLIPModel) -> CLIPTextModel:
@@ -278,6 +331,8 @@ def grid(pictures: torch.Tensor, columns: int) -> torch.Tensor:
 def load_stage(stage: Stage, folder: Path, name: str | None = None) -> Any:
     """The stage's model with the averaged weights of the stage called `name` (its own by default), frozen.
 
+    They are half-precision on disk, as in the shipped pipeline: a stage starts from what ships.
+
     Raises:
         SystemExit: if the stage has not been trained in `folder`.
     """
@@ -295,4 +350,5 @@ STAGES: dict[str, Callable[[Path], Stage]] = {
     "decoder": DecoderStage,
     "unet": UnetStage,
     "refine": RefineStage,
+    "reward": RewardStage,
 }

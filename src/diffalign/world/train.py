@@ -3,9 +3,11 @@
     python -m diffalign.world.train --out build/world --threads 2
 
 Stages: `clip` and `vae` (independent of each other), then `decoder` and `unet` (likewise), `refine` after
-`unet`, then `export`, which writes the pipeline folder with its model card. A stage checkpoints every
-few minutes and resumes where it was; its batch i depends on the seed and on i alone, so an interrupted
-run takes the same steps as an uninterrupted one. On two cores, two processes are faster than two threads:
+`unet` and `reward` after `decoder`, then `export`, which writes the pipeline folder with its model card.
+`unpack` is its inverse for the first four stages, to train on from the shipped weights. A stage
+checkpoints every few minutes and resumes where it was; its batch i depends on the seed and on i alone, so
+an interrupted run takes the same steps as an uninterrupted one. On two cores, two processes are faster
+than two threads:
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m diffalign.world.train --stage unet
 """
@@ -25,7 +27,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from diffalign.world.export import export
+from diffalign.world import WORLD_FOLDER
+from diffalign.world.export import export, unpack
 from diffalign.world.stages import SEED, STAGES, Stage
 
 CHECKPOINT_SECONDS = 150
@@ -91,7 +94,8 @@ def run_stage(stage: Stage, folder: Path, threads: int) -> None:
         save_file(state, partial, {"step": str(step), "seconds": f"{seconds:.1f}"})
         os.replace(partial, checkpoint)
         ema_file = folder / "ema.partial"
-        save_file({n: a.contiguous() for n, a in zip(names, ema, strict=True)}, ema_file, {"step": str(step)})
+        shipped = {n: a.half().contiguous() for n, a in zip(names, ema, strict=True)}
+        save_file(shipped, ema_file, {"step": str(step)})
         os.replace(ema_file, folder / "ema.safetensors")
         with torch.no_grad():
             current = [parameter.detach().clone() for parameter in parameters]
@@ -144,12 +148,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("build/world"), help="folder of checkpoints")
-    parser.add_argument("--stage", choices=(*STAGES, "export", "all"), default="all")
+    parser.add_argument("--stage", choices=(*STAGES, "export", "unpack", "all"), default="all")
     parser.add_argument("--threads", type=int, default=1, help="1 while other work runs on the machine")
     parser.add_argument("--target", type=Path, help="folder of the pipeline (default: OUT/pipeline)")
     arguments = parser.parse_args()
     for name in (*STAGES, "export") if arguments.stage == "all" else (arguments.stage,):
-        if name == "export":
+        if name == "unpack":
+            unpack(WORLD_FOLDER, arguments.out)
+        elif name == "export":
             if int(os.environ.get("RANK", 0)) > 0:
                 continue
             export(arguments.out, arguments.target or arguments.out / "pipeline")
