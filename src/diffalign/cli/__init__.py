@@ -95,10 +95,17 @@ def _launch(
     return app(tokens)
 
 
-def run(tokens: Sequence[str]) -> int:
-    """Runs a command line. Returns its exit code: 0, 1 if doctor found a fault, 2 a mistake, 130 Ctrl-C."""
+def _hush_libraries() -> None:
+    """Before they are imported, as they look once; what the user has set himself stays."""
     # transformers says at every start which torchvision-based classes it does without
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():  # diffusers and transformers draw their loading bars into files too
+        os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Runs a command line. Returns its exit code: 0, 1 if doctor found a fault, 2 a mistake, 130 Ctrl-C."""
+    _hush_libraries()
     try:
         return app.meta(spell_out(tokens)) or 0
     except BrokenPipeError:  # `diffalign prompts … | head`
