@@ -1,13 +1,18 @@
-r"""Natural gradient of a Gaussian policy.   θ ← θ − η F⁻¹ ∇L
+r"""Natural gradient of a noise policy.   θ ← θ − η F⁻¹ ∇L
 
 For N(m, s²) the Fisher matrix is diagonal: 1/s² for m, 2 for log s. In the variance-preserving
 policy s² = 1 − m² ties both: F = 1/s² + 2 m²/s⁴ = (1 + m²)/s⁴.
 
+For the weights w = softmax(θ) of a mixture F = diag(w) − w wᵀ, and the step moves θ_k by η times the
+mean advantage of component k's samples, up to a constant: weights grow exponentially with it. A
+component of less than an equal share is stepped as if it had one, or a single sample would carry it off.
+
 The gradient arrives from log-probabilities that are means over the latent's D elements; it is
 multiplied by D to undo that.
 
-Symbols:    η = learning rate, F = Fisher information, m = mean, s = std
+Symbols:    η = learning rate, F = Fisher information, m = mean, s = std, w = weights, θ = logits
 References: Amari (1998), https://doi.org/10.1162/089976698300017746
+            Kakade (2001), https://papers.nips.cc/paper/2073-a-natural-policy-gradient
             Wierstra et al. (JMLR 2014), https://jmlr.org/papers/v15/wierstra14a.html
 """
 
@@ -19,6 +24,7 @@ from typing import Any
 
 import torch
 
+from diffalign.policies.mixture import MixturePolicy
 from diffalign.policies.noise import NoisePolicy
 
 MAX_COEFFICIENT = 0.95  # of a variance-preserving mean, whose square must stay below 1
@@ -27,7 +33,7 @@ MAX_COEFFICIENT = 0.95  # of a variance-preserving mean, whose square must stay 
 class NaturalGradient(torch.optim.Optimizer):
     """Stateless: one step moves by `lr` along the natural gradient."""
 
-    def __init__(self, policy: NoisePolicy, lr: float) -> None:
+    def __init__(self, policy: NoisePolicy | MixturePolicy, lr: float) -> None:
         super().__init__(policy.parameters(), {"lr": lr})
         self.policy = policy
 
@@ -40,6 +46,11 @@ class NaturalGradient(torch.optim.Optimizer):
                 loss = closure()
         policy = self.policy
         scale = self.param_groups[0]["lr"] * math.prod(policy.latent)
+        if isinstance(policy, MixturePolicy):
+            if policy.logits.grad is not None:
+                share = policy.logits.softmax(0).clamp_min(1 / len(policy.logits))
+                policy.logits.data.sub_(scale * policy.logits.grad / share)
+            return loss
         mean, gradient = policy.mean.data, policy.mean.grad
         if gradient is None:
             return loss

@@ -1,9 +1,9 @@
-r"""A Gaussian over the initial noise of one prompt.
+r"""A Gaussian, or a mixture of Gaussians, over the initial noise of one prompt.
 
-    z = Bᵀ x_T ~ N(m, s²),    the rest of x_T ~ N(0, I)
+    z = Bᵀ x_T ~ N(m, s²)  or  Σ_k w_k N(m_k, s_k²),    the rest of x_T ~ N(0, I)
 
-Symbols:    B = basis, m = mean, s = std, x_T = initial noise, ε = standard normal noise
-With the identity basis it is FIND's policy π_θ(x_T) = Π_i N(x_i; μ_i, σ_i²) (eq. 6).
+Symbols:    B = basis, m = mean, s = std, w = weights, x_T = initial noise, ε = standard normal noise
+With the identity basis the first it is FIND's policy π_θ(x_T) = Π_i N(x_i; μ_i, σ_i²) (eq. 6).
 References: Chen et al. (ACM MM 2024), eq. 6, https://arxiv.org/abs/2407.19453
 """
 
@@ -24,6 +24,7 @@ from diffalign.diffusion.sampler import seeded_noise
 from diffalign.policies.basis import make_basis
 
 LOG_2PI = math.log(2 * math.pi)
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 FORMAT = "diffalign.noise/1"
 
 
@@ -33,13 +34,14 @@ class ArtifactError(ValueError):
 
 @dataclass(frozen=True)
 class NoiseDistribution:
-    """A Gaussian over initial noise.
+    """A Gaussian over initial noise, or a mixture of K.
 
     Arguments:
-        mean, std: of the basis's coefficients, with the basis's shape.
+        mean, std: of the basis's coefficients, with the basis's shape; of a mixture `(K, *shape)`.
         latent: the shape of one latent, `(C, H, W)`.
         basis: "identity" or "dctK".
         metadata: what it was learned for (model, prompt, steps …); strings.
+        weights: of a mixture's components, with shape `(K,)` and sum 1; None for one Gaussian.
     """
 
     mean: Tensor
@@ -47,9 +49,12 @@ class NoiseDistribution:
     latent: tuple[int, ...]
     basis: str = "identity"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = make_basis(self.basis, self.latent).shape
+        if self.weights is not None:
+            shape = (*self.weights.shape, *shape)
         if self.mean.shape != shape or self.std.shape != shape:
             raise ValueError(
                 f"mean {tuple(self.mean.shape)} and std {tuple(self.std.shape)} must both have shape {shape}"
@@ -60,18 +65,44 @@ class NoiseDistribution:
         """N(0, I): what a frozen model starts from."""
         return cls(torch.zeros(tuple(latent)), torch.ones(tuple(latent)), tuple(latent))
 
-    def transform(self, epsilon: Tensor) -> Tensor:
-        """x_T of standard normal noise: both with shape `(B, *latent)`."""
+    def transform(self, epsilon: Tensor, indices: Sequence[int] | None = None) -> Tensor:
+        """x_T of standard normal noise: both with shape `(B, *latent)`.
+
+        Arguments:
+            indices: the samples' numbers, which choose a mixture's components; 0 … B − 1 by default.
+        """
         basis = make_basis(self.basis, self.latent)
         z = basis.project(epsilon)
-        return epsilon + basis.expand(self.mean + (self.std - 1) * z)
+        mean, std = self.mean, self.std
+        if self.weights is not None:
+            chosen = self.components(range(len(epsilon)) if indices is None else indices)
+            mean, std = mean[chosen], std[chosen]
+        return epsilon + basis.expand(mean + (std - 1) * z)
+
+    def components(self, indices: Sequence[int]) -> Tensor:
+        """The component of a mixture that each sample is drawn from, with shape `(B,)`.
+
+        Multiples of the golden ratio are spread evenly in [0, 1): any run of samples has each
+        component in proportion to its weight, within about one sample.
+        """
+        assert self.weights is not None
+        spread = (torch.as_tensor(indices, dtype=torch.float64) + 0.5) * GOLDEN_RATIO % 1
+        edges = self.weights.double().cumsum(0)
+        return torch.searchsorted(edges, spread * edges[-1]).clamp(max=len(edges) - 1)
 
     def sample(self, n: int, seed: int, *, stream: str = "sample", start: int = 0) -> Tensor:
         """`n` initial latents with shape `(n, *latent)`, float32 on the CPU, for `pipeline(…, latents=…)`.
 
         Sample i depends on `seed`, `stream` and i alone; `standard` with the same gives its paired baseline.
         """
-        return self.transform(seeded_noise(self.latent, seed, stream, range(start, start + n)))
+        indices = range(start, start + n)
+        return self.transform(seeded_noise(self.latent, seed, stream, indices), indices)
+
+    def center(self) -> Tensor:
+        """The mean of all samples' coefficients, with the basis's shape."""
+        if self.weights is None:
+            return self.mean
+        return torch.tensordot(self.weights, self.mean, 1)
 
     def log_prob(self, x_T: Tensor, reduction: str = "mean") -> Tensor:
         """Log-density of `x_T`, `(B, *latent)` → `(B, 1)`: its mean (or sum) over the latent's elements."""
@@ -79,15 +110,22 @@ class NoiseDistribution:
             raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}")
         basis = make_basis(self.basis, self.latent)
         z = basis.project(x_T)
-        squares = ((z - self.mean) / self.std).square() + 2 * self.std.log()
+        if self.weights is None:
+            log_prob = _gaussian(z, self.mean, self.std)
+        else:
+            each = [_gaussian(z, mean, std) for mean, std in zip(self.mean, self.std, strict=True)]
+            log_prob = (torch.stack(each, 1) + self.weights.log()).logsumexp(1)
         rest = x_T.square().flatten(1).sum(1) - z.square().flatten(1).sum(1)
         elements = math.prod(self.latent)
-        log_prob = -0.5 * (squares.flatten(1).sum(1) + rest + elements * LOG_2PI)
+        log_prob = log_prob - 0.5 * (rest + elements * LOG_2PI)
         return (log_prob / elements if reduction == "mean" else log_prob)[:, None]
 
     def kl(self) -> Tensor:
-        """KL(π ‖ N(0, I)) in nats, a scalar."""
-        return 0.5 * (self.mean.square() + self.std.square() - 1 - 2 * self.std.log()).sum()
+        """KL(π ‖ N(0, I)) in nats, a scalar; of a mixture its upper bound Σ_k w_k KL(π_k ‖ N(0, I))."""
+        elements = self.mean.square() + self.std.square() - 1 - 2 * self.std.log()
+        if self.weights is None:
+            return 0.5 * elements.sum()
+        return 0.5 * (self.weights * elements.flatten(1).sum(1)).sum()
 
     def save(self, path: Path | str) -> None:
         """Writes a safetensors file, atomically."""
@@ -95,6 +133,8 @@ class NoiseDistribution:
         header = dict(self.metadata, format=FORMAT, basis=self.basis, latent=",".join(map(str, self.latent)))
         partial = path.with_name(path.name + ".partial")
         tensors = {"mean": self.mean.detach().contiguous(), "std": self.std.detach().contiguous()}
+        if self.weights is not None:
+            tensors["weights"] = self.weights.detach().contiguous()
         try:
             save_file(tensors, partial, header)
             os.replace(partial, path)
@@ -121,12 +161,15 @@ class NoiseDistribution:
                         f"{path} is a safetensors file, but not a noise distribution ({FORMAT})"
                     )
                 mean, std = file.get_tensor("mean"), file.get_tensor("std")
+                weights = file.get_tensor("weights") if "weights" in file.keys() else None  # noqa: SIM118
             latent = tuple(int(size) for size in header.pop("latent").split(","))
             basis = header.pop("basis")
             del header["format"]
             if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
                 raise ArtifactError(f"{path} holds a mean or a std that is not a finite, positive number")
-            return cls(mean, std, latent, basis, header)
+            if weights is not None and not ((weights >= 0).all() and weights.sum() > 0):
+                raise ArtifactError(f"{path} holds weights that are no probabilities")
+            return cls(mean, std, latent, basis, header, weights)
         except (SafetensorError, KeyError, ValueError) as error:
             if isinstance(error, ArtifactError):
                 raise
@@ -150,6 +193,11 @@ class NoiseDistribution:
                 f"this noise was learned for the model {self.metadata.get('model')!r}, whose fingerprint is "
                 f"{learned}; the given model's is {model}"
             )
+
+
+def _gaussian(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Log-density `(B,)` of `z`, `(B, *shape)`, without its constant."""
+    return -0.5 * (((z - mean) / std).square() + 2 * std.log()).flatten(1).sum(1)
 
 
 class NoisePolicy(nn.Module):

@@ -22,7 +22,9 @@ class NoiseConfig:
         queries: reward queries in all.
         batch: samples an update is made from (FIND: 1).
         basis: where the noise is learned: identity (every element) or dctK (K×K lowest frequencies).
-        std: learned, or preserving (s² = 1 − m², which keeps each coefficient's second moment at 1).
+        components: 0 for one Gaussian; K for a mixture around the first K samples.
+        correlation: of a mixture's samples with their component's centre.
+        std: of one Gaussian: learned, or preserving (s² = 1 − m², so that second moments stay 1).
         advantage: drcm (FIND's value network), rank, leave-one-out, standardise, or none.
         clip_range: ε of ratio clipping (RCA); 0 does not clip.
         optimiser: adamw (FIND) or natural (natural gradient).
@@ -37,6 +39,8 @@ class NoiseConfig:
     queries: int = 150
     batch: int = 30
     basis: str = "dct3"
+    components: int = 0
+    correlation: float = 0.9
     std: str = "preserving"
     advantage: str = "rank"
     clip_range: float = 0.0
@@ -62,6 +66,16 @@ class NoiseConfig:
                 raise ConfigError(f"{name} must be positive and finite, not {getattr(self, name)}")
         if self.std == "preserving" and self.optimiser != "natural":
             raise ConfigError("std preserving keeps |m| below 1, which optimiser natural alone sees to")
+        if not 0 < self.correlation < 1:
+            raise ConfigError(f"correlation must lie between 0 and 1, not at {self.correlation}")
+        if self.components < 0 or self.components == 1:
+            raise ConfigError(f"components must be 0 (one Gaussian) or at least 2, not {self.components}")
+        if self.components and (self.optimiser != "natural" or self.antithetic):
+            raise ConfigError("components need optimiser natural, and samples that are not antithetic")
+        if self.components and self.advantage == "drcm":
+            raise ConfigError("advantage drcm reads the mean and std of one Gaussian; leave components out")
+        if self.components > self.queries:
+            raise ConfigError(f"{self.components} components need as many queries, not {self.queries}")
         if self.history and self.optimiser == "natural":
             raise ConfigError("optimiser natural reads its own batch alone; leave history out")
         if not re.fullmatch(r"identity|dct[1-9]\d*", self.basis):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 import torch
@@ -14,6 +14,7 @@ from diffalign.advantages import ValueNet, leave_one_out, rank, standardise
 from diffalign.advantages.drcm import value_loss
 from diffalign.objectives import policy_gradient_loss, ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
+from diffalign.policies.mixture import MixturePolicy
 from diffalign.policies.natural import NaturalGradient
 from diffalign.policies.noise import NoiseDistribution, NoisePolicy
 from diffalign.rollout import Rollout
@@ -36,21 +37,25 @@ class NoiseLearner:
 
     def __init__(self, latent: Sequence[int], config: NoiseConfig) -> None:
         self.config: Final = config
-        self.policy = NoisePolicy(latent, config.basis, config.std)
+        self.policy: NoisePolicy | MixturePolicy = (
+            MixturePolicy(latent, config.components, config.correlation, config.basis)
+            if config.components
+            else NoisePolicy(latent, config.basis, config.std)
+        )
         if config.optimiser == "natural":
             self.optimiser: torch.optim.Optimizer = NaturalGradient(self.policy, config.learning_rate)
         else:
             self.optimiser = torch.optim.AdamW(self.policy.parameters(), lr=config.learning_rate)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.value = ValueNet(self.policy.mean.numel())
+            self.value = ValueNet(self.distribution().mean.numel())
         self.value_optimiser = torch.optim.AdamW(self.value.parameters(), lr=config.value_learning_rate)
         self.steps = 0
         self.rewards = torch.empty(0)
         # RCA reads all samples so far, DRCM the distribution of each update
         self.x_T = torch.empty(0, *self.policy.latent)
-        self.means = self.stds = torch.empty(0, *self.policy.mean.shape)
         self.previous = self.distribution()
+        self.means = self.stds = torch.empty(0, *self.previous.mean.shape)
 
     @property
     def best(self) -> float:
@@ -66,11 +71,13 @@ class NoiseLearner:
         """A copy of the current distribution, without gradient."""
         with torch.no_grad():
             now = self.policy()
-            return NoiseDistribution(now.mean.clone(), now.std.clone(), now.latent, now.basis)
+            weights = None if now.weights is None else now.weights.clone()
+            return replace(now, mean=now.mean.clone(), std=now.std.clone(), weights=weights)
 
     def ask(self) -> range:
         """The numbers of the samples that the next update wants."""
-        return range(self.queries, min(self.queries + self.config.batch, self.config.queries))
+        batch = self.config.batch if self.queries else self.config.components or self.config.batch
+        return range(self.queries, min(self.queries + batch, self.config.queries))
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> tuple[float, Diagnostics]:
         """Learns from samples of `distribution()` and their rewards `(B,)`; returns loss and diagnostics."""
@@ -85,6 +92,9 @@ class NoiseLearner:
         x_T = self.x_T if config.history else rollout.x_T
         # RCA's reference is the policy of the previous step
         old_log_prob = self.previous.log_prob(x_T) if config.history else rollout.log_prob
+        if isinstance(self.policy, MixturePolicy) and not self.policy.grown:
+            self.policy.grow(x_T)
+            old_log_prob = self.distribution().log_prob(x_T)  # each is a sample of its own component
         log_prob = self.policy().log_prob(x_T)
         if config.clip_range:
             loss, diagnostics = ppo_loss(log_prob, old_log_prob, advantage, clip_range=config.clip_range)
@@ -124,9 +134,9 @@ class NoiseLearner:
             "rewards": self.rewards,
             "means": self.means,
             "stds": self.stds,
-            "previous.mean": self.previous.mean,
-            "previous.std": self.previous.std,
         }
+        if self.config.history:
+            tensors |= {"previous.mean": self.previous.mean, "previous.std": self.previous.std}
         modules = {"policy": self.policy, "value": self.value}
         for prefix, module in modules.items():
             tensors |= {f"{prefix}.{name}": value.detach() for name, value in module.state_dict().items()}
@@ -149,10 +159,8 @@ class NoiseLearner:
         self.x_T, self.rewards = tensors["x_T"], tensors["rewards"]
         self.means, self.stds = tensors["means"], tensors["stds"]
         self.steps = int(metadata["steps"])
-        current = self.distribution()
-        self.previous = NoiseDistribution(
-            tensors["previous.mean"], tensors["previous.std"], current.latent, current.basis
-        )
+        if self.config.history:
+            self.previous = replace(self.previous, mean=tensors["previous.mean"], std=tensors["previous.std"])
         modules = {"policy": self.policy, "value": self.value}
         for prefix, module in modules.items():
             module.load_state_dict({n: tensors[f"{prefix}.{n}"] for n in module.state_dict()})

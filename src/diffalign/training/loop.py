@@ -73,7 +73,7 @@ def train(
             best=learner.best,
             loss=loss,
             diagnostics=diagnostics,
-            mean_norm=float(learned.mean.norm()),
+            mean_norm=float(learned.center().norm()),
             std_mean=float(learned.std.mean()),
             kl_to_standard=float(learned.kl()),
             seconds=time.perf_counter() - began,
