@@ -11,7 +11,17 @@ import torch
 import yaml
 from torch import Tensor
 
-from diffalign.artifacts import CONFIG, LOCK, METRICS, STATE, RunFolder, WriteError, replacing, versions
+from diffalign.artifacts import (
+    CONFIG,
+    FILES,
+    LOCK,
+    METRICS,
+    STATE,
+    RunFolder,
+    WriteError,
+    replacing,
+    versions,
+)
 from diffalign.policies.noise import ArtifactError, NoiseDistribution
 from diffalign.training import NoiseConfig
 
@@ -106,10 +116,14 @@ def test_a_check_changes_nothing(tmp_path: Path, folder: RunFolder) -> None:
 
 
 def test_overwriting_takes_away_what_was_said_of_the_old_run(folder: RunFolder) -> None:
-    for name in ("evaluation.json", "noise.safetensors.partial.partial", "mine.txt"):
+    ours = {*FILES, "noise.safetensors.partial.partial", "pictures/seed-1-012.png", "pictures/seed0-grid.png"}
+    mine = {"mine.txt", "best.png.old", "pictures/seed.png", "pictures/seedling-1.png", "x/noise.safetensors"}
+    (folder / "pictures").mkdir()
+    (folder / "x").mkdir()
+    for name in ours | mine:
         (folder / name).write_text("old")
     RunFolder.create(folder.path, CONFIGURATION, overwrite=True)
-    assert tree(folder.path).keys() == {CONFIG, "mine.txt"}
+    assert tree(folder.path).keys() == {CONFIG} | mine
 
 
 LOCKING = (

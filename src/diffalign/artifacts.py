@@ -5,6 +5,7 @@
     state.safetensors   what --resume needs (written every few seconds)
     noise.safetensors, before_after.png, reward_curve.png, summary.json, report.html   (at the end)
 
+A search's folder holds config.yaml, noises.safetensors, best.png and summary.json.
 Every file is written beside its place and moved there, so that a kill leaves the old one or the
 new one; metrics of updates that the saved state has not seen are dropped when a run resumes.
 Who writes holds `.lock`, which the kernel lets go of when he dies.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
@@ -39,9 +41,12 @@ LOCK = ".lock"
 CONFIG, METRICS, STATE = "config.yaml", "metrics.jsonl", "state.safetensors"
 NOISE, SUMMARY, REPORT = "noise.safetensors", "summary.json", "report.html"
 BEFORE_AFTER, CURVE = "before_after.png", "reward_curve.png"
+NOISES, BEST = "noises.safetensors", "best.png"
 EVALUATION = "evaluation.json"
-#: All that a run writes, and `evaluate` beside it, and so all that --overwrite removes.
-FILES = (CONFIG, METRICS, STATE, NOISE, SUMMARY, REPORT, BEFORE_AFTER, CURVE, EVALUATION)
+PICTURES = "pictures"
+#: All that a run or a search writes, and `evaluate` beside it, and so all that --overwrite removes …
+FILES = (CONFIG, METRICS, STATE, NOISE, SUMMARY, REPORT, BEFORE_AFTER, CURVE, NOISES, BEST, EVALUATION)
+_MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png")  # … with these of `generate` in PICTURES
 _PARTIAL = ".partial"
 
 
@@ -117,10 +122,10 @@ class RunFolder:
         folder = cls(path)
         with folder.lock():
             cls.check(path, overwrite)  # another may have begun meanwhile
-            for file in list(path.iterdir()):
-                # the configuration is replaced below: without it the folder would be no run
-                if file.name.split(_PARTIAL)[0] in FILES and file.name != CONFIG:
-                    file.unlink()
+            # the configuration is replaced below: without it the folder would be no run
+            old = [file for file in path.iterdir() if _of(file) in FILES and file.name != CONFIG]
+            for file in [*old, *(file for file in path.glob(f"{PICTURES}/*") if _MADE.fullmatch(_of(file)))]:
+                file.unlink()
             with replacing(path / CONFIG) as file:
                 file.write_text(yaml.safe_dump(_plain(config), sort_keys=False))
         return folder
@@ -232,6 +237,11 @@ class RunFolder:
         """Writes a JSON file of the run."""
         with replacing(self.path / name) as file:
             file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _of(file: Path) -> str:
+    """The name of a file that this is, or that this was to become when a kill came."""
+    return file.name.split(_PARTIAL)[0]
 
 
 def _locked(path: Path) -> int | None:

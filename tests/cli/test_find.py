@@ -263,6 +263,14 @@ def test_overwrite_starts_anew(diffalign, small, whole) -> None:
     assert diffalign("find", "a cat", *small, "--out", "whole", "--overwrite").code == 0
     assert figures(Path("whole"))["prompt"] == "a cat"
     assert list(Path("whole/pictures").iterdir()) == []
+    Path("whole/pictures").rmdir()
+    searched = ["search", "a cat", *small[:6], "--queries", 2, "--keep", 1, "--out", "whole", "--overwrite"]
+    assert diffalign(*searched).code == 0
+    found = {"config.yaml", "noises.safetensors", "best.png", "summary.json"}
+    assert {file.name for file in Path("whole").iterdir()} == found
+    assert diffalign("find", PROMPT, *small, "--out", "whole", "--overwrite").code == 0
+    assert {file.name for file in Path("whole").iterdir()} == FILES
+    assert figures(Path("whole")) == whole
 
 
 def test_a_state_that_does_not_fit_is_refused(diffalign, small, whole) -> None:

@@ -132,7 +132,7 @@ def _resume(path: Path) -> int:
 def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
     """Runs plans; those that do not resume share all settings but prompt and folder."""
     from diffalign.artifacts import NOISE, RunFolder
-    from diffalign.cli.folders import forget_pictures, resumable
+    from diffalign.cli.folders import resumable
     from diffalign.cli.loading import unread, unrepeatable
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.settings import command_line
@@ -149,8 +149,6 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
     for plan in plans:
         folder = RunFolder.resume(plan.folder)
         with folder.lock():
-            if overwrite:
-                forget_pictures(folder.path)
             setup = load(plan)
             model, sampler = setup.model, setup.sampler
             for note in (unread(plan.prompt, plan.evaluation.judge, model), unrepeatable(sampler)):

@@ -13,7 +13,6 @@ from diffalign.artifacts import CONFIG, REPORT, STATE, SUMMARY, RunFolder, Write
 from diffalign.policies.noise import ArtifactError
 
 RUNS = Path("runs")
-PICTURES = "pictures"  # in a run's folder, of `generate`
 _LONGEST = 60
 
 
@@ -67,9 +66,3 @@ def resumable(path: Path) -> Iterator[None]:
             saved = (path / STATE).is_file() and not isinstance(error, WriteError)
             error.add_note(f"{'state saved, ' * saved}go on with: diffalign find --resume {path}")
         raise
-
-
-def forget_pictures(path: Path) -> None:
-    """Removes the pictures that `generate` made of the noise that a run's folder held before."""
-    for file in (path / PICTURES).glob("seed*-*.png"):
-        file.unlink()

@@ -46,8 +46,7 @@ def generate(
     """
     from PIL import Image
 
-    from diffalign.artifacts import replacing
-    from diffalign.cli.folders import PICTURES
+    from diffalign.artifacts import PICTURES, replacing
     from diffalign.cli.tables import stdout
     from diffalign.evaluation import as_bytes
     from diffalign.report.plots import grid

@@ -14,7 +14,6 @@ from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN, JudgeChoice, Positive, Sampling
 
 SCHEMA, FORMAT = "diffalign.search/1", "diffalign.noises/1"
-NOISES, GRID = "noises.safetensors", "best.png"
 _SAMPLING = Sampling()
 
 
@@ -51,7 +50,7 @@ def search(
     """
     from safetensors.torch import save_file
 
-    from diffalign.artifacts import SUMMARY, RunFolder, replacing, versions
+    from diffalign.artifacts import BEST, NOISES, SUMMARY, RunFolder, replacing, versions
     from diffalign.cli.folders import RUNS, slug
     from diffalign.cli.loading import check_pictures, check_prompts, load_judge, load_sampler, unrepeatable
     from diffalign.cli.progress import RunProgress
@@ -132,11 +131,11 @@ def search(
         with replacing(folder / NOISES) as file:
             save_file({"x_T": result.x_T.contiguous(), "rewards": kept.reward}, file, metadata)
         title = f"“{prompt}”: the best {keep} of {queries} by {reward}"
-        grid(kept.images, folder / GRID, title=title, verdicts=kept.judged)
+        grid(kept.images, folder / BEST, title=title, verdicts=kept.judged)
         folder.write_json(SUMMARY, record)
     table = figures(title, reward, "judged right %")
     table.add_row("all", interval(record["all"]["reward"]), "")
     accuracy = interval(record["kept"]["judged_accuracy"], percent=True)
     table.add_row("kept", interval(record["kept"]["reward"]), accuracy)
     console.print(table)
-    paths(console, [folder / name for name in (GRID, NOISES, SUMMARY)])
+    paths(console, [folder / name for name in (BEST, NOISES, SUMMARY)])
