@@ -225,9 +225,14 @@ def test_a_pickle_is_never_read(folder: RunFolder) -> None:
     assert not (folder / "sprung").exists()
 
 
+def update(step: int, **more: object) -> dict[str, object]:
+    figures = {"queries": 2 * step, "rewards": [0.5, 1], "mean_norm": 0.1, "kl_to_standard": 0.2, "seconds": 3}
+    return {"step": step, **figures, **more}
+
+
 def test_metrics_are_lines(folder: RunFolder) -> None:
     assert folder.metrics() == []
-    rows = [{"step": step, "reward_mean": 1 / (step + 1)} for step in range(1, 5)]
+    rows = [update(step, reward_mean=1 / (step + 1)) for step in range(1, 5)]
     for row in rows:
         folder.append_metrics(row)
     assert folder.metrics() == rows
@@ -236,25 +241,27 @@ def test_metrics_are_lines(folder: RunFolder) -> None:
 
 def test_a_line_that_a_kill_cut_short_is_dropped(folder: RunFolder) -> None:
     for step in (1, 2, 3):
-        folder.append_metrics({"step": step})
+        folder.append_metrics(update(step))
     with (folder / METRICS).open("a") as file:
         file.write('{"step": 4, "rew')
     assert [row["step"] for row in folder.metrics()] == [1, 2, 3]
     folder.truncate_metrics(2)
-    folder.append_metrics({"step": 3})
+    folder.append_metrics(update(3))
     assert [row["step"] for row in folder.metrics()] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("rows", "said"),
     [
-        ('{"step": 1}\n{"ste\n{"step": 3}\n', "corrupt in line 2"),
-        ('{"step": 1}\n{"reward": 1}\n', "line 2: it names no step"),
-        ("[1, 2]\n", "line 1: it names no step"),
-        ('{"step": null}\n', "line 1: it names no step"),
+        ([update(1), "cut", update(3)], r"corrupt in line 2 .*; mend or delete the line"),
+        ([update(1), {"reward": 1}], "line 2: no step, queries, rewards, mean_norm, kl_to_standard, seconds;"),
+        ([[1, 2]], "line 1: no step"),
+        ([update(1, step=None)], "line 1: no step;"),
+        ([update(1), update(2, seconds="3")], "line 2: no seconds; mend or delete the line"),
     ],
 )
-def test_corrupt_metrics_are_said(folder: RunFolder, lines: str, said: str) -> None:
+def test_corrupt_metrics_are_said(folder: RunFolder, rows: list[object], said: str) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in rows).replace('"cut"', '{"ste')
     (folder / METRICS).write_text(lines)
     for read in (folder.metrics, lambda: folder.truncate_metrics(1)):
         with pytest.raises(ArtifactError, match=said):

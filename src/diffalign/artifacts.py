@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from importlib import import_module
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ PICTURES = "pictures"
 FILES = (CONFIG, METRICS, STATE, NOISE, SUMMARY, REPORT, BEFORE_AFTER, CURVE, NOISES, BEST, EVALUATION)
 _MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png")  # … with these of `generate` in PICTURES
 _PARTIAL = ".partial"
+#: What is read of a line of the metrics, beside what a user may like to know.
+_READ = {"step": int, "queries": int, "rewards": list, "mean_norm": Real, "kl_to_standard": Real, "seconds": Real}
+_MEND = "mend or delete the line: only the reward curve and the seconds need it"
 
 
 class WriteError(ArtifactError):
@@ -210,7 +214,7 @@ class RunFolder:
         """The lines of the metrics, without a last one that a kill cut short.
 
         Raises:
-            ArtifactError: if another line is no update's.
+            ArtifactError: if another line is no update's, or lacks what the run and its report need.
         """
         path = self.path / METRICS
         lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
@@ -221,10 +225,12 @@ class RunFolder:
             except json.JSONDecodeError as error:
                 if number == len(lines):
                     break
-                raise ArtifactError(f"{path} is corrupt in line {number}: {error}") from error
-            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                raise ArtifactError(f"{path} is corrupt in line {number}: it names no step")
-            rows.append(row)
+                raise ArtifactError(f"{path} is corrupt in line {number} ({error}); {_MEND}") from error
+            given = row if isinstance(row, dict) else {}
+            lacking = [name for name, kind in _READ.items() if not isinstance(given.get(name), kind)]
+            if lacking:
+                raise ArtifactError(f"{path} is corrupt in line {number}: no {', '.join(lacking)}; {_MEND}")
+            rows.append(given)
         return rows
 
     def truncate_metrics(self, steps: int) -> None:

@@ -298,7 +298,7 @@ class RefineStage(UnetStage):
     """The denoiser again, from where `unet` ended, on composed scenes."""
 
     name = "refine"
-    steps = 9000
+    steps = 8000
     learning_rate = 6e-4
     frequencies = COMPOSED
 
