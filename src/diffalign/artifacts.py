@@ -49,8 +49,9 @@ PICTURES = "pictures"
 FILES = (CONFIG, METRICS, STATE, NOISE, SUMMARY, REPORT, BEFORE_AFTER, CURVE, NOISES, BEST, EVALUATION)
 _MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png")  # … with these of `generate` in PICTURES
 _PARTIAL = ".partial"
-#: What is read of a line of the metrics, beside what a user may like to know.
-_READ = {"step": int, "queries": int, "rewards": list, "mean_norm": Real, "kl_to_standard": Real, "seconds": Real}
+#: What the run and its report read of a line of the metrics.
+_READ = {"step": int, "queries": int, "rewards": list}
+_READ |= dict.fromkeys(("mean_norm", "kl_to_standard", "seconds"), Real)
 _MEND = "mend or delete the line: only the reward curve and the seconds need it"
 
 
