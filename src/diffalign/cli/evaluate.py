@@ -11,7 +11,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.text import Text
 
-from diffalign.cli.options import Dtype, JudgeChoice, Positive
+from diffalign.cli.options import JudgeChoice, Opening, Positive
+
+_OPENING = Opening()
 
 
 def evaluate(
@@ -23,10 +25,7 @@ def evaluate(
     images: Positive = 64,
     seed: int = 0,
     out: Path | None = None,
-    model: str | None = None,
-    batch_size: Positive = 16,
-    device: str | None = None,
-    dtype: Dtype | None = None,
+    opening: Opening = _OPENING,
 ) -> None:
     """Compare learned noise with the frozen model on fresh pictures, in pairs of the same noise.
 
@@ -41,10 +40,6 @@ def evaluate(
         images: fresh pictures of each row.
         seed: of the pictures; that of the run with as many pictures gives the run's own figures.
         out: JSON file of the figures, as in summary.json; evaluation.json beside the noise by default.
-        model: the model, where it is not found by the name that was recorded.
-        batch_size: pictures made at a time.
-        device: such as cpu or cuda:0.
-        dtype: precision; that which the noise was learned in by default, on a CPU float32 for float16.
     """
     from diffalign.artifacts import EVALUATION, replacing
     from diffalign.cli.generate import open_noise
@@ -67,9 +62,9 @@ def evaluate(
         if reward is None:
             error.add_note("name the reward with --reward")
         raise
-    learned, sampler = open_noise(noise, model=model, batch_size=batch_size, device=device, dtype=dtype)
+    learned, sampler = open_noise(noise, opening)
     check_pictures(sampler, name, judge)
-    model = model or recorded["model"]
+    model = opening.model or recorded["model"]
     verdicts, embed, console = load_judge(judge, model, prompt), embedder(model), stdout()
     rows, cost = {}, {}
     with RunProgress(console, 2 * images) as progress:
@@ -87,7 +82,7 @@ def evaluate(
                     embed=embed,
                     n=images,
                     seed=seed,
-                    batch_size=batch_size,
+                    batch_size=opening.batch_size,
                 )
                 seconds = time.perf_counter() - began
             memory = peak_memory_mb(sampler.pipeline.device)

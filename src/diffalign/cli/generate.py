@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, get_args
 from cyclopts import Parameter
 from rich.text import Text
 
-from diffalign.cli.options import Dtype, Positive, Sampling
+from diffalign.cli.options import Dtype, Opening, Positive, Sampling
 
 if TYPE_CHECKING:
     from diffalign.diffusion import Sampler
     from diffalign.policies.noise import NoiseDistribution
+
+_OPENING = Opening()
 
 
 def generate(
@@ -22,10 +24,7 @@ def generate(
     number: Annotated[Positive, Parameter(name=["--number", "-n"])] = 8,
     seed: int = 0,
     out: Path | None = None,
-    model: str | None = None,
-    batch_size: Positive = 16,
-    device: str | None = None,
-    dtype: Dtype | None = None,
+    opening: Opening = _OPENING,
 ) -> None:
     """Make pictures from learned noise.
 
@@ -39,10 +38,6 @@ def generate(
         number: pictures.
         seed: of the noise; other seeds give other pictures.
         out: folder of the pictures; pictures/ beside the noise by default.
-        model: the model, where it is not found by the name that was recorded.
-        batch_size: pictures made at a time.
-        device: such as cpu or cuda:0.
-        dtype: precision; that which the noise was learned in by default, on a CPU float32 for float16.
     """
     from PIL import Image
 
@@ -51,7 +46,7 @@ def generate(
     from diffalign.evaluation import as_bytes
     from diffalign.report.plots import grid
 
-    learned, sampler = open_noise(noise, model=model, batch_size=batch_size, device=device, dtype=dtype)
+    learned, sampler = open_noise(noise, opening)
     prompt = learned.metadata["prompt"]
     out = out or (noise if noise.is_dir() else noise.parent) / PICTURES
     out.mkdir(parents=True, exist_ok=True)
@@ -64,12 +59,10 @@ def generate(
     stdout().print(Text(f"wrote {number} pictures and seed{seed}-grid.png to {out}"), soft_wrap=True)
 
 
-def open_noise(
-    path: Path, *, model: str | None, batch_size: int, device: str | None, dtype: Dtype | None
-) -> tuple[NoiseDistribution, Sampler]:
+def open_noise(path: Path, opening: Opening) -> tuple[NoiseDistribution, Sampler]:
     """Learned noise, and a sampler of its model with the settings it was learned with.
 
-    A CPU hardly computes in float16: there it becomes float32, with a note, unless `dtype` says float16.
+    A CPU hardly computes in float16: there it becomes float32, with a note, unless `opening` says float16.
 
     Raises:
         ArtifactError: if the file does not hold noise, or noise of another model.
@@ -83,9 +76,10 @@ def open_noise(
     from diffalign.policies.noise import ArtifactError, NoiseDistribution
 
     learned = NoiseDistribution.load(path)
-    recorded = learned.metadata
+    recorded, dtype = learned.metadata, opening.dtype
     learned_in = recorded.get("dtype")
-    if dtype is None and learned_in == "float16" and str(device or default_device()).startswith("cpu"):
+    device = str(opening.device or default_device())
+    if dtype is None and learned_in == "float16" and device.startswith("cpu"):
         dtype = "float32"
         note = "learned in float16, made in float32 on this CPU: the pictures differ a little"
         stdout().print(Text(note, style="yellow"), soft_wrap=True)
@@ -97,13 +91,13 @@ def open_noise(
             raise ValueError(f"unknown dtype {learned_in!r}")
         guidance = recorded["guidance_scale"]
         options = Sampling(
-            model=model or recorded["model"],
+            model=opening.model or recorded["model"],
             num_steps=int(recorded["num_steps"]),
             guidance_scale=None if guidance == "None" else float(guidance),
-            batch_size=batch_size,
+            batch_size=opening.batch_size,
             # a DDIM scheduler made of the pipeline's own settings is the pipeline's own if that is one
             scheduler="ddim" if recorded["scheduler"] == "DDIMScheduler" else "keep",
-            device=device,
+            device=opening.device,
             dtype=precision,  # type: ignore[arg-type]
         )
         recorded["prompt"]

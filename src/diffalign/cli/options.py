@@ -41,6 +41,24 @@ class Sampling:
     dtype: Dtype | None = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Opening:
+    """How the model of learned noise is opened; all else is as it was when the noise was learned.
+
+    Attributes:
+        model: the model, where it is not found by the name that was recorded.
+        batch_size: pictures made at a time.
+        device: such as cpu or cuda:0.
+        dtype: precision; that which the noise was learned in by default, on a CPU float32 for float16.
+    """
+
+    model: str | None = None
+    batch_size: Positive = 16
+    device: str | None = None
+    dtype: Dtype | None = None
+
+
 @Parameter(name="*", group=EVALUATION)
 @dataclass(frozen=True)
 class Evaluation:
