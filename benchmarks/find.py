@@ -65,7 +65,11 @@ class Scored:
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     pipeline = load_pipeline("world")
-    sampler = Sampler(pipeline, num_steps=20, guidance_scale=arguments.guidance_scale, batch_size=32)
+    pipeline.unet.to(memory_format=torch.channels_last)  # a fifth faster; rounds otherwise in the last bits
+    pipeline.vae.to(memory_format=torch.channels_last)
+    sampler = Sampler(
+        pipeline, num_steps=arguments.num_steps, guidance_scale=arguments.guidance_scale, batch_size=32
+    )
     scored = Scored(sampler, WorldClip())
     reward = load_reward(arguments.reward)
     part, parts = (int(number) for number in arguments.shard.split("/"))
@@ -77,6 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     standard = NoiseDistribution.standard(sampler.latent_shape)
     model = {
         "model": fingerprint(pipeline),
+        "num_steps": sampler.num_steps,
         "guidance_scale": sampler.guidance_scale,
         "fresh_n": arguments.fresh,
     }
@@ -218,6 +223,7 @@ def main() -> None:
             command.add_argument("--reward", default="world-clip")
             command.add_argument("--seeds", type=int, default=3)
             command.add_argument("--fresh", type=int, default=64)
+            command.add_argument("--num-steps", type=int, default=20)
             command.add_argument("--guidance-scale", type=float)
             command.add_argument("--together", type=int, default=16, help="runs in step")
             command.add_argument("--shard", default="0/1")
