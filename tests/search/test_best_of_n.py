@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffalign.diffusion.sampler import seeded_noise
 from diffalign.rewards import RewardError
-from diffalign.search import best_of_n, equal_cost, search_batches
+from diffalign.search import best_of_n, equal_cost
 
 LATENT = (2, 4, 4)
 
@@ -26,10 +26,9 @@ def brightness(images: Tensor, prompts: list[str]) -> Tensor:
     return images.mean((1, 2, 3))
 
 
-def search(n: int = 20, keep: int = 3, batch_size: int = 8, reward=brightness, **more):
-    return best_of_n(
-        Environment(), LATENT, "a dog", reward, n, keep=keep, seed=5, batch_size=batch_size, **more
-    )
+def search(n: int = 20, keep: int = 3, batch_size: int = 8, reward=brightness, environment=None, **more):
+    numbers = {"keep": keep, "seed": 5, "batch_size": batch_size}
+    return best_of_n(environment or Environment(), LATENT, "a dog", reward, n, **numbers, **more)
 
 
 def test_it_keeps_the_best_of_all() -> None:
@@ -61,15 +60,13 @@ def test_of_equal_ones_the_earlier_is_kept(batch_size: int) -> None:
     assert result.indices == (5, 1, 2, 4)
 
 
-def test_each_batch_yields_the_result_so_far() -> None:
-    environment = Environment()
-    seen = list(search_batches(environment, LATENT, "", brightness, 20, keep=12, seed=5, batch_size=8))
+def test_each_batch_gives_the_result_so_far() -> None:
+    environment, seen = Environment(), []
+    result = search(keep=12, environment=environment, on_batch=seen.append)
     assert environment.sizes == [8, 8, 4]
     assert [len(it.rewards) for it in seen] == [8, 16, 20]
     assert [len(it.images) for it in seen] == [8, 12, 12]  # never more than are to be kept
-    called = []
-    assert search(keep=12, on_batch=called.append).indices == seen[-1].indices
-    assert [it.indices for it in called] == [it.indices for it in seen]
+    assert seen[-1] is result
 
 
 def test_a_search_holds_the_smaller_ones() -> None:

@@ -11,7 +11,7 @@ References: Ma et al. (2025), section 3 (random search), https://arxiv.org/abs/2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,31 +65,6 @@ def equal_cost(reward_queries: int, pictures: int) -> int:
     return reward_queries + pictures
 
 
-def search_batches(
-    environment: Environment,
-    latent_shape: Sequence[int],
-    prompt: str,
-    reward: RewardFunction,
-    n: int,
-    *,
-    keep: int = 1,
-    seed: int,
-    batch_size: int,
-) -> Iterator[SearchResult]:
-    """Yields the result so far after each batch; the last one is the search's. See `best_of_n`."""
-    if not 1 <= keep <= n or batch_size < 1:
-        raise ValueError(f"need 1 ≤ keep ≤ n and a positive batch size, not keep {keep}, n {n}, {batch_size}")
-    standard = NoiseDistribution.standard(latent_shape)
-    best: SearchResult | None = None
-    for start in range(0, n, batch_size):
-        indices = range(start, min(start + batch_size, n))
-        batch = collect(standard, environment, prompt, indices, seed=seed, stream="search")
-        rewards = score(reward, batch.images, batch.prompts)
-        drawn = SearchResult(batch.x_T, batch.images, rewards, batch.indices)
-        best = _merge(best, drawn, keep)
-        yield best
-
-
 def best_of_n(
     environment: Environment,
     latent_shape: Sequence[int],
@@ -114,13 +89,19 @@ def best_of_n(
         RewardError: if the reward fails.
         ValueError: if `keep`, `n` or `batch_size` makes no sense.
     """
-    batches = search_batches(
-        environment, latent_shape, prompt, reward, n, keep=keep, seed=seed, batch_size=batch_size
-    )
-    for result in batches:
+    if not 1 <= keep <= n or batch_size < 1:
+        raise ValueError(f"need 1 ≤ keep ≤ n and a positive batch size, not keep {keep}, n {n}, {batch_size}")
+    standard = NoiseDistribution.standard(latent_shape)
+    best: SearchResult | None = None
+    for start in range(0, n, batch_size):
+        indices = range(start, min(start + batch_size, n))
+        batch = collect(standard, environment, prompt, indices, seed=seed, stream="search")
+        rewards = score(reward, batch.images, batch.prompts)
+        best = _merge(best, SearchResult(batch.x_T, batch.images, rewards, batch.indices), keep)
         if on_batch is not None:
-            on_batch(result)
-    return result
+            on_batch(best)
+    assert best is not None  # as n ≥ 1
+    return best
 
 
 def _merge(best: SearchResult | None, drawn: SearchResult, keep: int) -> SearchResult:
