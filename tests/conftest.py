@@ -29,6 +29,27 @@ def tiny_pipeline(tiny_pipeline_folder: Path) -> Any:
     return load_pipeline(tiny_pipeline_folder, device="cpu")
 
 
+@pytest.fixture(scope="session")
+def tiny_video_pipeline(tiny_pipeline: Any) -> Any:
+    """A `TextToVideoSDPipeline`: latents 4×F×8×8, frames 16×16."""
+    from diffusers import TextToVideoSDPipeline, UNet3DConditionModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet3DConditionModel(
+            sample_size=8,
+            block_out_channels=(4, 8),
+            layers_per_block=1,
+            norm_num_groups=2,
+            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+            cross_attention_dim=16,
+            attention_head_dim=4,
+        )
+    parts = ("vae", "text_encoder", "tokenizer", "scheduler")
+    return TextToVideoSDPipeline(unet=unet, **{name: getattr(tiny_pipeline, name) for name in parts})
+
+
 def save_tiny_pipeline(folder: Path, seed: int) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,3 +100,21 @@ def test_one_liner_makes_pictures_in_half_precision(
     line = one_liner(Path("noise.safetensors"), str(tiny_pipeline_folder), "a dog", call)
     exec(shlex.split(line)[2], {})
     assert Path("picture.png").is_file() and seen == [torch.bfloat16] * 2
+
+
+def test_one_liner_makes_videos(
+    tiny_video_pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shlex
+
+    from PIL import Image
+
+    import diffalign
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(diffalign, "load_pipeline", lambda name: tiny_video_pipeline, raising=False)
+    NoiseDistribution.standard((4, 3, 8, 8)).save("noise.safetensors")
+    line = one_liner(Path("noise.safetensors"), "m", "a dog", {"num_inference_steps": 2}, video=True, n=2)
+    exec(shlex.split(line)[2], {})
+    with Image.open("video.gif") as video:
+        assert video.size == (16, 16) and getattr(video, "n_frames", 1) == 3

@@ -4,42 +4,19 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import (
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    TextToVideoSDPipeline,
-    UNet3DConditionModel,
-)
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from diffalign.diffusion import PipelineError, Sampler, load_pipeline, seeded_noise
 from diffalign.diffusion.pipeline import is_deterministic
 
 
-@pytest.fixture(scope="module")
-def video_pipeline(tiny_pipeline: Any) -> TextToVideoSDPipeline:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        unet = UNet3DConditionModel(
-            sample_size=8,
-            block_out_channels=(4, 8),
-            layers_per_block=1,
-            norm_num_groups=2,
-            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
-            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-            cross_attention_dim=16,
-            attention_head_dim=4,
-        )
-    parts = ("vae", "text_encoder", "tokenizer", "scheduler")
-    return TextToVideoSDPipeline(unet=unet, **{name: getattr(tiny_pipeline, name) for name in parts})
-
-
-def test_videos_are_made_in_batches(video_pipeline: TextToVideoSDPipeline) -> None:
-    sampler = Sampler(video_pipeline, num_steps=2, batch_size=2, num_frames=3)
+def test_videos_are_made_in_batches(tiny_video_pipeline: Any) -> None:
+    sampler = Sampler(tiny_video_pipeline, num_steps=2, batch_size=2, num_frames=3)
     assert sampler.latent_shape == (4, 3, 8, 8)
     noise = seeded_noise(sampler.latent_shape, 0, "test", range(3))
     videos = sampler(noise, "a dog")
     assert videos.shape == (3, 3, 3, 16, 16) and videos.min() >= 0 and videos.max() <= 1
-    plain = video_pipeline(
+    plain = tiny_video_pipeline(
         "a dog", latents=noise[2:], num_frames=3, num_inference_steps=2, output_type="pt"
     ).frames
     torch.testing.assert_close(videos[2:], plain, atol=1e-4, rtol=0)

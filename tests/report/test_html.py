@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import diffalign
+from diffalign import NoiseDistribution
 from diffalign.artifacts import ArtifactError
 from diffalign.report.html import write_report
 
@@ -125,12 +127,25 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
     assert not [tag for tag in page.tags if tag not in VOID and not tag.isalnum()]
 
 
-def test_the_snippet_is_python(tmp_path: Path) -> None:
-    page = make(tmp_path, {**SUMMARY, "prompt": 'it\'s "a" dog\\n'})
+@pytest.mark.parametrize(
+    ("kind", "latent"), [("tiny_pipeline", (4, 8, 8)), ("tiny_video_pipeline", (4, 3, 8, 8))]
+)
+def test_the_snippet_runs(
+    kind: str,
+    latent: tuple[int, ...],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pipeline = request.getfixturevalue(kind)
+    monkeypatch.setattr(diffalign, "load_pipeline", lambda name: pipeline, raising=False)
+    NoiseDistribution.standard(latent).save("noise.safetensors")
+    page = make(tmp_path, {**SUMMARY, "prompt": 'it\'s "a" dog\\n', "run": {"num_steps": 2}})
     start = page.text.index("from diffalign import")
-    snippet = page.text[start : page.text.index(").images", start) + len(").images")]
-    compile(snippet, "snippet", "exec")
-    assert repr('it\'s "a" dog\\n') in snippet
+    names: dict[str, Any] = {}
+    exec(page.text[start : page.text.index("The model is untouched", start)], names)
+    assert len(names["pictures"]) == 8
 
 
 def test_what_is_missing_is_left_out(tmp_path: Path) -> None:

@@ -175,7 +175,8 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
         paths(console, written(folder))
         call = {"num_inference_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale}
         console.print("more pictures, in plain diffusers:")
-        line = one_liner(folder / NOISE, model, plan.prompt, call, ddim=plan.sampling.scheduler == "ddim")
+        ddim, video = plan.sampling.scheduler == "ddim", len(sampler.latent_shape) == 4
+        line = one_liner(folder / NOISE, model, plan.prompt, call, ddim=ddim, video=video)
         console.print(Text("  " + line), soft_wrap=True)
     if len(summaries) > 1:
         console.print(overview(summaries))

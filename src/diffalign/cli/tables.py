@@ -103,23 +103,36 @@ def paths(console: Console, files: Sequence[Path]) -> None:
 
 
 def one_liner(
-    noise: Path, model: str, prompt: str, call: Mapping[str, Any], *, ddim: bool = False, n: int = 4
+    noise: Path,
+    model: str,
+    prompt: str,
+    call: Mapping[str, Any],
+    *,
+    ddim: bool = False,
+    video: bool = False,
+    n: int = 4,
 ) -> str:
-    """A shell command that makes pictures from learned noise in plain diffusers.
+    """A shell command that makes pictures, or videos, from learned noise in plain diffusers.
 
     Arguments:
         call: arguments of the pipeline's call; those that are None are left out.
         ddim: whether the noise was learned with --scheduler ddim.
+        video: whether the noise is that of videos.
     """
     texts = {"noise": str(noise), "model": model, "prompt": prompt}
     quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()}
     arguments = "".join(f", {name}={value!r}" for name, value in call.items() if value is not None)
     scheduler = ', scheduler="ddim"' if ddim else ""
+    # prompts as a list: a video pipeline has no num_images_per_prompt
+    made = f"pipeline([{quoted['prompt']}] * {n}, latents=noise.sample({n}, seed=0).to(pipeline.dtype)"
     code = (
         "from diffalign import NoiseDistribution, load_pipeline; "
         f"noise = NoiseDistribution.load({quoted['noise']}); "
         f"pipeline = load_pipeline({quoted['model']}{scheduler}); "
-        f"pipeline({quoted['prompt']}, latents=noise.sample({n}, seed=0).to(pipeline.dtype), "
-        f'num_images_per_prompt={n}{arguments}).images[0].save("picture.png")'
     )
+    if video:
+        code += "from diffusers.utils import export_to_gif; "
+        code += f'export_to_gif({made}{arguments}, output_type="pil").frames[0], "video.gif")'
+    else:
+        code += f'{made}{arguments}).images[0].save("picture.png")'
     return f"python -c {shlex.quote(code)}"

@@ -190,10 +190,9 @@ def _use(summary: Mapping[str, Any]) -> str:
         f"pipeline = load_pipeline({summary['model']!r}{scheduler})  # a plain diffusers pipeline\n"
         'noise = NoiseDistribution.load("noise.safetensors")\n'
         "pictures = pipeline(\n"
-        f"    {summary['prompt']!r},\n"
+        f"    [{summary['prompt']!r}] * 8,\n"
         "    latents=noise.sample(8, seed=0).to(pipeline.dtype),\n"
-        "    num_images_per_prompt=8,\n"
-        f"{settings}).images"
+        f"{settings})[0]  # of a video pipeline: the videos"
     )
     return (
         f"<h2>Use the noise in plain diffusers</h2>\n<pre>{escape(code)}</pre>\n"
