@@ -1,6 +1,10 @@
 """Kills `diffalign find` with SIGKILL at random moments, resumes it, and compares with an unharmed run.
 
-python benchmarks/kill_resume.py --kills 5
+    python benchmarks/kill_resume.py --kills 5 --out kill_resume.json
+
+A run may be killed again after it was resumed. One that ends before the kills are spent is compared, and
+another begins. What must be the same: tensors and metadata of the noise, and `summary.json` but for seconds
+and memory.
 """
 
 from __future__ import annotations
@@ -8,28 +12,53 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-COMMAND = (sys.executable, "-m", "diffalign", "find")
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from diffalign.artifacts import CONFIG, NOISE, SUMMARY, versions
+
+FIND = (sys.executable, "-m", "diffalign", "find")
 
 
-def settings(preset: str, queries: int, images: int) -> list[str]:
-    return ["a dog on the moon", "--preset", preset, "--queries", str(queries), "--images", str(images)]
-
-
-def outcome(folder: Path) -> tuple[bytes, dict[str, Any]]:
-    """The learned noise, and the summary without its clock and memory."""
-    summary = json.loads((folder / "summary.json").read_text())
+def outcome(folder: Path) -> dict[str, Any]:
+    """What a run and its repetition must agree in."""
+    summary = json.loads((folder / SUMMARY).read_text())
     for cost in summary["cost"].values():
         del cost["seconds"], cost["peak_memory_mb"]
-    summary["run"].pop("command", None)  # names the folder
-    return (folder / "noise.safetensors").read_bytes(), summary
+    # not its bytes: the order of the metadata in the file is another in every process
+    tensors = {name: (tensor.dtype, tensor.tolist()) for name, tensor in load_file(folder / NOISE).items()}
+    with safe_open(folder / NOISE, "pt") as file:
+        metadata = file.metadata()
+    return {"noise tensors": tensors, "noise metadata": metadata, **summary}
+
+
+def differing(folder: Path, expected: dict[str, Any]) -> list[str]:
+    """The parts in which the run in `folder` came out otherwise."""
+    found = outcome(folder)
+    return sorted(name for name in found | expected if found.get(name) != expected.get(name))
+
+
+def find(folder: Path, settings: Sequence[str], limit: float | None = None) -> bool:
+    """Starts or resumes a run and kills it after `limit` seconds; whether it ended before."""
+    again = ["--resume", str(folder)] if (folder / CONFIG).exists() else [*settings, "--out", str(folder)]
+    process = subprocess.Popen([*FIND, *again], stdout=subprocess.DEVNULL)
+    try:
+        if process.wait(limit):
+            raise SystemExit(f"diffalign find {' '.join(again)} failed")
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        process.kill()
+        process.wait()
+    return True
 
 
 def main() -> None:
@@ -37,36 +66,48 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--prompt", default="a dog on the moon")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--queries", type=int, default=150)
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-steps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--out", type=Path, help="JSON file of what was killed and what was the same")
     arguments = parser.parse_args()
+    asked = {name: getattr(arguments, name) for name in ("preset", "queries", "images", "num_steps")}
+    settings = [arguments.prompt, *(f"--{name.replace('_', '-')}={value}" for name, value in asked.items())]
     moments = random.Random(arguments.seed)
-    asked = settings(arguments.preset, arguments.queries, arguments.images)
+    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
-        whole = Path(temporary) / "whole"
         began = time.monotonic()
-        subprocess.run([*COMMAND, *asked, "--out", str(whole)], check=True, stdout=subprocess.DEVNULL)
+        find(Path(temporary) / "whole", settings)
         seconds = time.monotonic() - began
-        expected = outcome(whole)
-        for number in range(arguments.kills):
-            folder = Path(temporary) / f"killed-{number}"
-            after = moments.uniform(0.25, 0.98) * seconds
-            process = subprocess.Popen([*COMMAND, *asked, "--out", str(folder)], stdout=subprocess.DEVNULL)
-            time.sleep(after)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            left = sorted(path.name for path in folder.glob("*")) if folder.exists() else []
-            if not left:  # killed before the run had a folder
-                again = [*COMMAND, *asked, "--out", str(folder)]
-            else:
-                again = [*COMMAND, "--resume", str(folder)]
-            subprocess.run(again, check=True, stdout=subprocess.DEVNULL)
-            same = outcome(folder) == expected
-            print(f"killed after {after:5.1f} of {seconds:.1f} s, leaving {left}: same = {same}", flush=True)
-            if not same:
-                raise SystemExit(1)
+        expected = outcome(Path(temporary) / "whole")
+        print(f"unharmed: {seconds:.1f} s", flush=True)
+        kills = 0
+        while kills < arguments.kills:
+            folder, killed = Path(temporary) / f"killed-{len(runs)}", []
+            while not find(folder, settings, after := moments.uniform(0, seconds)):
+                kills += 1
+                left = sorted(path.name for path in folder.glob("*"))
+                killed.append({"after_seconds": round(after, 1), "left": left})
+                print(f"killed after {after:.1f} s, leaving {', '.join(left) or 'nothing'}", flush=True)
+                if kills == arguments.kills:
+                    find(folder, settings)
+                    break
+            runs.append({"killed": killed, "differs_in": differing(folder, expected)})
+            print(
+                f"ended, killed {len(killed)} times; differs in: {runs[-1]['differs_in'] or 'nothing'}",
+                flush=True,
+            )
+    same = not any(run["differs_in"] for run in runs)
+    if arguments.out is not None:
+        record = {"settings": {"prompt": arguments.prompt, **asked}, "versions": versions(), "kills": kills}
+        record |= {"seconds_unharmed": round(seconds, 1), "same": same, "runs": runs}
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+    print(f"{kills} kills, {len(runs)} runs: {'the same' if same else 'NOT the same'} noise and figures")
+    raise SystemExit(not same)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,8 @@ def one_liner(
     arguments = "".join(f", {name}={value!r}" for name, value in call.items() if value is not None)
     scheduler = ', scheduler="ddim"' if ddim else ""
     # prompts as a list: a video pipeline has no num_images_per_prompt
-    made = f"pipeline([{quoted['prompt']}] * {n}, latents=noise.sample({n}, seed=0).to(pipeline.dtype)"
+    latents = f"noise.sample({n}, seed=0).to(pipeline.dtype)"
+    made = f"pipeline([{quoted['prompt']}] * {n}, latents={latents}{arguments}"
     code = (
         "from diffalign import NoiseDistribution, load_pipeline; "
         f"noise = NoiseDistribution.load({quoted['noise']}); "
@@ -132,7 +133,7 @@ def one_liner(
     )
     if video:
         code += "from diffusers.utils import export_to_gif; "
-        code += f'export_to_gif({made}{arguments}, output_type="pil").frames[0], "video.gif")'
+        code += f'export_to_gif({made}, output_type="pil").frames[0], "video.gif")'
     else:
-        code += f'{made}{arguments}).images[0].save("picture.png")'
+        code += f'{made}).images[0].save("picture.png")'
     return f"python -c {shlex.quote(code)}"
