@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPTokenizer
 
 from diffalign.world import WORLD_FOLDER, train
 from diffalign.world.data import contrast_batch, near_miss, scene_batch, spoil
@@ -61,6 +62,12 @@ def test_training_reduces_the_loss_and_resumes_to_the_same_weights(
     weight = load_file(tmp_path / "whole" / "checkpoint.safetensors")["model.weight"]
     torch.testing.assert_close(weight, torch.ones(1, 3), atol=0.15, rtol=0)
     assert (tmp_path / "whole" / "samples.png").exists()
+
+
+def test_the_shipped_vocabulary_is_what_any_process_builds() -> None:
+    shipped = CLIPTokenizer.from_pretrained(WORLD_FOLDER / "tokenizer")
+    assert shipped.get_vocab() == build_tokenizer().get_vocab()
+    assert shipped("a red car").input_ids == build_tokenizer()("a red car").input_ids
 
 
 def test_every_word_is_one_token_and_the_longest_caption_fits() -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import string
+from collections import Counter
+from itertools import pairwise
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
-from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from tokenizers.trainers import BpeTrainer
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from diffalign.world.grammar import COUNTS, PLURAL
@@ -26,19 +22,32 @@ WORDS = (
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer in which each of the world's words is one token; other text falls to letters."""
-    bpe = Tokenizer(BPE(end_of_word_suffix="</w>"))
-    bpe.normalizer, bpe.pre_tokenizer = Lowercase(), WhitespaceSplit()
-    trainer = BpeTrainer(
-        vocab_size=10_000,  # more than there are words, so that every word is merged whole
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    bpe.train_from_iterator([*WORDS, *string.ascii_lowercase], trainer)
-    model = json.loads(bpe.to_str())["model"]
-    merges = [tuple(pair) for pair in model["merges"]]
-    return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=MAX_TOKENS)
+    """A CLIP tokenizer in which each of the world's words is one token; other text falls to letters.
+
+    Byte-pair encoding learned here, with ties broken by the alphabet: `BpeTrainer` breaks them
+    otherwise in each process, and a model is only worth the numbering that it was trained with.
+    """
+    words = [(*word[:-1], f"{word[-1]}</w>") for word in sorted(set(WORDS))]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for word in words for pair in pairwise(word)):
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        words = [_merged(word, best) for word in words]
+    letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(a + b for a, b in merges)]
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """`word` with each occurrence of `pair` as one piece."""
+    pieces: list[str] = []
+    for piece in word:
+        if pieces and (pieces[-1], piece) == pair:
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
+    return tuple(pieces)
 
 
 def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextModel
 
@@ -30,6 +29,7 @@ class Stage(ABC):
     name: str
     steps: int
     learning_rate: float
+    decay_steps: int | None = None  # over which the learning rate falls; `steps` by default
     weight_decay: float = 0.01
     ema_decay: float = 0.998
     model: Any
@@ -112,7 +112,7 @@ class RewardStage(ClipStage):
     """
 
     name = "reward"
-    steps = 1800
+    steps = 2250
     batch = 96
     learning_rate = 5e-4
     latent_noise = 0.6  # at most; the latents' standard deviation is about 1.4
@@ -295,10 +295,14 @@ class UnetStage(Stage):
 
 
 class RefineStage(UnetStage):
-    """The denoiser again, from where `unet` ended, on composed scenes."""
+    """The denoiser again, from where `unet` ended, on composed scenes.
+
+    It stops early: trained to the end, unusual prompts would no longer be hard ones.
+    """
 
     name = "refine"
-    steps = 8000
+    steps = 5400
+    decay_steps = 7000
     learning_rate = 6e-4
     frequencies = COMPOSED
 
@@ -308,7 +312,7 @@ class RefineStage(UnetStage):
 
 
 @torch.no_grad()
-def latent_scale(vae: AutoencoderKL) -> float:
+def latent_scale(vae: Any) -> float:
     """The factor that gives latents of `LONG_TAIL` scenes unit standard deviation."""
     _, pictures, _ = scene_batch(np.random.default_rng([SEED, 98]), 1024, LONG_TAIL)
     latents = [vae.encode(part * 2 - 1).latent_dist.mean for part in pictures.split(64)]
