@@ -90,6 +90,16 @@ def test_settings_out_of_range_are_named(change: dict[str, Any], message: str) -
         NoiseConfig(**change)
 
 
+@pytest.mark.parametrize(
+    ("components", "queries", "first"), [(60, 150, 60), (60, 20, 8), (60, 1, 1), (0, 150, 30)]
+)
+def test_the_first_update_grows_the_mixture(components: int, queries: int, first: int) -> None:
+    config = NoiseConfig(components=components, queries=queries, batch=30)
+    assert NoiseLearner(LATENT, config).ask() == range(first)
+    learner = NoiseLearner(LATENT, config)
+    assert [step.queries for step in train(learner, environment, "", reward)][-1] == queries
+
+
 def test_unknown_presets_are_named() -> None:
     with pytest.raises(ConfigError, match="did you mean 'paper'"):
         preset("papr")

@@ -42,7 +42,9 @@ ESTIMATORS = {
         advantage="leave-one-out", optimiser="natural", learning_rate=1.0, batch=20
     ),
     "leave-one-out, adamw": dict(advantage="leave-one-out", optimiser="adamw", batch=10),
-    "rank, natural, mixture": dict(optimiser="natural", components=60, learning_rate=1.0, batch=30),
+    "standardise, natural, mixture": dict(
+        advantage="standardise", optimiser="natural", components=60, learning_rate=2.0, batch=30
+    ),
     "standardise, clipped, adamw": dict(
         advantage="standardise", clip_range=0.2, optimiser="adamw", history=True, batch=10
     ),
@@ -54,6 +56,7 @@ def test_the_optimum_is_reached(name: str) -> None:
     settings = {
         "queries": 600,
         "basis": "identity",
+        "components": 0,
         "std": "learned",
         "antithetic": False,
         "learning_rate": 0.02,

@@ -25,6 +25,7 @@ PRESETS = {
         queries=150,  # section 4.1: 150 iterations of N = 1 sample
         batch=1,  # eq. 10: N = 1
         basis="identity",  # eq. 6
+        components=0,  # eq. 6: one Gaussian
         std="learned",  # eq. 6
         advantage="drcm",  # eqs. 9–10
         clip_range=0.02,  # section 4.1: ε

@@ -22,7 +22,8 @@ class NoiseConfig:
         queries: reward queries in all.
         batch: samples an update is made from (FIND: 1).
         basis: where the noise is learned: identity (every element) or dctK (K×K lowest frequencies).
-        components: 0 for one Gaussian; K for a mixture around the first K samples.
+        components: 0 for one Gaussian; K for a mixture around the first K samples, which are at most
+            two fifths of the queries.
         correlation: of a mixture's samples with their component's centre.
         std: of one Gaussian: learned, or preserving (s² = 1 − m², so that second moments stay 1).
         advantage: drcm (FIND's value network), rank, leave-one-out, standardise, or none.
@@ -38,18 +39,18 @@ class NoiseConfig:
 
     queries: int = 150
     batch: int = 30
-    basis: str = "dct3"
-    components: int = 0
-    correlation: float = 0.9
+    basis: str = "identity"
+    components: int = 60
+    correlation: float = 0.97
     std: str = "preserving"
-    advantage: str = "rank"
+    advantage: str = "standardise"
     clip_range: float = 0.0
     optimiser: str = "natural"
-    learning_rate: float = 1.0
+    learning_rate: float = 2.0
     value_learning_rate: float = 1e-3
     value_updates: int = 10
     history: bool = False
-    antithetic: bool = True
+    antithetic: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,11 +72,12 @@ class NoiseConfig:
         if self.components < 0 or self.components == 1:
             raise ConfigError(f"components must be 0 (one Gaussian) or at least 2, not {self.components}")
         if self.components and (self.optimiser != "natural" or self.antithetic):
-            raise ConfigError("components need optimiser natural, and samples that are not antithetic")
+            raise ConfigError(
+                "a mixture needs optimiser natural and samples that are not antithetic; "
+                "components 0 learns one Gaussian"
+            )
         if self.components and self.advantage == "drcm":
-            raise ConfigError("advantage drcm reads the mean and std of one Gaussian; leave components out")
-        if self.components > self.queries:
-            raise ConfigError(f"{self.components} components need as many queries, not {self.queries}")
+            raise ConfigError("advantage drcm reads the mean and std of one Gaussian: components must be 0")
         if self.history and self.optimiser == "natural":
             raise ConfigError("optimiser natural reads its own batch alone; leave history out")
         if not re.fullmatch(r"identity|dct[1-9]\d*", self.basis):

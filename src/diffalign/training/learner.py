@@ -38,7 +38,7 @@ class NoiseLearner:
     def __init__(self, latent: Sequence[int], config: NoiseConfig) -> None:
         self.config: Final = config
         self.policy: NoisePolicy | MixturePolicy = (
-            MixturePolicy(latent, config.components, config.correlation, config.basis)
+            MixturePolicy(latent, self.components, config.correlation, config.basis)
             if config.components
             else NoisePolicy(latent, config.basis, config.std)
         )
@@ -63,6 +63,11 @@ class NoiseLearner:
         return float(self.rewards.max()) if len(self.rewards) else float("-inf")
 
     @property
+    def components(self) -> int:
+        """Of the mixture, 0 for one Gaussian; enough queries are left to tell them apart."""
+        return self.config.components and max(1, min(self.config.components, 2 * self.config.queries // 5))
+
+    @property
     def queries(self) -> int:
         """Reward queries so far."""
         return len(self.rewards)
@@ -76,7 +81,7 @@ class NoiseLearner:
 
     def ask(self) -> range:
         """The numbers of the samples that the next update wants."""
-        batch = self.config.batch if self.queries else self.config.components or self.config.batch
+        batch = self.config.batch if self.queries else self.components or self.config.batch
         return range(self.queries, min(self.queries + batch, self.config.queries))
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> tuple[float, Diagnostics]:
