@@ -38,15 +38,15 @@ class NoiseConfig:
     """
 
     queries: int = 150
-    batch: int = 30
+    batch: int = 15
     basis: str = "identity"
     components: int = 60
-    correlation: float = 0.97
+    correlation: float = 0.96
     std: str = "preserving"
     advantage: str = "standardise"
     clip_range: float = 0.0
     optimiser: str = "natural"
-    learning_rate: float = 2.0
+    learning_rate: float = 1.5
     value_learning_rate: float = 1e-3
     value_updates: int = 10
     history: bool = False
