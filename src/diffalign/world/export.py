@@ -106,7 +106,7 @@ def write_card(target: Path, figures: Mapping[str, object]) -> None:
         "show come from Noto Color Emoji (SIL Open Font License 1.1).",
         "",
         "Data: pictures of `diffalign.world.scenes`, captions of `diffalign.world.grammar`. CLIP and the",
-        "autoencoder see the table `even`, the denoiser the table `long-tail`:",
+        "autoencoder see the table `even`, the denoiser `long-tail` and then (`refine`) `composed`:",
         "",
         *tables,
         "",
