@@ -56,7 +56,7 @@ def collect(
     else:
         epsilon = seeded_noise(distribution.latent, seed, stream, indices)
     with torch.no_grad():
-        x_T = distribution.transform(epsilon, indices)
+        x_T = distribution.transform(epsilon, distribution.components(seed, stream, indices))
         log_prob = distribution.log_prob(x_T)
     images = environment(x_T, prompt)
     return Rollout(x_T, log_prob, images, (prompt,) * len(x_T), tuple(indices))

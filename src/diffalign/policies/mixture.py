@@ -53,6 +53,8 @@ class MixturePolicy(nn.Module):
         Raises:
             ValueError: if there are not K.
         """
+        if len(x_T) != len(self.centres):
+            raise ValueError(f"a mixture of {len(self.centres)} grows from as many samples, not {len(x_T)}")
         self.centres.copy_(make_basis(self.basis, self.latent).project(x_T))
         self.grown.fill_(True)
 

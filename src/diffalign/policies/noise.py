@@ -9,6 +9,7 @@ References: Chen et al. (ACM MM 2024), eq. 6, https://arxiv.org/abs/2407.19453
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -65,28 +66,30 @@ class NoiseDistribution:
         """N(0, I): what a frozen model starts from."""
         return cls(torch.zeros(tuple(latent)), torch.ones(tuple(latent)), tuple(latent))
 
-    def transform(self, epsilon: Tensor, indices: Sequence[int] | None = None) -> Tensor:
+    def transform(self, epsilon: Tensor, components: Tensor | None = None) -> Tensor:
         """x_T of standard normal noise: both with shape `(B, *latent)`.
 
         Arguments:
-            indices: the samples' numbers, which choose a mixture's components; 0 … B − 1 by default.
+            components: of a mixture, the component of each sample, with shape `(B,)`.
         """
         basis = make_basis(self.basis, self.latent)
         z = basis.project(epsilon)
-        mean, std = self.mean, self.std
-        if self.weights is not None:
-            chosen = self.components(range(len(epsilon)) if indices is None else indices)
-            mean, std = mean[chosen], std[chosen]
+        mean, std = (
+            (self.mean, self.std) if components is None else (self.mean[components], self.std[components])
+        )
         return epsilon + basis.expand(mean + (std - 1) * z)
 
-    def components(self, indices: Sequence[int]) -> Tensor:
-        """The component of a mixture that each sample is drawn from, with shape `(B,)`.
+    def components(self, seed: int, stream: str, indices: Sequence[int]) -> Tensor | None:
+        """The component of a mixture that each sample is drawn from, `(B,)`; None for one Gaussian.
 
-        Multiples of the golden ratio are spread evenly in [0, 1): any run of samples has each
-        component in proportion to its weight, within about one sample.
+        Multiples of the golden ratio, from a start that (`seed`, `stream`) determines, are spread
+        evenly in [0, 1): any run of samples has each component by its weight, within about one.
         """
-        assert self.weights is not None
-        spread = (torch.as_tensor(indices, dtype=torch.float64) + 0.5) * GOLDEN_RATIO % 1
+        if self.weights is None:
+            return None
+        key = hashlib.sha256(f"{seed}/{stream}/components".encode()).digest()
+        start = int.from_bytes(key[:6], "big") / 2**48
+        spread = (start + torch.as_tensor(indices, dtype=torch.float64) * GOLDEN_RATIO) % 1
         edges = self.weights.double().cumsum(0)
         return torch.searchsorted(edges, spread * edges[-1]).clamp(max=len(edges) - 1)
 
@@ -96,7 +99,8 @@ class NoiseDistribution:
         Sample i depends on `seed`, `stream` and i alone; `standard` with the same gives its paired baseline.
         """
         indices = range(start, start + n)
-        return self.transform(seeded_noise(self.latent, seed, stream, indices), indices)
+        epsilon = seeded_noise(self.latent, seed, stream, indices)
+        return self.transform(epsilon, self.components(seed, stream, indices))
 
     def center(self) -> Tensor:
         """The mean of all samples' coefficients, with the basis's shape."""
@@ -114,7 +118,8 @@ class NoiseDistribution:
             log_prob = _gaussian(z, self.mean, self.std)
         else:
             each = [_gaussian(z, mean, std) for mean, std in zip(self.mean, self.std, strict=True)]
-            log_prob = (torch.stack(each, 1) + self.weights.log()).logsumexp(1)
+            smallest = torch.finfo(self.weights.dtype).tiny  # log 0 has no gradient
+            log_prob = (torch.stack(each, 1) + self.weights.clamp_min(smallest).log()).logsumexp(1)
         rest = x_T.square().flatten(1).sum(1) - z.square().flatten(1).sum(1)
         elements = math.prod(self.latent)
         log_prob = log_prob - 0.5 * (rest + elements * LOG_2PI)
