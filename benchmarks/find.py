@@ -159,6 +159,14 @@ def table(arguments: argparse.Namespace) -> None:
     rows = [row for row in read(arguments.results) if row["prompts"] == arguments.prompts]
     if len({row["model"] for row in rows}) > 1:
         raise SystemExit(f"{arguments.results} mixes results of several models; give another --results")
+    for variant in {row["variant"] for row in rows}:
+        settings = {
+            json.dumps([row["num_steps"], row["guidance_scale"], row["fresh_n"], row.get("config")])
+            for row in rows
+            if row["variant"] == variant
+        }
+        if len(settings) > 1:
+            raise SystemExit(f"{arguments.results} mixes settings of {variant}; give another --results")
     frozen = {(row["prompt"], row["seed"]): row for row in rows if row["variant"] == "frozen"}
     tuned = [row for row in rows if row["variant"] != "frozen"]
     print(f"{arguments.prompts}: frozen {percent(clusters(frozen.values(), 'verdict'))}")

@@ -227,7 +227,7 @@ def test_a_pickle_is_never_read(folder: RunFolder) -> None:
 
 def update(step: int, **more: object) -> dict[str, object]:
     figures = {"step": step, "queries": 2 * step, "rewards": [0.5, 1], "mean_norm": 0.1}
-    return {**figures, "kl_to_standard": 0.2, "seconds": 3, **more}
+    return {**figures, "effective_components": 1, "kl_to_standard": 0.2, "seconds": 3, **more}
 
 
 def test_metrics_are_lines(folder: RunFolder) -> None:
@@ -254,7 +254,10 @@ def test_a_line_that_a_kill_cut_short_is_dropped(folder: RunFolder) -> None:
     ("rows", "said"),
     [
         ([update(1), "cut", update(3)], r"corrupt in line 2 .*; mend or delete the line"),
-        ([update(1), {"reward": 1}], "line 2: no step, queries, rewards, mean_norm, kl_to_standard, sec"),
+        (
+            [update(1), {"reward": 1}],
+            "line 2: no step, queries, rewards, mean_norm, effective_components, kl_to_standard, sec",
+        ),
         ([[1, 2]], "line 1: no step"),
         ([{**update(1), "step": None}], "line 1: no step;"),
         ([update(1), update(2, seconds="3")], "line 2: no seconds; mend or delete the line"),

@@ -51,7 +51,7 @@ _MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png")  # … with these of `genera
 _PARTIAL = ".partial"
 #: What the run and its report read of a line of the metrics.
 _READ = {"step": int, "queries": int, "rewards": list}
-_READ |= dict.fromkeys(("mean_norm", "kl_to_standard", "seconds"), Real)
+_READ |= dict.fromkeys(("mean_norm", "effective_components", "kl_to_standard", "seconds"), Real)
 _MEND = "mend or delete the line: only the reward curve and the seconds need it"
 
 

@@ -276,7 +276,7 @@ def test_overwrite_starts_anew(diffalign, small, whole) -> None:
 def test_a_state_that_does_not_fit_is_refused(diffalign, small, whole) -> None:
     Path("whole/report.html").unlink()
     config = Path("whole/config.yaml")
-    config.write_text(config.read_text().replace("basis: dct3", "basis: identity"))
+    config.write_text(config.read_text().replace("basis: identity", "basis: dct3"))
     refused = diffalign("find", "--resume", "whole")
     assert refused.code == 2 and "does not fit its config.yaml" in refused.err
     assert "go on with" not in refused.err

@@ -43,7 +43,12 @@ ESTIMATORS = {
     ),
     "leave-one-out, adamw": dict(advantage="leave-one-out", optimiser="adamw", batch=10),
     "standardise, natural, mixture": dict(
-        advantage="standardise", optimiser="natural", components=60, learning_rate=2.0, batch=30
+        advantage="standardise",
+        optimiser="natural",
+        components=60,
+        std="preserving",
+        learning_rate=2.0,
+        batch=30,
     ),
     "standardise, clipped, adamw": dict(
         advantage="standardise", clip_range=0.2, optimiser="adamw", history=True, batch=10

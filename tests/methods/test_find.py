@@ -11,7 +11,7 @@ from diffalign.diffusion import PipelineError, Sampler, fingerprint
 from diffalign.methods import Find
 from diffalign.training import NoiseConfig
 
-CONFIG = NoiseConfig(queries=4, batch=2, seed=3)
+CONFIG = NoiseConfig(queries=5, batch=3, seed=3)
 
 
 def red(images: Tensor, prompts: list[str]) -> Tensor:
@@ -38,7 +38,7 @@ def test_the_origin_is_known_from_the_start(tiny_pipeline: Any) -> None:
         "seed": "3",
     }
     metadata = run.run().metadata
-    assert metadata.items() > run.origin.items() and metadata["queries"] == "4"
+    assert metadata.items() > run.origin.items() and metadata["queries"] == "5"
 
 
 def test_the_model_is_fingerprinted_once(tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,13 @@ def test_dct_is_orthonormal_and_starts_with_the_mean() -> None:
     torch.testing.assert_close(matrix[0], torch.full((6,), 6**-0.5))
 
 
+@pytest.mark.parametrize("weights", [[0.5, 0.6], [-0.5, 1.5], [math.nan, 1.0], [math.inf, 1.0], [[0.5, 0.5]]])
+def test_weights_are_probabilities(weights: list[float]) -> None:
+    shape = (2, *LATENT) if isinstance(weights[0], float) else (1, 2, *LATENT)
+    with pytest.raises(ValueError, match="probabilities"):
+        NoiseDistribution(torch.zeros(shape), torch.ones(shape), LATENT, weights=torch.tensor(weights))
+
+
 @pytest.mark.parametrize("basis", ["identity", "dct2"])
 def test_moments_of_samples(basis: str) -> None:
     distribution = random_distribution(basis)

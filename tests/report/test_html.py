@@ -42,7 +42,15 @@ SUMMARY: dict[str, Any] = {
     "cost": {"baseline": COST, "best_of_n": COST, "tuned": COST},
     "run": {"seed": 0, "num_steps": 20, "guidance_scale": 4.0, "command": "diffalign find 'a green dog'"},
 }
-METRICS = {"step": 1, "queries": 30, "rewards": [1.0], "mean_norm": 1.25, "kl_to_standard": 2.5, "seconds": 9}
+METRICS = {
+    "step": 1,
+    "queries": 30,
+    "rewards": [1.0],
+    "mean_norm": 1.25,
+    "effective_components": 1.0,
+    "kl_to_standard": 2.5,
+    "seconds": 9,
+}
 
 
 class Page(HTMLParser):

@@ -48,10 +48,10 @@ app = App(
 #: As NoiseConfig, and so `find`, needs torch, it alone is imported when it is called.
 _FIND = """Learn the initial noise that makes a prompt's pictures better, and show what it gained.
 
-The model stays frozen. Its initial noise becomes a Gaussian that is moved towards noise whose pictures
-the reward likes. At the end fresh pictures, in pairs of the same noise before and after, say what that
-gained, beside best-of-N search at equal cost. The folder keeps all that --resume needs: after a kill,
-a run goes on to the same result.
+The model stays frozen. Its initial noise becomes a mixture (or one Gaussian) that moves to noise whose
+pictures the reward likes. At the end fresh pictures, in pairs of the same noise before and after, say
+what that gained, beside best-of-N search at equal cost. The folder keeps all that --resume needs: after
+a kill, a run goes on to the same result.
 
     diffalign find "a green dog on the grass"
     diffalign find "four pandas" --queries 300 --seed 1 --out runs/pandas

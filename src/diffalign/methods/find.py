@@ -1,8 +1,8 @@
 """FIND: learn the distribution of one prompt's initial noise.
 
 The preset `paper` is Chen et al. (ACM MM 2024): μ and σ of every element, one sample an update,
-DRCM, RCA with ε = 0.02, AdamW with learning rate 1e-3, 150 updates. The preset `default` is a
-first guess at a more sample-efficient one, not yet chosen by the benchmark; see `docs/find.md`.
+DRCM, RCA with ε = 0.02, AdamW with learning rate 1e-3, 150 updates. The preset `default` learns the
+weights of a mixture around the first samples; `docs/find.md` says why and what else was tried.
 
 References: Chen et al. (ACM MM 2024), https://arxiv.org/abs/2407.19453
 """

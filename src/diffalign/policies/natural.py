@@ -4,12 +4,13 @@ For N(m, s²) the Fisher matrix is diagonal: 1/s² for m, 2 for log s. In the va
 policy s² = 1 − m² ties both: F = 1/s² + 2 m²/s⁴ = (1 + m²)/s⁴.
 
 For the weights w = softmax(θ) of a mixture F = diag(w) − w wᵀ, and the step moves θ_k by η times the
-mean advantage of component k's samples, up to a constant: weights grow exponentially with it. A
-component of less than an equal share is stepped as if it had one, or a single sample would carry it off.
+mean advantage of component k's samples, up to a constant: weights grow exponentially with it.
 
 The gradient arrives from log-probabilities that are means over the latent's D elements; it is
 multiplied by D to undo that.
 
+Deviations: F of the weights is exact where components do not overlap; a component with w_k < 1/K is
+            stepped as if w_k = 1/K, which bounds the step of one sample among B to η A K / B.
 Symbols:    η = learning rate, F = Fisher information, m = mean, s = std, w = weights, θ = logits
 References: Amari (1998), https://doi.org/10.1162/089976698300017746
             Kakade (2001), https://papers.nips.cc/paper/2073-a-natural-policy-gradient

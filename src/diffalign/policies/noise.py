@@ -60,6 +60,10 @@ class NoiseDistribution:
             raise ValueError(
                 f"mean {tuple(self.mean.shape)} and std {tuple(self.std.shape)} must both have shape {shape}"
             )
+        if self.weights is not None:
+            weights = self.weights.detach()
+            if weights.ndim != 1 or not (weights >= 0).all() or not abs(weights.sum() - 1) < 1e-3:
+                raise ValueError("a mixture's weights must be a vector of probabilities that sum to 1")
 
     @classmethod
     def standard(cls, latent: Sequence[int]) -> NoiseDistribution:
@@ -101,6 +105,12 @@ class NoiseDistribution:
         indices = range(start, start + n)
         epsilon = seeded_noise(self.latent, seed, stream, indices)
         return self.transform(epsilon, self.components(seed, stream, indices))
+
+    def effective_components(self) -> float:
+        """How many components a mixture draws from, exp of its weights' entropy; 1 of one Gaussian."""
+        if self.weights is None:
+            return 1.0
+        return math.exp(-float(torch.xlogy(self.weights, self.weights).sum()))
 
     def center(self) -> Tensor:
         """The mean of all samples' coefficients, with the basis's shape."""
@@ -172,8 +182,6 @@ class NoiseDistribution:
             del header["format"]
             if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
                 raise ArtifactError(f"{path} holds a mean or a std that is not a finite, positive number")
-            if weights is not None and not ((weights >= 0).all() and weights.sum() > 0):
-                raise ArtifactError(f"{path} holds weights that are no probabilities")
             return cls(mean, std, latent, basis, header, weights)
         except (SafetensorError, KeyError, ValueError) as error:
             if isinstance(error, ArtifactError):

@@ -160,8 +160,9 @@ def _curve_note(metrics: list[dict[str, Any]]) -> str:
     last = metrics[-1]
     return (
         f"{len(metrics)} update{'s' * (len(metrics) > 1)} from {last['queries']} reward queries. "
-        f"At the end the learned mean has the norm {last['mean_norm']:.3g}, "
-        f"and the noise is {last['kl_to_standard']:.3g} nats from N(0, I)."
+        f"At the end the mean of the noise has the norm {last['mean_norm']:.3g}; "
+        f"it comes from {last['effective_components']:.3g} place{'s' * (last['effective_components'] > 1)} "
+        f"and is at most {last['kl_to_standard']:.3g} nats from N(0, I)."
     )
 
 

@@ -71,10 +71,14 @@ class NoiseConfig:
             raise ConfigError(f"correlation must lie between 0 and 1, not at {self.correlation}")
         if self.components < 0 or self.components == 1:
             raise ConfigError(f"components must be 0 (one Gaussian) or at least 2, not {self.components}")
-        if self.components and (self.optimiser != "natural" or self.antithetic):
+        if self.components and (self.optimiser != "natural" or self.antithetic or self.std != "preserving"):
             raise ConfigError(
-                "a mixture needs optimiser natural and samples that are not antithetic; "
+                "a mixture knows optimiser natural, std preserving and no antithetic samples; "
                 "components 0 learns one Gaussian"
+            )
+        if self.components and self.queries < 5:
+            raise ConfigError(
+                f"a mixture needs at least 5 queries, not {self.queries}; components 0 learns one Gaussian"
             )
         if self.components and self.advantage == "drcm":
             raise ConfigError("advantage drcm reads the mean and std of one Gaussian: components must be 0")

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffalign.advantages import ValueNet, leave_one_out, rank, standardise
 from diffalign.advantages.drcm import value_loss
@@ -46,10 +46,15 @@ class NoiseLearner:
             self.optimiser: torch.optim.Optimizer = NaturalGradient(self.policy, config.learning_rate)
         else:
             self.optimiser = torch.optim.AdamW(self.policy.parameters(), lr=config.learning_rate)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.value = ValueNet(self.distribution().mean.numel())
-        self.value_optimiser = torch.optim.AdamW(self.value.parameters(), lr=config.value_learning_rate)
+        self._modules: dict[str, nn.Module] = {"policy": self.policy}
+        self._optimisers: dict[str, torch.optim.Optimizer] = {"optimiser": self.optimiser}
+        if config.advantage == "drcm":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                self.value = ValueNet(self.distribution().mean.numel())
+            self.value_optimiser = torch.optim.AdamW(self.value.parameters(), lr=config.value_learning_rate)
+            self._modules["value"] = self.value
+            self._optimisers["value_optimiser"] = self.value_optimiser
         self.steps = 0
         self.rewards = torch.empty(0)
         # RCA reads all samples so far, DRCM the distribution of each update
@@ -65,7 +70,7 @@ class NoiseLearner:
     @property
     def components(self) -> int:
         """Of the mixture, 0 for one Gaussian; enough queries are left to tell them apart."""
-        return self.config.components and max(1, min(self.config.components, 2 * self.config.queries // 5))
+        return self.config.components and min(self.config.components, 2 * self.config.queries // 5)
 
     @property
     def queries(self) -> int:
@@ -99,7 +104,7 @@ class NoiseLearner:
         old_log_prob = self.previous.log_prob(x_T) if config.history else rollout.log_prob
         if isinstance(self.policy, MixturePolicy) and not self.policy.grown:
             self.policy.grow(x_T)
-            old_log_prob = self.distribution().log_prob(x_T)  # each is a sample of its own component
+            old_log_prob = self.distribution().log_prob(x_T)  # as if each came from its own component
         log_prob = self.policy().log_prob(x_T)
         if config.clip_range:
             loss, diagnostics = ppo_loss(log_prob, old_log_prob, advantage, clip_range=config.clip_range)
@@ -142,10 +147,9 @@ class NoiseLearner:
         }
         if self.config.history:
             tensors |= {"previous.mean": self.previous.mean, "previous.std": self.previous.std}
-        modules = {"policy": self.policy, "value": self.value}
-        for prefix, module in modules.items():
+        for prefix, module in self._modules.items():
             tensors |= {f"{prefix}.{name}": value.detach() for name, value in module.state_dict().items()}
-        for prefix, optimiser in self._optimisers():
+        for prefix, optimiser in self._optimisers.items():
             for index, entry in optimiser.state_dict()["state"].items():
                 tensors |= {f"{prefix}.{index}.{name}": torch.as_tensor(v) for name, v in entry.items()}
         return tensors, {"steps": str(self.steps), "learner": self._identity()}
@@ -166,10 +170,9 @@ class NoiseLearner:
         self.steps = int(metadata["steps"])
         if self.config.history:
             self.previous = replace(self.previous, mean=tensors["previous.mean"], std=tensors["previous.std"])
-        modules = {"policy": self.policy, "value": self.value}
-        for prefix, module in modules.items():
+        for prefix, module in self._modules.items():
             module.load_state_dict({n: tensors[f"{prefix}.{n}"] for n in module.state_dict()})
-        for prefix, optimiser in self._optimisers():
+        for prefix, optimiser in self._optimisers.items():
             entries: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
                 if key.startswith(f"{prefix}."):
@@ -179,6 +182,3 @@ class NoiseLearner:
 
     def _identity(self) -> str:
         return json.dumps({"latent": self.policy.latent, **asdict(self.config)})
-
-    def _optimisers(self) -> tuple[tuple[str, torch.optim.Optimizer], ...]:
-        return ("optimiser", self.optimiser), ("value_optimiser", self.value_optimiser)

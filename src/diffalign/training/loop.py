@@ -27,6 +27,7 @@ class Step:
     diagnostics: Diagnostics
     mean_norm: float
     std_mean: float
+    effective_components: float
     kl_to_standard: float
     seconds: float
 
@@ -42,6 +43,7 @@ class Step:
             **{field.name: getattr(self.diagnostics, field.name) for field in fields(self.diagnostics)},
             "mean_norm": self.mean_norm,
             "std_mean": self.std_mean,
+            "effective_components": self.effective_components,
             "kl_to_standard": self.kl_to_standard,
             "seconds": self.seconds,
         }
@@ -75,6 +77,7 @@ def train(
             diagnostics=diagnostics,
             mean_norm=float(learned.center().norm()),
             std_mean=float(learned.std.mean()),
+            effective_components=learned.effective_components(),
             kl_to_standard=float(learned.kl()),
             seconds=time.perf_counter() - began,
         )

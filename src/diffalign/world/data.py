@@ -70,7 +70,7 @@ def near_miss(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def spoil(scene: Scene, rng: np.random.Generator) -> Scene:
-    """`scene` with one thing too many, or one of several turned into something else: no caption says it."""
+    """`scene` with one thing too many, or one of several turned into another: its captions are false."""
     things = list(scene.things)
     if len(things) == 4 or (len(things) == 3 and rng.random() < 0.5):  # five do not fit
         others = [subject for subject in SUBJECTS if subject != things[0].subject]

@@ -65,9 +65,10 @@ def export(folder: Path, target: Path) -> None:
 
 
 def unpack(source: Path, folder: Path) -> None:
-    """Writes the weights of the pipeline at `source` as finished stages, to train later ones from them.
+    """Writes the weights of the pipeline at `source` as finished stages, to train on from them.
 
-    The inverse of `export`: the stages `clip`, `vae`, `decoder` and `unet` appear in `folder`.
+    The stages `clip`, `vae`, `decoder` and `unet` appear in `folder`, with the weights that ship: those of
+    `reward` and `refine` where the pipeline has seen them, which then are trained further, not again.
 
     Raises:
         SystemExit: if `folder` already holds a stage.

@@ -77,14 +77,15 @@ class ClipStage(Stage):
 
     @staticmethod
     def augment(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Blurs half of the pictures and adds a little noise, as decoded pictures have both."""
+        """Blurs half of the pictures and makes a quarter noisy, as decoded pictures are."""
         scale = float(rng.uniform(0.4, 0.9))
-        half = len(pictures) // 4
-        small = F.interpolate(pictures[::2], scale_factor=scale, mode="bilinear", antialias=True)
-        blurred = F.interpolate(small, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear")
+        # at random: a scene and its near miss must not differ in sharpness
+        order = torch.from_numpy(rng.permutation(len(pictures)))
+        half, quarter = order[: len(order) // 2], order[: len(order) // 4]
+        small = F.interpolate(pictures[half], scale_factor=scale, mode="bilinear", antialias=True)
         pictures = pictures.clone()
-        pictures[::2] = blurred
-        pictures[:half] += 0.04 * torch.randn_like(pictures[:half])
+        pictures[half] = F.interpolate(small, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear")
+        pictures[quarter] += 0.04 * torch.randn_like(pictures[quarter])
         return pictures.clamp(0, 1)
 
     def picture(self) -> None:
@@ -106,8 +107,8 @@ def psnr(output: torch.Tensor, target: torch.Tensor) -> float:
 class RewardStage(ClipStage):
     """CLIP's vision tower and projections again, on harder pictures; the text tower stays.
 
-    Two near misses of each scene; a spoilt picture of it that no caption describes, as generated ones
-    often are; and half of all pictures as the decoder makes them out of inexact latents. The denoiser
+    Two near misses of each scene; a spoilt picture of it that its captions do not describe, as generated
+    ones often are; and half of all pictures as the decoder makes them out of inexact latents. The denoiser
     is conditioned on the text tower's states, which must not change.
     """
 
