@@ -109,7 +109,7 @@ def stochastic(tiny_pipeline_folder: Path, workplace: Path) -> Path:
 
 
 def test_a_scheduler_that_adds_noise_is_warned_of(diffalign, stochastic: Path) -> None:
-    options = ["--model", stochastic, "--reward", "own_reward:red", "--num-steps", 2, "--queries", 2]
+    options = ["--model", stochastic, "--reward", "own_reward:red", "--num-steps", 2, "--queries", 5]
     more = {"find": ["--batch", 2, "--images", 2, "--no-baselines"], "search": ["--keep", 1]}
     for command, few in more.items():
         done = diffalign(command, "a dog", *options, *few)

@@ -168,7 +168,7 @@ def test_resuming_a_finished_run_says_so(diffalign, small, whole) -> None:
 def test_resume_takes_the_model_and_the_reward_of_each_folder(
     diffalign, small, other_pipeline_folder: Path
 ) -> None:
-    few = [*small[:6], "--queries", 4, "--batch", 2, "--images", 2, "--no-baselines"]
+    few = [*small[:6], "--queries", 5, "--batch", 2, "--images", 2, "--no-baselines"]
     other = ["--model", other_pipeline_folder, "--reward", "own_reward:green", "--num-steps", 3]
     for name, options in (("one", few), ("two", [*few[6:], *other])):
         assert diffalign("find", PROMPT, *options, "--out", f"whole/{name}").code == 0

@@ -41,12 +41,12 @@ class NoiseConfig:
     batch: int = 15
     basis: str = "identity"
     components: int = 60
-    correlation: float = 0.96
+    correlation: float = 0.99
     std: str = "preserving"
     advantage: str = "standardise"
     clip_range: float = 0.0
     optimiser: str = "natural"
-    learning_rate: float = 1.5
+    learning_rate: float = 0.75
     value_learning_rate: float = 1e-3
     value_updates: int = 10
     history: bool = False
