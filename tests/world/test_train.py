@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from diffalign.world import WORLD_FOLDER, train
-from diffalign.world.data import contrast_batch, near_miss, scene_batch, spoil
+from diffalign.world.data import contrast_batch, near_miss, scene_batch, spoil, truth
 from diffalign.world.export import unpack
 from diffalign.world.grammar import caption, parse
 from diffalign.world.models import MAX_TOKENS, WORDS, build_tokenizer, build_unet
-from diffalign.world.scenes import EVEN, FREQUENCIES, Scene, sample_scene
+from diffalign.world.scenes import EVEN, FREQUENCIES, Scene, Thing, sample_scene
 from diffalign.world.stages import Stage
 
 
@@ -103,9 +103,21 @@ def test_no_caption_is_true_of_a_spoilt_scene() -> None:
     for _ in range(200):
         scene = sample_scene(rng, EVEN)
         spoilt = spoil(scene, rng)
-        assert 1 < len(spoilt.things) <= 4
+        assert 1 < len(spoilt.things) <= 5
         # a second one of a kind is "two dogs", which is not what the scene's own captions say
         assert not all(parse(caption(scene, rng, EVEN)).check(spoilt)), (scene, spoilt)
+
+
+def test_near_misses_are_of_every_kind() -> None:
+    rng = np.random.default_rng(8)
+    two = Scene((Thing("dog", "red", 0, 0), Thing("cat", "blue", 40, 0)), "grass")
+    captions = ["a red dog on the right of a blue cat", "a blue dog and a red cat", "a red dog"]
+    captions += ["a red dog and a blue cat on the moon"]
+    misses = [near_miss(two, rng) for _ in range(200)]
+    assert truth(misses, captions).any(0).all()
+    three = [near_miss(Scene(two.things[:1] * 3, "grass"), rng) for _ in range(200)]
+    assert truth(three, ["two red dogs on the grass", "four red dogs on the grass"]).any(0).all()
+    assert not truth(misses + three, ["a red dog on the left of a blue cat on the grass"]).any()
 
 
 def test_a_batch_holds_each_scene_with_its_near_misses() -> None:

@@ -26,7 +26,7 @@ def export(folder: Path, target: Path) -> None:
     """
     trained = [name for name in STAGES if (folder / name / "ema.safetensors").exists()]
     clip = ClipStage()
-    load_stage(clip, folder, "clip")
+    text_encoder = text_tower(load_stage(clip, folder))
     clip_model = load_stage(clip, folder, "reward" if "reward" in trained else "clip")
     vae = load_stage(DecoderStage(folder), folder)
     vae.register_to_config(scaling_factor=latent_scale(vae))
@@ -35,7 +35,7 @@ def export(folder: Path, target: Path) -> None:
     unet.load_state_dict(load_file(folder / denoiser / "ema.safetensors"))
     pipeline = StableDiffusionPipeline(
         vae=vae,
-        text_encoder=text_tower(clip_model),
+        text_encoder=text_encoder,
         tokenizer=clip.tokenizer,
         unet=unet,
         scheduler=models.build_scheduler(),
@@ -67,26 +67,31 @@ def export(folder: Path, target: Path) -> None:
 def unpack(source: Path, folder: Path) -> None:
     """Writes the weights of the pipeline at `source` as finished stages, to train on from them.
 
-    The stages `clip`, `vae`, `decoder` and `unet` appear in `folder`, with the weights that ship: those of
-    `reward` and `refine` where the pipeline has seen them, which then are trained further, not again.
+    In `folder` appear `clip` (of which only the denoiser's text tower ships), `vae`, `decoder`, `unet` and
+    `reward`, with the weights that ship: a stage `refine` or `reward` run there trains them further, not
+    again.
 
     Raises:
         SystemExit: if `folder` already holds a stage.
     """
     recipe = json.loads((source / "recipe.json").read_text())
-    files = {
-        "clip": "clip/model.safetensors",
-        "vae": "vae/diffusion_pytorch_model.safetensors",
-        "decoder": "vae/diffusion_pytorch_model.safetensors",
-        "unet": "unet/diffusion_pytorch_model.safetensors",
+    weights = {
+        "clip": {
+            f"text_model.{name}": tensor
+            for name, tensor in load_file(source / "text_encoder/model.safetensors").items()
+        },
+        "vae": load_file(source / "vae/diffusion_pytorch_model.safetensors"),
+        "decoder": load_file(source / "vae/diffusion_pytorch_model.safetensors"),
+        "unet": load_file(source / "unet/diffusion_pytorch_model.safetensors"),
+        "reward": load_file(source / "clip/model.safetensors"),
     }
-    for name, file in files.items():
+    for name, tensors in weights.items():
         stage = recipe["stages"][name]
         target = folder / name
         if target.exists():
             raise SystemExit(f"{target} exists: unpack into an empty folder")
         target.mkdir(parents=True)
-        save_file(load_file(source / file), target / "ema.safetensors", {"step": str(stage["steps"])})
+        save_file(tensors, target / "ema.safetensors", {"step": str(stage["steps"])})
         (target / "log.jsonl").write_text(json.dumps(stage["last"]) + "\n")
 
 

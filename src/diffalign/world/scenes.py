@@ -85,7 +85,13 @@ EVEN = Frequencies(
 
 #: The denoiser's second helping: sprites on a 3×3 grid, captions that also name natural colours
 #: ("a red apple" is a frequent prompt), and tinted animals rare rather than hardly ever seen.
-COMPOSED = replace(LONG_TAIL, slots=(0, 16, 40), named_colour=0.5, tinted_animal=0.1)
+COMPOSED = replace(
+    LONG_TAIL,
+    arrangement=(0.50, 0.25, 0.02, 0.01, 0.22),
+    slots=(0, 16, 40),
+    named_colour=0.5,
+    tinted_animal=0.1,
+)
 
 FREQUENCIES = {"long-tail": LONG_TAIL, "composed": COMPOSED, "even": EVEN}
 
@@ -120,13 +126,15 @@ def relations_between(a: Thing, b: Thing) -> set[str]:
     return found
 
 
-def place(rng: np.random.Generator, number: int, slots: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Corners of `number` sprites that do not overlap, in the slots."""
+def place(
+    rng: np.random.Generator, number: int, slots: tuple[int, ...], apart: int = SPRITE_SIZE
+) -> list[tuple[int, int]]:
+    """Corners of `number` sprites in the slots, which do not overlap if they are a sprite `apart`."""
     while True:
         corners: list[tuple[int, int]] = []
         for _ in range(40):
             x, y = (slots[i] for i in rng.integers(0, len(slots), 2))
-            if all(max(abs(x - u), abs(y - v)) >= SPRITE_SIZE for u, v in corners):
+            if all(max(abs(x - u), abs(y - v)) >= apart for u, v in corners):
                 corners.append((x, y))
                 if len(corners) == number:
                     return corners

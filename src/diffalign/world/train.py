@@ -4,7 +4,7 @@
 
 Stages: `clip` and `vae` (independent of each other), then `decoder` and `unet` (likewise), `refine` after
 `unet` and `reward` after `decoder`, then `export`, which writes the pipeline folder with its model card.
-`unpack` lays the shipped weights out as the first four stages, to train on from them. A stage
+`unpack` lays the shipped weights out as finished stages, to train on from them. A stage
 checkpoints every few minutes and resumes where it was; its batch i depends on the seed and on i alone, so
 an interrupted run takes the same steps as an uninterrupted one. On two cores, two processes are faster
 than two threads:
