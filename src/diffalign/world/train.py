@@ -37,7 +37,7 @@ LOG_EVERY = 50
 
 def learning_rate(step: int, stage: Stage) -> float:
     """Linear warm-up over 200 steps, then cosine decay to 2 %."""
-    decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / (stage.decay_steps or stage.steps)))
+    decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
     return stage.learning_rate * min(1.0, (step + 1) / 200) * decay
 
 
