@@ -12,7 +12,7 @@ WORLD ?= build/world
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-DEMO = $(BIN)/diffalign find "a green dog on the grass" --out runs/demo --overwrite
+DEMO = $(BIN)/diffalign find "a blue car on the moon" --out runs/demo --overwrite
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -1,7 +1,7 @@
 """diffalign: align diffusion models with a reward by reinforcement learning.
 
 from diffalign import find, load_pipeline
-run = find(load_pipeline("world"), "a green dog on the grass", "world-clip")
+run = find(load_pipeline("world"), "a blue car on the moon", "world-clip")
 noise = run.run()
 """
 

@@ -1,6 +1,6 @@
 """CLI: the command line. One file a command, which parses, calls other rooms and presents.
 
-    diffalign find "a green dog on the grass"
+    diffalign find "a blue car on the moon"
 
 Commands are imported when they are called, so that `diffalign --help` needs no torch.
 """
@@ -31,8 +31,8 @@ _HELP = """Align diffusion models with a reward by reinforcement learning, at th
 Start here:
 
     diffalign doctor
-    diffalign find "a green dog on the grass"
-    diffalign generate runs/a-green-dog-on-the-grass -n 16
+    diffalign find "a blue car on the moon"
+    diffalign generate runs/a-blue-car-on-the-moon -n 16
 """
 
 app = App(
@@ -53,7 +53,7 @@ pictures the reward likes. At the end fresh pictures, in pairs of the same noise
 what that gained, beside best-of-N search at equal cost. The folder keeps all that --resume needs: after
 a kill, a run goes on to the same result.
 
-    diffalign find "a green dog on the grass"
+    diffalign find "a blue car on the moon"
     diffalign find "four pandas" --queries 300 --seed 1 --out runs/pandas
     diffalign find --prompts world/unusual --preset paper
     diffalign find "a dog" --model sd15 --reward my_module:my_function

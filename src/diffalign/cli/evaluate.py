@@ -31,7 +31,7 @@ def evaluate(
 
     Another reward or judge than the one it was learned with tells whether the gain is real.
 
-        diffalign evaluate runs/a-green-dog-on-the-grass --reward world-scene --images 256
+        diffalign evaluate runs/a-blue-car-on-the-moon --reward world-scene --images 256
 
     Args:
         noise: a run's folder or its noise.safetensors.

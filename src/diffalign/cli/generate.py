@@ -31,7 +31,7 @@ def generate(
     Steps, guidance and scheduler are those that the noise was learned with. The pictures are the same,
     bit by bit, as plain diffusers makes of `noise.sample(n, seed)` in batches of the same size.
 
-        diffalign generate runs/a-green-dog-on-the-grass -n 16 --seed 1
+        diffalign generate runs/a-blue-car-on-the-moon -n 16 --seed 1
 
     Args:
         noise: a run's folder or its noise.safetensors.

@@ -120,7 +120,7 @@ def check_prompts(prompts: Sequence[str], reward: str, judge: JudgeChoice) -> No
         PromptError: if the reward or the judge cannot read one.
     """
     if not prompts:
-        raise UsageError("no prompt; write what the pictures should show, such as 'a green dog on the grass'")
+        raise UsageError("no prompt; write what the pictures should show, such as 'a blue car on the moon'")
     for prompt in prompts:
         if not prompt.strip():
             raise UsageError("the prompt is empty; write what the pictures should show")

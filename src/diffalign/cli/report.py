@@ -14,7 +14,7 @@ def report(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
 
     The page needs nothing beside it: it can be sent as it is.
 
-        diffalign report runs/a-green-dog-on-the-grass
+        diffalign report runs/a-blue-car-on-the-moon
 
     Args:
         folder: of a finished run, or of several.

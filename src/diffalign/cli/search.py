@@ -36,7 +36,7 @@ def search(
     `diffalign find` ends with a distribution that gives as many as one likes. The reward chose them,
     so their reward flatters: the judge's word does not.
 
-        diffalign search "a green dog on the grass" --queries 300 --keep 4
+        diffalign search "a blue car on the moon" --queries 300 --keep 4
 
     Args:
         prompt: what the pictures should show.
