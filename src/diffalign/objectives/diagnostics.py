@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,6 +16,15 @@ class Diagnostics:
     approx_kl: float
     clip_fraction: float
     max_ratio_error: float
+
+    @classmethod
+    def mean(cls, parts: Sequence[Diagnostics]) -> Diagnostics:
+        """Of several parts of equal weight; of `max_ratio_error` the largest."""
+        return cls(
+            sum(part.approx_kl for part in parts) / len(parts),
+            sum(part.clip_fraction for part in parts) / len(parts),
+            max(part.max_ratio_error for part in parts),
+        )
 
 
 def diagnose(log_ratio: Tensor, clip_range: float = float("inf")) -> Diagnostics:

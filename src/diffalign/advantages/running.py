@@ -1,0 +1,56 @@
+r"""Rewards normalised per prompt.   A = (r − mean) / std over this round and the last W rounds
+
+Symbols:    W = window
+References: Black et al. (ICLR 2024), section 5, https://arxiv.org/abs/2305.13301
+            Hu et al. (CVPR 2025), section 5.1 (W = 8), https://arxiv.org/abs/2503.11240
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class RunningStatistics:
+    """Each prompt's rewards of the last rounds.
+
+    Arguments:
+        window: rounds before the current one that count.
+        epsilon: added to the standard deviation.
+    """
+
+    def __init__(self, window: int = 8, epsilon: float = 1e-6) -> None:
+        self.window, self.epsilon = window, epsilon
+        self.rounds: list[dict[str, list[float]]] = []
+
+    def normalise(self, prompts: Sequence[str], rewards: Tensor) -> Tensor:
+        """Adds a round's rewards `(B,)` and returns them normalised, `(B,)`.
+
+        Raises:
+            ValueError: if there is not one prompt a reward.
+        """
+        if rewards.shape != (len(prompts),):
+            raise ValueError(f"{len(prompts)} prompts need as many rewards, not {tuple(rewards.shape)}")
+        newest: dict[str, list[float]] = {}
+        for prompt, reward in zip(prompts, rewards.tolist(), strict=True):
+            newest.setdefault(prompt, []).append(reward)
+        self.rounds = [*self.rounds, newest][-(self.window + 1) :]
+        normalised = torch.empty_like(rewards)
+        for prompt in newest:
+            # in double precision: equal rewards must differ from their mean by less than epsilon
+            seen = torch.tensor([r for past in self.rounds for r in past.get(prompt, [])]).double()
+            own = torch.tensor([text == prompt for text in prompts])
+            spread = seen.std(correction=0) + self.epsilon
+            normalised[own] = ((rewards[own].double() - seen.mean()) / spread).float()
+        return normalised
+
+    def state(self) -> str:
+        """What `load` needs, as JSON."""
+        return json.dumps(self.rounds)
+
+    def load(self, state: str) -> None:
+        """Restores what `state` returned."""
+        self.rounds = json.loads(state)

@@ -1,0 +1,34 @@
+r"""Direct preference optimisation of decisions.
+
+    L = −E[log σ(β ((log p_θ − log p_ref)(winner) − (log p_θ − log p_ref)(loser)))]
+
+Symbols:    β = beta
+References: Rafailov et al. (NeurIPS 2023), eq. 7, https://arxiv.org/abs/2305.18290
+            as an objective over denoising steps, Yang et al. (CVPR 2024), D3PO, eq. 13,
+            https://arxiv.org/abs/2311.13231
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffalign.objectives.diagnostics import Diagnostics, check_shapes, diagnose
+
+
+def dpo_loss(log_prob: Tensor, reference: Tensor, *, beta: float) -> tuple[Tensor, Diagnostics]:
+    """The loss, a scalar, of pairs.
+
+    Arguments:
+        log_prob: of the decisions of winners (first half) and losers (second half), with shape `(2P, K)`.
+        reference: the same under the reference policy.
+
+    Raises:
+        ValueError: if the shapes differ or there is no whole number of pairs.
+    """
+    check_shapes(log_prob, reference, log_prob)
+    if len(log_prob) % 2:
+        raise ValueError(f"{len(log_prob)} samples are no pairs of a winner and a loser")
+    log_ratio = log_prob - reference
+    winner, loser = log_ratio.chunk(2)
+    return -F.logsigmoid(beta * (winner - loser)).mean(), diagnose(log_ratio)

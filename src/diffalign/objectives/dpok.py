@@ -1,0 +1,31 @@
+r"""DPOK.   L = α L_PPO + β E[KL(p_θ(x_{t−1} | x_t) ‖ p_pretrained(x_{t−1} | x_t))]
+
+Symbols:    α = alpha, β = beta
+Deviations: the KL is that of the decisions visited, as in the paper's implementation, and a mean over
+            the latent's elements, as log-probabilities are.
+References: Fan et al. (NeurIPS 2023), algorithm 1, https://arxiv.org/abs/2305.16381
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from diffalign.objectives.diagnostics import Diagnostics
+from diffalign.objectives.ppo import ppo_loss
+
+
+def dpok_loss(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    kl: Tensor,
+    *,
+    clip_range: float,
+    alpha: float,
+    beta: float,
+) -> tuple[Tensor, Diagnostics]:
+    """The loss, a scalar, of log-probabilities, advantages and divergences, each with shape `(B, K)`."""
+    if kl.shape != log_prob.shape:
+        raise ValueError(f"kl must be (B, K) as log_prob is, {tuple(log_prob.shape)}, not {tuple(kl.shape)}")
+    loss, diagnostics = ppo_loss(log_prob, old_log_prob, advantage, clip_range=clip_range)
+    return alpha * loss + beta * kl.mean(), diagnostics

@@ -1,0 +1,32 @@
+r"""The training interval: the sampler steps whose decisions are learned.
+
+    full        all T steps
+    backward    the last n_e = min(T, n_0 + ⌊e (T − n_0 + 1) / E⌋) steps in round e of E
+
+Backward progressive training begins with the steps next to the picture, whose share in the reward is
+easier to see, and moves the beginning of the interval towards the noise.
+
+Symbols:    T = num_steps, e = round, E = rounds, n_0 = first
+References: Hu et al. (CVPR 2025), section 4.1, https://arxiv.org/abs/2503.11240
+"""
+
+from __future__ import annotations
+
+
+def full_interval(num_steps: int) -> range:
+    """All steps, numbered from the noise (0) to the picture (`num_steps` − 1)."""
+    return range(num_steps)
+
+
+def backward_interval(num_steps: int, round: int, rounds: int, first: int) -> range:
+    """The last n_e steps in round `round` of `rounds`, numbered from the noise.
+
+    Raises:
+        ValueError: if `first` is not in 1 … `num_steps`, or `round` not in 0 … `rounds` − 1.
+    """
+    if not 1 <= first <= num_steps:
+        raise ValueError(f"the first interval has 1 to {num_steps} steps, not {first}")
+    if not 0 <= round < rounds:
+        raise ValueError(f"round {round} is not one of {rounds}")
+    length = min(num_steps, first + round * (num_steps - first + 1) // rounds)
+    return range(num_steps - length, num_steps)
