@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.sampler import seeded_noise
+from diffalign.diffusion.transition import gaussian_log_prob
+from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.policies.noise import NoiseDistribution
+from diffalign.strategies import Branches
 
 Environment = Callable[[Tensor, str], Tensor]
 
@@ -60,3 +63,94 @@ def collect(
         log_prob = distribution.log_prob(x_T)
     images = environment(x_T, prompt)
     return Rollout(x_T, log_prob, images, (prompt,) * len(x_T), tuple(indices))
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """A batch of samples of a denoiser policy, of whose decisions those in `interval` are kept.
+
+    Attributes:
+        x: the latents from before the interval's first step to the picture's, float32 with shape
+            `(K + 1, B, *latent)`.
+        log_prob: of the decisions under the policy that made them, with shape `(B, K)`.
+        interval: the steps that were decided, counted from the noise.
+        images: pictures `(B, 3, H, W)`, float32 in [0, 1].
+        prompts: one prompt a sample.
+        indices: each sample's number, which with the seed determines its noise.
+        group: the group of branches that each sample belongs to, `(B,)`.
+    """
+
+    x: Tensor
+    log_prob: Tensor
+    interval: range
+    images: Tensor
+    prompts: tuple[str, ...]
+    indices: tuple[int, ...]
+    group: Tensor
+
+    @classmethod
+    def cat(cls, parts: Sequence[Trajectories]) -> Trajectories:
+        """One batch of several that visit the same interval."""
+        return cls(
+            torch.cat([part.x for part in parts], 1),
+            torch.cat([part.log_prob for part in parts]),
+            parts[0].interval,
+            torch.cat([part.images for part in parts]),
+            tuple(prompt for part in parts for prompt in part.prompts),
+            tuple(index for part in parts for index in part.indices),
+            torch.cat([part.group for part in parts]),
+        )
+
+
+@torch.no_grad()
+def collect_trajectories(
+    policy: DenoiserPolicy,
+    groups: Sequence[int],
+    prompts: Sequence[str],
+    interval: range,
+    branches: Branches,
+    *,
+    seed: int,
+    stream: str = "train",
+) -> Trajectories:
+    """Draws the samples of `groups`; the steps before `interval`, once a group, are not kept.
+
+    Arguments:
+        groups: their numbers, which with the seed determine the noise.
+        prompts: one a group.
+
+    Raises:
+        ValueError: if `interval` does not end with the last step, or the prompts are not one a group.
+    """
+    if interval.stop != len(policy.timesteps) or not interval:
+        raise ValueError(f"an interval ends at the last of {len(policy.timesteps)} steps, not at {interval}")
+    indices = branches.samples(groups)
+    if len(prompts) != len(groups):
+        raise ValueError(f"{len(groups)} groups need as many prompts, not {len(prompts)}")
+    device, latent = policy.sampler.pipeline.device, policy.sampler.latent_shape
+
+    def noise(step: int, numbers: Sequence[int]) -> Tensor:
+        return seeded_noise(latent, seed, f"{stream}/{step}", numbers).to(device)
+
+    x_t = noise(-1, groups) * policy.scheduler.init_noise_sigma
+    for step in range(interval.start):
+        mean, std = policy(x_t, step, prompts)
+        x_t = mean + std * noise(step, groups)
+    x_t = branches.split(x_t)
+    each = [prompt for prompt in prompts for _ in range(branches.number)]
+    x, log_prob = [x_t], []
+    for step in interval:
+        mean, std = policy(x_t, step, each)
+        x_t = mean + std * noise(step, indices)
+        x.append(x_t)
+        log_prob.append(gaussian_log_prob(x_t, mean, std))
+    images = policy.decode(x_t)
+    return Trajectories(
+        torch.stack(x),
+        torch.stack(log_prob, 1),
+        interval,
+        images,
+        tuple(each),
+        tuple(indices),
+        torch.tensor(indices) // branches.number,
+    )

@@ -71,7 +71,7 @@ class Sampler:
         self._repeats = "num_images_per_prompt" in parameters  # video pipelines have no such argument
         self._takes_embeds = "prompt_embeds" in parameters and _encodes_simply(pipeline)
         #: arguments of the call that act on the encoding, and so go where the embeddings are made
-        self._encoding = {
+        self.encoding = {
             name: self._call.pop(name)
             for name in ("negative_prompt", "clip_skip")
             if self._takes_embeds and name in self._call
@@ -102,7 +102,7 @@ class Sampler:
         guided = self.guidance_scale is not None and self.guidance_scale > 1
         with torch.no_grad():
             embeds, negative = self.pipeline.encode_prompt(
-                prompt, self.pipeline.device, 1, guided, **self._encoding
+                prompt, self.pipeline.device, 1, guided, **self.encoding
             )[:2]
         condition = {"prompt_embeds": embeds}
         if guided:

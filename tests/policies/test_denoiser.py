@@ -1,0 +1,184 @@
+"""A denoiser's decisions without noise are the pipeline's own sampling, in every family."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    PixArtAlphaPipeline,
+    PixArtTransformer2DModel,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
+
+from diffalign import Sampler, load_pipeline
+from diffalign.diffusion import PipelineError, seeded_noise
+from diffalign.policies.denoiser import DenoiserPolicy
+
+SCHEDULE = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+
+
+def stable_diffusion(folder: Path) -> Any:
+    return load_pipeline(folder, device="cpu")
+
+
+def stable_diffusion_xl(folder: Path) -> Any:
+    base = load_pipeline(folder, device="cpu")
+    config = base.text_encoder.config.to_dict() | {"projection_dim": 16}
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=16 + 6 * 4,
+    )
+    return StableDiffusionXLPipeline(
+        vae=base.vae,
+        text_encoder=CLIPTextModel(CLIPTextConfig(**config)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**config)).eval(),
+        tokenizer=base.tokenizer,
+        tokenizer_2=base.tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(**SCHEDULE),
+        add_watermarker=False,
+    )
+
+
+def pixart(folder: Path) -> Any:
+    base = load_pipeline(folder, device="cpu")
+    transformer = PixArtTransformer2DModel(
+        sample_size=8,
+        num_layers=1,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        in_channels=4,
+        out_channels=8,
+        cross_attention_dim=16,
+        caption_channels=16,
+        norm_type="ada_norm_single",
+    )
+    encoder = T5Config(vocab_size=len(base.tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return PixArtAlphaPipeline(
+        tokenizer=base.tokenizer,
+        text_encoder=T5EncoderModel(encoder).eval(),
+        vae=base.vae,
+        transformer=transformer,
+        scheduler=DDIMScheduler(**SCHEDULE),
+    )
+
+
+FAMILIES = [stable_diffusion, stable_diffusion_xl, pixart]
+
+
+@pytest.mark.parametrize("make", FAMILIES, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_without_noise_it_samples_as_the_pipeline(
+    make: Callable[[Path], Any], guidance: float, tiny_pipeline_folder: Path
+) -> None:
+    torch.manual_seed(0)
+    pipeline = make(tiny_pipeline_folder)
+    call = {"use_resolution_binning": False, "height": 16, "width": 16} if make is pixart else {}
+    sampler = Sampler(pipeline, num_steps=3, guidance_scale=guidance, **call)
+    noise, prompts = seeded_noise(sampler.latent_shape, 0, "test", range(2)), ["a dog", "two cats"]
+    expected = sampler(noise, prompts)
+    policy = DenoiserPolicy(sampler, eta=0.0, rank=0 if make is pixart else 4)
+    x_t = noise
+    with torch.no_grad():
+        for step in range(3):
+            x_t, std = policy(x_t, step, prompts)
+            assert std == 0
+    torch.testing.assert_close(policy.decode(x_t), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("make", FAMILIES[:2], ids=lambda make: make.__name__)
+def test_the_adapter_is_loaded_by_its_family(
+    make: Callable[[Path], Any], tiny_pipeline_folder: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    pipeline = make(tiny_pipeline_folder)
+    policy = DenoiserPolicy(Sampler(pipeline, num_steps=2))
+    with torch.no_grad():
+        for parameter in policy.learned():
+            parameter.add_(0.5)
+    x_t = seeded_noise((4, 8, 8), 0, "test", range(1))
+    tuned, _ = policy(x_t, 0, ["a dog"])
+    assert not torch.allclose(tuned, policy.pretrained(x_t, 0, ["a dog"])[0])
+    policy.save(tmp_path)
+    pipeline.unload_lora_weights()
+    pipeline.load_lora_weights(tmp_path)
+    loaded, _ = policy(x_t, 0, ["a dog"])
+    torch.testing.assert_close(loaded, tuned, atol=1e-5, rtol=0)
+
+
+def test_all_weights_can_be_tuned_and_are_frozen_within(tiny_pipeline_folder: Path, tmp_path: Path) -> None:
+    policy = DenoiserPolicy(Sampler(load_pipeline(tiny_pipeline_folder, device="cpu"), num_steps=2), rank=0)
+    x_t = seeded_noise((4, 8, 8), 0, "test", range(1))
+    first, _ = policy(x_t, 0, ["a dog"])
+    with torch.no_grad():
+        for parameter in policy.learned():
+            parameter.add_(0.1)
+    changed, _ = policy(x_t, 0, ["a dog"])
+    assert not torch.allclose(first, changed)
+    assert torch.equal(policy.pretrained(x_t, 0, ["a dog"])[0], first)
+    policy.save(tmp_path)
+    assert torch.equal(policy(x_t, 0, ["a dog"])[0], changed)
+    again = UNet2DConditionModel.from_pretrained(tmp_path)
+    policy.denoiser.load_state_dict(again.state_dict())
+    assert torch.equal(policy(x_t, 0, ["a dog"])[0], changed)
+
+
+def test_a_schedule_of_another_scheduler_gives_decisions_with_noise(tiny_pipeline_folder: Path) -> None:
+    pipeline = load_pipeline(tiny_pipeline_folder, device="cpu")
+    pipeline.scheduler = DPMSolverMultistepScheduler()  # linspace to t = 0, and no word of clipping
+    policy = DenoiserPolicy(Sampler(pipeline, num_steps=4))
+    assert not policy.scheduler.config.clip_sample
+    x_t = seeded_noise((4, 8, 8), 0, "test", range(1))
+    assert all(policy(x_t, step, ["a dog"])[1] > 0 for step in range(4))
+
+
+def test_what_cannot_be_tuned_is_refused(tiny_video_pipeline: Any, tiny_pipeline_folder: Path) -> None:
+    with pytest.raises(PipelineError, match="find learns"):
+        DenoiserPolicy(Sampler(tiny_video_pipeline, num_steps=2, num_frames=2))
+    with pytest.raises(PipelineError, match="lora_rank 0"):
+        binning = {"use_resolution_binning": False, "height": 16, "width": 16}
+        DenoiserPolicy(Sampler(pixart(tiny_pipeline_folder), num_steps=2, **binning))
+    twice = load_pipeline(tiny_pipeline_folder, device="cpu")
+    DenoiserPolicy(Sampler(twice, num_steps=2))
+    with pytest.raises(PipelineError, match="an adapter already"):
+        DenoiserPolicy(Sampler(twice, num_steps=2))
+    with pytest.raises(PipelineError, match="negative_prompt"):
+        told = Sampler(
+            load_pipeline(tiny_pipeline_folder, device="cpu"), num_steps=2, negative_prompt="a cat"
+        )
+        DenoiserPolicy(told)
+    half = load_pipeline(tiny_pipeline_folder, device="cpu", dtype=torch.bfloat16)
+    with pytest.raises(PipelineError, match="float32"):
+        DenoiserPolicy(Sampler(half, num_steps=2), rank=0)
+
+
+def test_an_autoencoder_that_overflows_is_decoded_in_full_precision(tiny_pipeline_folder: Path) -> None:
+    half = stable_diffusion_xl(tiny_pipeline_folder).to(torch.float16)
+    policy, x_0 = DenoiserPolicy(Sampler(half, num_steps=2)), seeded_noise((4, 8, 8), 0, "test", range(1))
+    exact = policy.decode(x_0)
+    assert half.vae.dtype == torch.float16
+    half.vae.register_to_config(force_upcast=False)
+    rough = policy.decode(x_0)
+    assert 0 < (rough - exact).abs().max() < 0.01
