@@ -12,36 +12,42 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffalign.diffusion import Sampler, load_pipeline
-    from diffalign.methods import find
+    from diffalign.methods import find, tune
     from diffalign.policies import NoiseDistribution
     from diffalign.prompts import load_prompts
     from diffalign.rewards import load_reward
     from diffalign.search import best_of_n
-    from diffalign.training import NoiseConfig, Step
+    from diffalign.training import NoiseConfig, Round, Step, TuneConfig
 
 __version__ = "0.1.0"
 
 _HOME = {
     "NoiseConfig": "training",
     "NoiseDistribution": "policies",
+    "Round": "training",
     "Sampler": "diffusion",
     "Step": "training",
+    "TuneConfig": "training",
     "best_of_n": "search",
     "find": "methods",
     "load_pipeline": "diffusion",
     "load_prompts": "prompts",
     "load_reward": "rewards",
+    "tune": "methods",
 }
 __all__ = [
     "NoiseConfig",
     "NoiseDistribution",
+    "Round",
     "Sampler",
     "Step",
+    "TuneConfig",
     "best_of_n",
     "find",
     "load_pipeline",
     "load_prompts",
     "load_reward",
+    "tune",
 ]
 
 

@@ -1,4 +1,4 @@
-"""UPDATE: the learner of an initial-noise policy, and the loop around it.
+"""UPDATE: the learners of an initial-noise policy and of a denoiser, and the loops around them.
 
 for step in train(learner, environment, prompt, reward): ...
 """
@@ -8,14 +8,34 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from diffalign.training.config import ADVANTAGES, ConfigError, NoiseConfig
+from diffalign.training.config import ADVANTAGES, ConfigError, NoiseConfig, TuneConfig
 
 if TYPE_CHECKING:
     from diffalign.training.learner import NoiseLearner
     from diffalign.training.loop import Step, train
+    from diffalign.training.tuner import Tuner
+    from diffalign.training.tuning import Round, tune
 
-_LATER = {"NoiseLearner": "learner", "Step": "loop", "train": "loop"}
-__all__ = ["ADVANTAGES", "ConfigError", "NoiseConfig", "NoiseLearner", "Step", "train"]
+_LATER = {
+    "NoiseLearner": "learner",
+    "Round": "tuning",
+    "Step": "loop",
+    "Tuner": "tuner",
+    "train": "loop",
+    "tune": "tuning",
+}
+__all__ = [
+    "ADVANTAGES",
+    "ConfigError",
+    "NoiseConfig",
+    "NoiseLearner",
+    "Round",
+    "Step",
+    "TuneConfig",
+    "Tuner",
+    "train",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

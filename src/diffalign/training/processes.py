@@ -1,0 +1,62 @@
+"""The processes of a data-parallel run, as `accelerate launch` or `torchrun` started them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, reduce
+from torch import Tensor
+
+T = TypeVar("T")
+PATIENCE = timedelta(hours=12)  # the others wait while the main process looks at held-out prompts
+
+
+def _state(cpu: bool) -> Any:
+    started = {"timeout": PATIENCE} if int(os.environ.get("WORLD_SIZE", 1)) > 1 else {}
+    return PartialState(cpu=cpu, **started)
+
+
+def own_device() -> torch.device | None:
+    """The accelerator that is this process's among several; None if it is the only one."""
+    return _state(False).device if "LOCAL_RANK" in os.environ else None
+
+
+class Processes:
+    """This process among those of its run; the only one if nothing started more.
+
+    Arguments:
+        device: where the model is; on a CPU the processes talk through gloo.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        state = _state(torch.device(device).type == "cpu")
+        self.index: Final[int] = state.process_index
+        self.number: Final[int] = state.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.index == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """What of `items` is this process's to do."""
+        return list(items[self.index :: self.number])
+
+    def gather(self, items: list[T]) -> list[T]:
+        """The items of all processes; each must call it."""
+        return gather_object(items) if self.number > 1 else items
+
+    def add_gradients(self, parameters: Sequence[Any]) -> None:
+        """Replaces each gradient by its sum over all processes; one without samples adds nothing."""
+        if self.number == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        total: Tensor = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")
+        parts = total.split([gradient.numel() for gradient in gradients])
+        for parameter, gradient, part in zip(parameters, gradients, parts, strict=True):
+            parameter.grad = part.view_as(gradient).clone()
