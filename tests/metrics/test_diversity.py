@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from diffalign.metrics import diversity, embedder, mean_pairwise_distance, vendi_score
+from diffalign.metrics import (
+    diversity,
+    embedder,
+    inception_score,
+    mean_pairwise_distance,
+    vendi_score,
+)
 
 
 def test_equal_pictures_are_one_picture() -> None:
@@ -87,3 +93,14 @@ def test_the_world_is_compared_by_its_clip(monkeypatch: pytest.MonkeyPatch) -> N
     embed = embedder("world")
     assert embed.on == "clip"
     torch.testing.assert_close(embed(torch.full((2, 3, 4, 4), 0.25)), torch.full((2, 3), 0.25))
+
+
+def test_inception_score_by_hand() -> None:
+    assert inception_score(torch.ones(4, 3)) == pytest.approx(1)
+    assert inception_score(100 * torch.eye(5)) == pytest.approx(5)  # each picture a class of its own
+    p, q = torch.tensor([0.8, 0.2]), torch.tensor([0.4, 0.6])
+    mean = (p + q) / 2
+    expected = math.exp(float(((p * (p / mean).log()).sum() + (q * (q / mean).log()).sum()) / 2))
+    assert inception_score(torch.stack([p.log(), q.log() + 3])) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="shape"):
+        inception_score(torch.ones(4))

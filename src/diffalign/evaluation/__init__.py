@@ -1,6 +1,6 @@
 """EVALUATION: fresh paired samples, the judge's word, and what they cost."""
 
-from diffalign.evaluation.samples import Judge, Samples, as_bytes, assess, evaluate, world_judge
+from diffalign.evaluation.samples import Judge, Samples, as_bytes, assess, evaluate, pooled, world_judge
 from diffalign.evaluation.summary import SCHEMA, Cost, Summary, peak_memory_mb, summarise
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "assess",
     "evaluate",
     "peak_memory_mb",
+    "pooled",
     "summarise",
     "world_judge",
 ]

@@ -7,8 +7,8 @@ pair, and the interval of their difference is much narrower than the difference 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -35,6 +35,7 @@ class Samples:
         graded: the judge's graded scores `(n,)`; None without a judge.
         embeddings: `(n, D)`; None without an embedder.
         diversity_on: the space of the embeddings.
+        parts: how many of the pictures, in order, are of each prompt; all of one if empty.
     """
 
     images: Tensor
@@ -43,6 +44,7 @@ class Samples:
     graded: Tensor | None = None
     embeddings: Tensor | None = None
     diversity_on: Literal["clip", "pixels"] | None = None
+    parts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -87,6 +89,7 @@ def evaluate(
     embed: Embedder | None = None,
     n: int = 64,
     seed: int,
+    stream: str = "evaluate",
     batch_size: int = 16,
     on_batch: Callable[[int], None] | None = None,
 ) -> Samples:
@@ -98,6 +101,7 @@ def evaluate(
         environment: `(x_T, prompt) → images`, such as a `Sampler`.
         judge: `world_judge(model, prompt)`, or another that the reward does not know.
         embed: `embedder(model)`, for diversity.
+        stream: which noise; samples of different streams share none.
         batch_size: pictures made and scored at a time; it changes nothing but time and memory.
         on_batch: called with the number of pictures done after each batch, for a progress bar.
 
@@ -110,17 +114,28 @@ def evaluate(
     parts = []
     for start in range(0, n, batch_size):
         indices = range(start, min(start + batch_size, n))
-        batch = collect(distribution, environment, prompt, indices, seed=seed, stream="evaluate")
+        batch = collect(distribution, environment, prompt, indices, seed=seed, stream=stream)
         parts.append(assess(batch.images, prompt, reward, judge=judge, embed=embed))
         if on_batch is not None:
             on_batch(indices.stop)
+    return replace(pooled(parts), parts=())
+
+
+def pooled(samples: Sequence[Samples]) -> Samples:
+    """Samples of several prompts as one; a judge that cannot read all of them says nothing of the whole."""
+
+    def joined(parts: list[Tensor | None]) -> Tensor | None:
+        present = [part for part in parts if part is not None]
+        return torch.cat(present) if len(present) == len(parts) else None
+
     return Samples(
-        torch.cat([part.images for part in parts]),
-        torch.cat([part.reward for part in parts]),
-        _joined([part.judged for part in parts]),
-        _joined([part.graded for part in parts]),
-        _joined([part.embeddings for part in parts]),
-        parts[0].diversity_on,
+        torch.cat([part.images for part in samples]),
+        torch.cat([part.reward for part in samples]),
+        joined([part.judged for part in samples]),
+        joined([part.graded for part in samples]),
+        joined([part.embeddings for part in samples]),
+        samples[0].diversity_on,
+        tuple(len(part) for part in samples),
     )
 
 
@@ -141,8 +156,3 @@ def world_judge(model: str, prompt: str) -> Judge | None:
 def as_bytes(images: Tensor) -> Tensor:
     """Float pictures in [0, 1] to uint8, rounded as diffusers does on the way to PIL; uint8 stays."""
     return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-
-
-def _joined(parts: list[Tensor | None]) -> Tensor | None:
-    present = [part for part in parts if part is not None]
-    return torch.cat(present) if present else None

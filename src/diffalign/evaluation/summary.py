@@ -156,9 +156,11 @@ def peak_memory_mb(device: torch.device | str = "cpu") -> float | None:
 def _row(samples: Samples) -> Row:
     diversity: Diversity | None = None
     if samples.embeddings is not None:
+        # of several prompts the mean: their pictures differ anyway
+        each = samples.embeddings.split(list(samples.parts or [len(samples)]))
         diversity = {
-            "pairwise_distance": mean_pairwise_distance(samples.embeddings),
-            "vendi": vendi_score(samples.embeddings),
+            "pairwise_distance": sum(map(mean_pairwise_distance, each)) / len(each),
+            "vendi": sum(map(vendi_score, each)) / len(each),
             "on": str(samples.diversity_on),
         }
     return {

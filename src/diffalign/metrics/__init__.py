@@ -1,6 +1,12 @@
 """METRICS: what is said of a set of samples: means with their intervals, and diversity."""
 
-from diffalign.metrics.diversity import Embedder, embedder, mean_pairwise_distance, vendi_score
+from diffalign.metrics.diversity import (
+    Embedder,
+    embedder,
+    inception_score,
+    mean_pairwise_distance,
+    vendi_score,
+)
 from diffalign.metrics.intervals import Interval, bootstrap, clustered, paired
 
 __all__ = [
@@ -9,6 +15,7 @@ __all__ = [
     "bootstrap",
     "clustered",
     "embedder",
+    "inception_score",
     "mean_pairwise_distance",
     "paired",
     "vendi_score",

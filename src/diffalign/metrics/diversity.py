@@ -6,8 +6,14 @@ r"""How different the pictures of one prompt are from each other.
 The Vendi score is the effective number of different pictures, from 1 (all alike) to n (all
 orthogonal); it grows with n, so compare it at equal n only.
 
-Symbols:    e = embeddings, λ = eigenvalues, n = number of pictures
+    inception score = exp(mean over x of KL(p(y | x) ‖ p(y))),    p(y | x) = softmax(f(x))
+
+With CLIP features as f it is at home with any picture, as Inception's classes are not.
+
+Symbols:    e = embeddings, λ = eigenvalues, n = number of pictures, f = features
 References: Friedman and Dieng (TMLR 2023), eq. 3, https://arxiv.org/abs/2210.02410
+            Salimans et al. (NeurIPS 2016), https://arxiv.org/abs/1606.03498
+            on CLIP features, Hu et al. (CVPR 2025), appendix F.2, https://arxiv.org/abs/2503.11240
 """
 
 from __future__ import annotations
@@ -78,3 +84,16 @@ def _unit(embeddings: Tensor) -> Tensor:
     embeddings = embeddings.double()
     blank = (embeddings.norm(dim=1, keepdim=True) <= 1e-12).double()
     return F.normalize(torch.cat([embeddings * (1 - blank), blank], 1), dim=1)
+
+
+def inception_score(features: Tensor) -> float:
+    """The inception score of pictures with these features `(n, D)`: 1 if all are alike, at most D.
+
+    Raises:
+        ValueError: if the shape is another.
+    """
+    if features.ndim != 2:
+        raise ValueError(f"features have shape (n, D), not {tuple(features.shape)}")
+    log_p = features.double().log_softmax(1)
+    mean = log_p.exp().mean(0).log()
+    return float((log_p.exp() * (log_p - mean)).sum(1).mean().exp())

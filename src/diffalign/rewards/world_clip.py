@@ -21,10 +21,14 @@ class WorldClip:
         self.tokenizer = CLIPTokenizer.from_pretrained(WORLD_FOLDER / "tokenizer")
 
     @torch.inference_mode()
+    def image_features(self, images: Tensor) -> Tensor:
+        """Features with shape `(B, 128)`, of any length."""
+        pixels = images.to(self.model.device) * 2 - 1
+        return self.model.get_image_features(pixel_values=pixels).pooler_output
+
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit embeddings with shape `(B, 128)`."""
-        pixels = images.to(self.model.device) * 2 - 1
-        return F.normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+        return F.normalize(self.image_features(images), dim=-1)
 
     @torch.inference_mode()
     def embed_prompts(self, prompts: list[str]) -> Tensor:
