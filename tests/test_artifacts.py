@@ -256,7 +256,7 @@ def test_a_line_that_a_kill_cut_short_is_dropped(folder: RunFolder) -> None:
         ([update(1), "cut", update(3)], r"corrupt in line 2 .*; mend or delete the line"),
         (
             [update(1), {"reward": 1}],
-            "line 2: no step, queries, rewards, mean_norm, effective_components, kl_to_standard, sec",
+            "line 2: no step, queries, rewards, seconds",
         ),
         ([[1, 2]], "line 1: no step"),
         ([{**update(1), "step": None}], "line 1: no step;"),

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
@@ -47,11 +48,12 @@ EVALUATION = "evaluation.json"
 PICTURES = "pictures"
 #: All that a run or a search writes, and `evaluate` beside it, and so all that --overwrite removes …
 FILES = (CONFIG, METRICS, STATE, NOISE, SUMMARY, REPORT, BEFORE_AFTER, CURVE, NOISES, BEST, EVALUATION)
+LORA, DENOISER, CHECKPOINTS, LOGS = "lora", "denoiser", "checkpoints", "logs"
+FOLDERS = (LORA, DENOISER, CHECKPOINTS, LOGS)  # of a tuning run: removed likewise
 _MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png")  # … with these of `generate` in PICTURES
 _PARTIAL = ".partial"
 #: What the run and its report read of a line of the metrics.
-_READ = {"step": int, "queries": int, "rewards": list}
-_READ |= dict.fromkeys(("mean_norm", "effective_components", "kl_to_standard", "seconds"), Real)
+_READ = {"step": int, "queries": int, "rewards": list, "seconds": Real}
 _MEND = "mend or delete the line: only the reward curve and the seconds need it"
 
 
@@ -79,6 +81,28 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:  # after Ctrl-C too
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A partial folder to fill, which takes the place of `path` when the block ends well.
+
+    Raises:
+        WriteError: if the disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(path.name + _PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise WriteError(
+            f"cannot write {path}: {error}; free some space or make the folder writable"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 class RunFolder:
@@ -129,6 +153,8 @@ class RunFolder:
             cls.check(path, overwrite)  # another may have begun meanwhile
             # the configuration is replaced below: without it the folder would be no run
             old = [file for file in path.iterdir() if _of(file) in FILES and file.name != CONFIG]
+            for tree in (path / name for name in FOLDERS):
+                shutil.rmtree(tree, ignore_errors=True)
             for file in [*old, *(file for file in path.glob(f"{PICTURES}/*") if _MADE.fullmatch(_of(file)))]:
                 file.unlink()
             with replacing(path / CONFIG) as file:

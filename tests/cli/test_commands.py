@@ -12,7 +12,18 @@ from safetensors.torch import load_file
 
 from diffalign.cli import app
 
-COMMANDS = ("find", "search", "generate", "evaluate", "report", "models", "rewards", "prompts", "doctor")
+COMMANDS = (
+    "find",
+    "tune",
+    "search",
+    "generate",
+    "evaluate",
+    "report",
+    "models",
+    "rewards",
+    "prompts",
+    "doctor",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

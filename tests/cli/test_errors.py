@@ -283,7 +283,7 @@ def test_debug_shows_the_traceback(diffalign) -> None:
 
 
 def test_a_fault_of_the_code_is_not_hidden(diffalign, small, monkeypatch) -> None:
-    import diffalign.run as a_run
+    import diffalign.run.noise as a_run
 
     def faulty(*arguments: Any, **more: Any) -> None:
         raise ZeroDivisionError

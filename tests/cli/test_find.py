@@ -17,9 +17,9 @@ import yaml
 from safetensors import safe_open
 
 from diffalign import NoiseDistribution, load_pipeline
-from diffalign import run as a_run
 from diffalign.artifacts import RunFolder
 from diffalign.cli import run
+from diffalign.run import noise as a_run
 
 FILES = {
     "config.yaml",

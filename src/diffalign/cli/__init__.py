@@ -59,6 +59,17 @@ a kill, a run goes on to the same result.
     diffalign find "a dog" --model sd15 --reward my_module:my_function
 """
 app.command("diffalign.cli.find:find", name="find", help=_FIND, config=fill, sort_key=0)
+_TUNE = """Learn the denoiser's weights, as a LoRA adapter, from rewards of its pictures of many prompts.
+
+The objective (PG, PPO as in DDPO, DPOK, DPO) and the strategy (the whole trajectory, or B²-DiffuRL's
+backward progressive training and branches) are independent choices; a preset names both. Held-out prompts
+are looked at while it learns, and measured at the end: a reward that rises alone is an alarm.
+
+    diffalign tune --prompts world/unusual --held-out world/heldout
+    diffalign tune --preset dpok --prompts my-prompts.txt --rounds 20 --out runs/dpok
+    diffalign tune --resume runs/dpok
+"""
+app.command("diffalign.cli.tune:tune", name="tune", help=_TUNE, config=fill, sort_key=0)
 _LIGHT: tuple[Callable[..., object], ...] = (
     search,
     generate,

@@ -27,8 +27,9 @@ def doctor(
 ) -> int:
     """Check that everything works here, and say what to do if not.
 
-    Loads the model, makes three pictures in two steps, twice, and scores them. Ends with OK and the
-    exit code 0, or with what is wrong and 1.
+    Loads the model, makes three pictures in two steps, twice, and scores them; then makes the denoiser's
+    decisions and asks for their probability again, which must be the same. Ends with OK and the exit
+    code 0, or with what is wrong and 1.
 
         diffalign doctor
         diffalign doctor --model sd15 --device cuda
@@ -77,6 +78,7 @@ def _checks(options: Sampling, reward_name: str) -> Iterator[tuple[str, Callable
     yield "scheduler", lambda: _scheduler(made[0])
     yield "pictures", lambda: _pictures(made[0])
     yield "reward", lambda: _reward(made[0], reward_name)
+    yield "denoiser's decisions", lambda: _decisions(made[0])
 
 
 def _versions() -> str:
@@ -129,3 +131,28 @@ def _reward(sampler: Sampler, name: str) -> str:
     x_T = NoiseDistribution.standard(sampler.latent_shape).sample(3, seed=0)
     values = score(load_reward(name), sampler(x_T, _PROMPT), [_PROMPT] * 3)
     return f"{name} gives " + ", ".join(f"{value:.3f}" for value in values.tolist())
+
+
+def _decisions(sampler: Sampler) -> str:
+    from diffalign.diffusion import PipelineError
+    from diffalign.diffusion.transition import gaussian_log_prob
+    from diffalign.policies.denoiser import DenoiserPolicy
+    from diffalign.rollout import collect_trajectories
+    from diffalign.strategies import Branches
+
+    try:
+        policy = DenoiserPolicy(sampler, rank=4 if hasattr(sampler.pipeline, "load_lora_weights") else 0)
+    except PipelineError as error:
+        return f"not to be tuned: {error}"
+    made = collect_trajectories(policy, range(3), [_PROMPT] * 3, range(2), Branches(), seed=0)
+    errors = []
+    for step in made.interval:  # with gradient, as learning does
+        mean, std = policy(made.x[step], step, made.prompts)
+        log_prob = gaussian_log_prob(made.x[step + 1], mean, std).detach()
+        errors.append(float((log_prob - made.log_prob[:, step]).exp().sub(1).abs().max()))
+    if max(errors) > 1e-5:
+        raise PipelineError(
+            f"before any update the ratio of probabilities is off 1 by {max(errors):.1g}, which would "
+            "swallow a clip range of 1e-4; try --dtype float32"
+        )
+    return f"tuned by diffalign tune; before any update the ratio is off 1 by {max(errors):.1g}"

@@ -57,12 +57,12 @@ def finished(path: Path) -> bool:
 
 
 @contextmanager
-def resumable(path: Path) -> Iterator[None]:
+def resumable(path: Path, command: str = "find") -> Iterator[None]:
     """Adds to what stops a run, Ctrl-C included, how to go on with it; not where that would stop it again."""
     try:
         yield
     except BaseException as error:
         if isinstance(error, WriteError) or not isinstance(error, ArtifactError):
             saved = (path / STATE).is_file() and not isinstance(error, WriteError)
-            error.add_note(f"{'state saved, ' * saved}go on with: diffalign find --resume {path}")
+            error.add_note(f"{'state saved, ' * saved}go on with: diffalign {command} --resume {path}")
         raise

@@ -74,6 +74,10 @@ class RunProgress:
         self.rewards = f"reward {_short(mean)}, best {_short(best)}"
         self._show()
 
+    def warn(self, said: str) -> None:
+        """Prints what the user should know before the end."""
+        self.console.print(Text(said, style="yellow"), soft_wrap=True)
+
     def figures(self) -> str:
         """Queries, reward, speed and time left, as a line."""
         parts = [f"{self.phase_done}/{self.phase_total}"]

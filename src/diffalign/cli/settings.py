@@ -41,7 +41,8 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         return
     by_name = {argument.name: argument for argument in arguments}
     if by_name["--resume"].tokens:
-        extra = [name for name, argument in by_name.items() if argument.tokens and name not in _BESIDE_RESUME]
+        beside = _BESIDE_RESUME if commands[-1] == "find" else ("--resume", "--out")
+        extra = [name for name, argument in by_name.items() if argument.tokens and name not in beside]
         if extra:
             raise UsageError(
                 f"--resume takes all settings from the run's folder; leave out {', '.join(extra)}"
@@ -51,17 +52,29 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         path = by_name["--config"].tokens[-1].value
         settings = read_settings(path)
         prompt = settings.pop("prompt", None)
+        if prompt is not None and "PROMPT" not in by_name:
+            raise UsageError(f"{path} holds settings of diffalign find, not of diffalign {commands[-1]}")
         if prompt is not None and not (by_name["PROMPT"].tokens or by_name["--prompts"].tokens):
             by_name["PROMPT"].append(Token(value=str(prompt), source=path))
+        settings = {name: value for name, value in settings.items() if value is not None}
+        texts = settings.pop("prompts", None)  # cyclopts would take it for the command of that name
+        if texts is not None and not by_name["--prompts"].tokens:
+            by_name["--prompts"].append(Token(value=str(texts), source=path))
         Dict(settings, source=path, use_commands_as_keys=False)(app, commands, arguments)
     for flag, (name, value) in ABLATIONS.items():
-        _ablate(by_name[flag], by_name[name], value)
-    preset = by_name["--preset"].tokens[-1].value if by_name["--preset"].tokens else "default"
+        if flag in by_name:
+            _ablate(by_name[flag], by_name[name], value)
+    tuning = commands[-1] == "tune"
+    preset = "b2-ddpo" if tuning else "default"
+    if by_name["--preset"].tokens:
+        preset = by_name["--preset"].tokens[-1].value
     if preset != "default":  # NoiseConfig's own values; loading the presets takes seconds
         from diffalign.methods import preset as load_preset
+        from diffalign.methods import tune_preset
 
         source = f"the preset {preset}"
-        Dict(asdict(load_preset(preset)), source=source, use_commands_as_keys=False)(app, commands, arguments)
+        values = asdict(tune_preset(preset) if tuning else load_preset(preset))
+        Dict(values, source=source, use_commands_as_keys=False)(app, commands, arguments)
 
 
 def _ablate(flag: Argument, setting: Argument, value: str) -> None:

@@ -158,6 +158,12 @@ def _curve_note(metrics: list[dict[str, Any]]) -> str:
     if not metrics:
         return ""
     last = metrics[-1]
+    if "interval" in last:
+        return (
+            f"{len(metrics)} round{'s' * (len(metrics) > 1)}, {last['queries']} reward queries and "
+            f"{last['optimiser_steps']} optimiser steps in all; the last round learned "
+            f"{last['interval']} sampler steps."
+        )
     return (
         f"{len(metrics)} update{'s' * (len(metrics) > 1)} from {last['queries']} reward queries. "
         f"At the end the mean of the noise has the norm {last['mean_norm']:.3g}; "
@@ -180,6 +186,8 @@ def _use(summary: Mapping[str, Any]) -> str:
     if "tuned" not in summary["rows"]:
         return ""
     run = summary["run"]
+    if "lora_rank" in run:
+        return _use_weights(summary)
     settings = "".join(
         f"    {argument}={run[key]!r},\n"
         for key, argument in (("num_steps", "num_inference_steps"), ("guidance_scale", "guidance_scale"))
@@ -199,6 +207,24 @@ def _use(summary: Mapping[str, Any]) -> str:
         f"<h2>Use the noise in plain diffusers</h2>\n<pre>{escape(code)}</pre>\n"
         '<p class="note">The model is untouched: the learned noise is all that differs.</p>'
     )
+
+
+def _use_weights(summary: Mapping[str, Any]) -> str:
+    load = (
+        'pipeline.load_lora_weights("lora")'
+        if summary["run"]["lora_rank"]
+        else 'pipeline.{part} = type(pipeline.{part}).from_pretrained("denoiser")'
+    ).format(part=summary["run"].get("denoiser", "unet"))
+    run = summary["run"]
+    guidance = "" if run.get("guidance_scale") is None else f", guidance_scale={run['guidance_scale']!r}"
+    scheduler = ', scheduler="ddim"' if run.get("scheduler") == "ddim" else ""
+    code = (
+        "from diffalign import load_pipeline\n\n"
+        f"pipeline = load_pipeline({summary['model']!r}{scheduler})  # a plain diffusers pipeline\n"
+        f"{load}\n"
+        f'pictures = pipeline("a prompt", num_inference_steps={run["num_steps"]!r}{guidance}).images'
+    )
+    return f"<h2>Use the weights in plain diffusers</h2>\n<pre>{escape(code)}</pre>"
 
 
 def _settings(config: Path, summary: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""RUN: FIND in its folder: learn, evaluate on fresh samples, search at equal cost, write.
+"""FIND in its folder: learn, evaluate on fresh samples, search at equal cost, write.
 
     learn     metrics.jsonl a line an update; state.safetensors every few seconds and whenever it stops
     evaluate  baseline and tuned, the same noise in pairs
@@ -48,6 +48,9 @@ class Progress(Protocol):
 
     def reward(self, mean: float, best: float) -> None:
         """The newest figures."""
+
+    def warn(self, said: str) -> None:
+        """What the user should know before the end."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def learn(folder: RunFolder, find: Find, environment: Watched, progress: Progres
     learner = find.learner
     state = folder.load_state()
     if state is not None:
-        _check_origin(folder, state[1], find.origin)
+        check_origin(folder, state[1], find.origin)
         try:
             learner.load(*state)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -255,7 +258,12 @@ def _state(find: Find) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {name: tensor.clone() for name, tensor in tensors.items()}, {**metadata, **find.origin}
 
 
-def _check_origin(folder: RunFolder, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+def check_origin(folder: RunFolder, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Compares what a saved state was learned from with what is given now.
+
+    Raises:
+        ArtifactError: if they differ.
+    """
     differing = [
         f"{name.replace('_', ' ')} {saved[name]!r} then, {value!r} now"
         for name, value in now.items()

@@ -1,0 +1,338 @@
+"""A tuned denoiser in its folder.
+
+    learn     metrics.jsonl a line a round; state.safetensors after rounds and whenever it stops
+    guard     now and then fresh pictures of held-out prompts: an alarm when the reward rises while what
+              it stands for falls
+    evaluate  frozen and tuned, the same noise in pairs, prompt by prompt
+    write     lora/ (or denoiser/), before_after.png, reward_curve.png, summary.json, report.html
+
+A run that is killed and resumed ends with the figures of one that was not: seconds and memory aside.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffalign.artifacts import (
+    CHECKPOINTS,
+    DENOISER,
+    LORA,
+    METRICS,
+    SUMMARY,
+    RunFolder,
+    replacing_folder,
+    versions,
+)
+from diffalign.diffusion import Sampler
+from diffalign.evaluation import Cost, Judge, Samples, Summary, evaluate, peak_memory_mb, pooled, summarise
+from diffalign.methods import Tune
+from diffalign.metrics import Embedder, mean_pairwise_distance
+from diffalign.policies.noise import ArtifactError, NoiseDistribution
+from diffalign.report.html import write_report
+from diffalign.report.plots import before_after, reward_curve
+from diffalign.rewards import RewardFunction
+from diffalign.run.noise import SAVE_EVERY, Progress, Watched, check_origin
+from diffalign.run.trackers import numbers
+
+SHOWN = 16  # pictures before and after
+
+
+@dataclass(frozen=True)
+class TuneSetup:
+    """What is loaded for a tuning run. The names are those that were asked for."""
+
+    sampler: Sampler
+    reward: RewardFunction
+    judges: Mapping[str, Judge | None]  # by prompt
+    embed: Embedder | None
+    model: str
+    reward_name: str
+    judge_name: str | None
+
+
+@dataclass(frozen=True)
+class Guard:
+    """When to look at held-out prompts, and what is an alarm.
+
+    Attributes:
+        every: rounds between two looks; 0 never looks.
+        images: fresh pictures a prompt.
+        judged_drop: greatest fall of the judged share, below its best, that is no alarm.
+        diversity_drop: greatest share of the first look's diversity that may be lost.
+        stop: whether an alarm ends the run.
+    """
+
+    every: int = 10
+    images: int = 8
+    judged_drop: float = 0.1
+    diversity_drop: float = 0.3
+    stop: bool = False
+
+    def alarm(self, looks: Sequence[Mapping[str, Any]]) -> str | None:
+        """What is wrong at the last of `looks`, if the reward has risen since the first."""
+        if len(looks) < 2 or looks[-1]["reward"] <= looks[0]["reward"]:
+            return None
+        first, last = looks[0], looks[-1]
+        if last["judged"] is not None:
+            best = max(look["judged"] for look in looks)
+            if last["judged"] < best - self.judged_drop:
+                return f"the reward rises while the judged share fell from {best:.2f} to {last['judged']:.2f}"
+        if last["distance"] is not None and last["distance"] < (1 - self.diversity_drop) * first["distance"]:
+            return (
+                f"the reward rises while diversity fell from {first['distance']:.3f} to "
+                f"{last['distance']:.3f} (mean pairwise distance)"
+            )
+        return None
+
+
+def looks_at(guard: Guard, round: int) -> bool:
+    """Whether held-out prompts are looked at after `round`, counted from 1."""
+    return guard.every > 0 and (round == 1 or round % guard.every == 0)
+
+
+def pictures_of_a_tuning(run: Tune, guard: Guard, held_out: int, images: int) -> int:
+    """How many pictures a run makes in all."""
+    config = run.tuner.config
+    looks = sum(looks_at(guard, round) for round in range(1, config.rounds + 1))
+    return config.rounds * config.samples + looks * held_out * guard.images + 2 * held_out * images
+
+
+def tune_in(
+    folder: RunFolder,
+    run: Tune,
+    setup: TuneSetup,
+    held_out: Sequence[str],
+    *,
+    images: int,
+    guard: Guard,
+    progress: Progress,
+    record: Mapping[str, Any],
+    keep: int = 0,
+    tracker: Any = None,
+) -> Summary | None:
+    """Runs all phases and returns what `summary.json` holds; None in all processes but the main one.
+
+    Arguments:
+        held_out: prompts of the evaluation and of the guard.
+        images: fresh pictures a prompt and row.
+        record: what else `summary.json` records.
+        keep: adapters of past looks that stay in `checkpoints`.
+        tracker: what `open_tracker` returned.
+    """
+    environment, config = Watched(setup.sampler, progress), run.tuner.config
+    learn(folder, run, setup, held_out, guard, environment, progress, keep=keep, tracker=tracker)
+    if not run.tuner.processes.is_main:
+        return None
+    with progress.phase("evaluate", 2 * len(held_out) * images):
+        with run.tuner.policy.frozen():
+            before, before_seconds = _measure(environment, setup, held_out, images, config.seed)
+        after, after_seconds = _measure(environment, setup, held_out, images, config.seed)
+    memory, fresh = peak_memory_mb(setup.sampler.pipeline.device), images * len(held_out)
+    rows = folder.metrics()
+    cost = {
+        "baseline": Cost(0, fresh * environment.forwards, before_seconds, memory),
+        "tuned": Cost(
+            run.tuner.queries,
+            sum(row["denoiser_forwards"] for row in rows) + fresh * environment.forwards,
+            sum(row["seconds"] for row in rows) + after_seconds,
+            memory,
+        ),
+    }
+    summary = summarise(
+        pooled(before),
+        pooled(after),
+        None,
+        cost,
+        prompt=held_out[0] if len(held_out) == 1 else f"{len(held_out)} held-out prompts",
+        model=setup.model,
+        reward=setup.reward_name,
+        judge=setup.judge_name,
+        run={**record, "guidance_scale": setup.sampler.guidance_scale, **versions()},
+    )
+    write(folder, run, before, after, summary)
+    return summary
+
+
+def learn(
+    folder: RunFolder,
+    run: Tune,
+    setup: TuneSetup,
+    held_out: Sequence[str],
+    guard: Guard,
+    environment: Watched,
+    progress: Progress,
+    *,
+    keep: int = 0,
+    tracker: Any = None,
+) -> None:
+    """Learns, from the last saved state if there is one, and saves the state at the end, whatever ends it.
+
+    Raises:
+        ArtifactError: if the state is corrupt, or of another run.
+    """
+    tuner, state = run.tuner, folder.load_state()
+    if state is not None:
+        check_origin(folder, state[1], run.origin)
+        try:
+            tuner.load(*state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ArtifactError(
+                f"the state in {folder.path} does not fit its config.yaml ({error}); undo the change there, "
+                "or delete state.safetensors to start the run again"
+            ) from error
+
+    def anywhere(said: bool) -> bool:  # what the main process alone knows, in all
+        return any(tuner.processes.gather([said]))
+
+    if not tuner.processes.is_main:
+        if guard.stop and anywhere(False):
+            return
+        for step in run:
+            if guard.stop and looks_at(guard, step.round) and anywhere(False):
+                return
+        return
+    folder.truncate_metrics(tuner.round)
+    looks = [row["held_out"] for row in folder.metrics() if row.get("held_out")]
+    guided = 2 if tuner.policy.guided else 1
+    total = pictures_of_a_tuning(run, guard, len(held_out), 0)
+    done = tuner.queries + len(looks) * len(held_out) * guard.images
+    # a copy: Ctrl-C may come while a round is half done, and the tuner changes in place
+    snapshot, saved = _state(run), time.monotonic()
+    try:
+        with progress.phase("learn", total, done):
+            if guard.stop and anywhere(guard.alarm(looks) is not None):
+                return
+            for step in run:
+                progress.advance(len(step.rewards))
+                progress.reward(float(step.rewards.mean()), float(step.rewards.max()))
+                row: dict[str, Any] = {**step.figures(), "denoiser_forwards": guided * step.forwards}
+                if looks_at(guard, step.round):
+                    looks.append(_look(environment, setup, held_out, guard, tuner.config.seed))
+                    row |= {"held_out": looks[-1], "alarm": guard.alarm(looks)}
+                    _keep(folder, run, keep)
+                folder.append_metrics(row)
+                snapshot = _state(run)
+                if tracker is not None:
+                    tracker.log(numbers(row), step=step.round)
+                if row.get("alarm"):
+                    progress.warn(f"round {step.round}: {row['alarm']}")
+                if guard.stop and looks_at(guard, step.round) and anywhere(row["alarm"] is not None):
+                    return
+                rounding = step.update.first_ratio_error
+                first = tuner.optimiser_steps == step.update.optimiser_steps > 0
+                if first and rounding > tuner.config.clip_range / 10:
+                    progress.warn(
+                        f"before the first update the ratio was off 1 by {rounding:.1g}: rounding eats into "
+                        "the clip range; use float32, or a greater clip_range"
+                    )
+                if not step.update.optimiser_steps:
+                    progress.warn(
+                        f"round {step.round} made no optimiser step: no sample passed the threshold "
+                        f"of {tuner.config.threshold}"
+                    )
+                if time.monotonic() - saved >= SAVE_EVERY:
+                    folder.save_state(*snapshot)
+                    saved = time.monotonic()
+    finally:
+        folder.save_state(*snapshot)
+
+
+def _keep(folder: RunFolder, run: Tune, number: int) -> None:
+    """Writes what was learned so far to `checkpoints`, of which the last `number` stay."""
+    if not number:
+        return
+    place = folder / CHECKPOINTS
+    place.mkdir(exist_ok=True)
+    with replacing_folder(place / f"round-{run.tuner.round:05d}") as partial:
+        run.save(partial)
+    for old in sorted(place.glob("round-*"))[:-number]:
+        shutil.rmtree(old)
+
+
+def _look(
+    environment: Watched, setup: TuneSetup, prompts: Sequence[str], guard: Guard, seed: int
+) -> dict[str, float | None]:
+    """Means over held-out prompts; the same noise at every look."""
+    samples, _ = _measure(environment, setup, prompts, guard.images, seed, "look")
+    judged = [part.judged for part in samples if part.judged is not None]
+    spread = [mean_pairwise_distance(part.embeddings) for part in samples if part.embeddings is not None]
+    return {
+        "reward": float(torch.cat([part.reward for part in samples]).mean()),
+        "judged": float(torch.cat(judged).float().mean()) if judged else None,
+        "distance": sum(spread) / len(spread) if spread else None,
+    }
+
+
+def _measure(
+    environment: Watched,
+    setup: TuneSetup,
+    prompts: Sequence[str],
+    images: int,
+    seed: int,
+    stream: str = "evaluate",
+) -> tuple[list[Samples], float]:
+    """Fresh pictures of each prompt from N(0, I), and the seconds they took."""
+    began, standard = time.perf_counter(), NoiseDistribution.standard(setup.sampler.latent_shape)
+    samples = [
+        evaluate(
+            environment,
+            prompt,
+            standard,
+            setup.reward,
+            judge=setup.judges.get(prompt),
+            embed=setup.embed,
+            n=images,
+            seed=seed,
+            stream=stream,
+            batch_size=setup.sampler.batch_size,
+        )
+        for prompt in prompts
+    ]
+    return samples, time.perf_counter() - began
+
+
+def write(
+    folder: RunFolder, run: Tune, before: Sequence[Samples], after: Sequence[Samples], summary: Summary
+) -> None:
+    """Writes what is left; the report, which tells a finished run, comes last."""
+    with replacing_folder(folder / (LORA if run.tuner.config.lora_rank else DENOISER)) as place:
+        run.save(place)
+    each = max(1, SHOWN // len(before))
+
+    def shown(parts: Sequence[Samples]) -> tuple[Tensor, Tensor | None]:
+        judged = [part.judged[:each] for part in parts if part.judged is not None]
+        verdicts = torch.cat(judged)[:SHOWN] if len(judged) == len(parts) else None
+        return torch.cat([part.images[:each] for part in parts])[:SHOWN], verdicts
+
+    (old, wrong), (new, right) = shown(before), shown(after)
+    verdicts = None if wrong is None or right is None else (wrong, right)
+    titles = ("Before: the frozen model", "After: the same noise, the tuned model")
+    before_after(old, new, folder / "before_after.png", titles=titles, verdicts=verdicts)
+    reward_curve(
+        folder.metrics(),
+        folder / "reward_curve.png",
+        reward=summary["reward"],
+        title=f"{len(run.tuner.prompts)} training prompts",
+    )
+    folder.write_json(SUMMARY, summary)
+    write_report(folder.path)
+
+
+def written_by_tuning(folder: RunFolder) -> list[Path]:
+    """The files of a finished run, for its user."""
+    names = (LORA, DENOISER, "before_after.png", "reward_curve.png", SUMMARY, METRICS, "report.html")
+    return [folder / name for name in names if (folder / name).exists()]
+
+
+def _state(run: Tune) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A copy of what goes on to the same result, and what it was learned from."""
+    tensors, metadata = run.tuner.state()
+    return {name: tensor.clone() for name, tensor in tensors.items()}, {**metadata, **run.origin}

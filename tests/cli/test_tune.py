@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffalign import Sampler, load_pipeline
+from diffalign.artifacts import RunFolder
+from diffalign.run import Guard
+
+FILES = {
+    "config.yaml",
+    "metrics.jsonl",
+    "state.safetensors",
+    "lora",
+    "before_after.png",
+    "reward_curve.png",
+    "summary.json",
+    "report.html",
+}
+
+
+@pytest.fixture
+def quick(tiny_pipeline_folder: Path, workplace: Path) -> list[object]:
+    """Options of a run of `tune` that takes a moment: 3 rounds, 4 pictures a prompt and row."""
+    (workplace / "prompts.txt").write_text("a dog\na cat\n")
+    return [
+        *("--prompts", "prompts.txt", "--model", tiny_pipeline_folder, "--reward", "own_reward:red"),
+        *("--num-steps", 4, "--rounds", 3, "--samples", 12, "--first-steps", 2, "--threshold", 0.1),
+        *("--images", 4, "--look-every", 2, "--look-images", 2, "--batch-size", 6, "--learning-rate", 0.01),
+    ]
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """The summary without seconds and memory, the adapter, and the metrics without seconds."""
+    summary = json.loads((folder / "summary.json").read_text())
+    for cost in summary["cost"].values():
+        del cost["seconds"], cost["peak_memory_mb"]
+    rows = RunFolder(folder).metrics()
+    for row in rows:
+        del row["seconds"], row["sampling_seconds"]
+    adapter = load_file(folder / "lora" / "pytorch_lora_weights.safetensors")
+    return {**summary, "rows of metrics": rows, "lora": {k: v.tolist() for k, v in adapter.items()}}
+
+
+def test_a_run_leaves_its_folder(diffalign, quick, tiny_pipeline_folder) -> None:
+    done = diffalign("tune", *quick)
+    folder = Path("runs/tune-b2-ddpo")
+    assert done.code == 0, done.err
+    assert {file.name for file in folder.iterdir()} == FILES
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["rows"]) == {"baseline", "tuned"} and summary["n"] == 8
+    rows = RunFolder(folder).metrics()
+    assert [row["interval"] for row in rows] == [2, 3, 4]
+    assert [bool(row.get("held_out")) for row in rows] == [True, True, False]
+    # guided: 2 forwards; the steps before the interval once a group of 3
+    assert rows[0]["denoiser_forwards"] == 2 * (2 * 4 + 2 * 12 + 2 * rows[0]["selected"])
+    assert "load_lora_weights(&quot;lora&quot;)" in (folder / "report.html").read_text()
+
+    plain = load_pipeline(tiny_pipeline_folder, device="cpu")
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    frozen = Sampler(plain, num_steps=4)(noise, "a dog")
+    plain.load_lora_weights(folder / "lora")
+    assert not torch.allclose(Sampler(plain, num_steps=4)(noise, "a dog"), frozen)
+
+
+@pytest.mark.parametrize("failure", ["nan", "shape", "raise", "interrupt"])
+def test_what_stops_a_run_loses_nothing(diffalign, quick, failure: str) -> None:
+    import own_reward
+
+    assert diffalign("tune", *quick, "--out", "whole").code == 0
+    # two batches a round; of round 1 two looks
+    own_reward.calls, own_reward.fail_at, own_reward.failure = 0, 6, failure
+    stopped = diffalign("tune", *quick, "--out", "stopped")
+    assert stopped.code == (130 if failure == "interrupt" else 2)
+    assert "state saved, go on with: diffalign tune --resume stopped" in stopped.err
+    assert len(RunFolder(Path("stopped")).metrics()) == 1
+    own_reward.fail_at = None
+    assert diffalign("tune", "--resume", "stopped").code == 0
+    assert figures(Path("stopped")) == figures(Path("whole"))
+    assert "is finished" in diffalign("tune", "--resume", "stopped").out
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--preset", "b2-dppo"], "did you mean 'b2-dpo'"),
+        (["--objective", "pgo"], "objective must be one of pg, ppo, dpok, dpo"),
+        (["--samples", "13"], "no whole groups of 3"),
+        (["--seed", "-1"], "seed must not be negative"),
+        (["--eta", "1.05"], "eta is at most 1"),
+        (["--tracker", "wandbb"], "did you mean 'wandb'"),
+        (["--preset", "dpo", "--samples", "2"], "2 samples a round of 2 prompts are one each"),
+        (["--first-steps", "9"], "the sampler takes 4 steps"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt"),
+    ],
+)
+def test_a_mistake_leaves_no_folder(diffalign, quick, more: list[str], said: str) -> None:
+    options = quick
+    for name, value in zip(more[::2], more[1::2], strict=True):
+        options = swap(options, name, value) if name in options else [*options, name, value]
+    done = diffalign("tune", *options)
+    assert done.code == 2 and said in done.err
+    assert not Path("runs").exists()
+
+
+def test_checkpoints_and_a_tracker_beside_the_run(diffalign, quick, monkeypatch) -> None:
+    from accelerate import tracking
+
+    logged = []
+
+    class Tracker:
+        requires_logging_directory = False
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def start(self) -> None:
+            pass
+
+        def store_init_configuration(self, values: dict[str, Any]) -> None:
+            logged.append(values["objective"])
+
+        def log(self, values: dict[str, float], step: int) -> None:
+            logged.append((step, values["reward_mean"], "held_out/reward" in values))
+
+        def finish(self) -> None:
+            logged.append("finished")
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "own", Tracker)
+    monkeypatch.setattr("diffalign.run.trackers.get_available_trackers", lambda: ["own"])
+    more = ["--keep", 1, "--tracker", "own", "--out", "run"]
+    done = diffalign("tune", *swap(quick, "--look-every", "1"), *more)
+    assert done.code == 0, done.err
+    assert [file.name for file in Path("run/checkpoints").iterdir()] == ["round-00003"]
+    means = [row["reward_mean"] for row in RunFolder(Path("run")).metrics()]
+    assert logged == ["ppo", *((i + 1, mean, True) for i, mean in enumerate(means)), "finished"]
+    assert diffalign("tune", *quick, "--out", "run", "--overwrite").code == 0
+    assert not Path("run/checkpoints").exists()
+
+
+def swap(options: list[object], name: str, value: str) -> list[object]:
+    place = options.index(name)
+    return [*options[: place + 1], value, *options[place + 2 :]]
+
+
+def test_prompts_are_needed_and_another_commands_folder_is_not_resumed(diffalign, small) -> None:
+    assert "--prompts" in diffalign("tune").err
+    assert diffalign("find", "a dog", *small, "--out", "noise").code == 0
+    assert "settings of diffalign find" in diffalign("tune", "--config", "noise/config.yaml").err
+    assert "was not written by diffalign tune" in diffalign("tune", "--resume", "noise").err
+
+
+def test_the_alarm_goes_when_the_reward_rises_alone() -> None:
+    guard = Guard()
+    first = {"reward": 1.0, "judged": 0.5, "distance": 0.4}
+    assert guard.alarm([first]) is None
+    assert guard.alarm([first, {**first, "reward": 2.0}]) is None
+    assert "judged share" in str(guard.alarm([first, {**first, "reward": 2.0, "judged": 0.3}]))
+    assert "diversity" in str(guard.alarm([first, {**first, "reward": 2.0, "distance": 0.2}]))
+    assert guard.alarm([first, {"reward": 0.5, "judged": 0.1, "distance": 0.1}]) is None
+    assert guard.alarm([{**first, "judged": None}, {"reward": 2, "judged": None, "distance": None}]) is None
