@@ -1,10 +1,11 @@
-"""Kills `diffalign find` with SIGKILL at random moments, resumes it, and compares with an unharmed run.
+"""Kills `diffalign find` or `tune` with SIGKILL at random moments, resumes, compares with an unharmed run.
 
     python benchmarks/kill_resume.py --kills 5 --out kill_resume.json
+    python benchmarks/kill_resume.py tune --kills 5
 
 A run may be killed again after it was resumed. One that ends before the kills are spent is compared, and
-another begins. What must be the same: tensors and metadata of the noise, and `summary.json` but for seconds
-and memory.
+another begins. What must be the same: tensors and metadata of the noise, or the adapter, and `summary.json`
+but for seconds and memory.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from diffalign.artifacts import CONFIG, NOISE, SUMMARY, versions
+from diffalign.artifacts import CONFIG, LORA, NOISE, SUMMARY, versions
 
-FIND = (sys.executable, "-m", "diffalign", "find")
+DIFFALIGN = (sys.executable, "-m", "diffalign")
+ADAPTER = "pytorch_lora_weights.safetensors"
+TUNING = ("--prompts=world/unusual", "--rounds=6", "--samples=12", "--images=2", "--look-every=2")
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -33,11 +36,12 @@ def outcome(folder: Path) -> dict[str, Any]:
     summary = json.loads((folder / SUMMARY).read_text())
     for cost in summary["cost"].values():
         del cost["seconds"], cost["peak_memory_mb"]
+    learned = folder / NOISE if (folder / NOISE).exists() else folder / LORA / ADAPTER
     # not its bytes: the order of the metadata in the file is another in every process
-    tensors = {name: (tensor.dtype, tensor.tolist()) for name, tensor in load_file(folder / NOISE).items()}
-    with safe_open(folder / NOISE, "pt") as file:
+    tensors = {name: (tensor.dtype, tensor.tolist()) for name, tensor in load_file(learned).items()}
+    with safe_open(learned, "pt") as file:
         metadata = file.metadata()
-    return {"noise tensors": tensors, "noise metadata": metadata, **summary}
+    return {"learned tensors": tensors, "learned metadata": metadata, **summary}
 
 
 def differing(folder: Path, expected: dict[str, Any]) -> list[str]:
@@ -46,13 +50,15 @@ def differing(folder: Path, expected: dict[str, Any]) -> list[str]:
     return sorted(name for name in found | expected if found.get(name) != expected.get(name))
 
 
-def find(folder: Path, settings: Sequence[str], limit: float | None = None) -> bool:
+def run(folder: Path, settings: Sequence[str], limit: float | None = None) -> bool:
     """Starts or resumes a run and kills it after `limit` seconds; whether it ended before."""
-    again = ["--resume", str(folder)] if (folder / CONFIG).exists() else [*settings, "--out", str(folder)]
-    process = subprocess.Popen([*FIND, *again], stdout=subprocess.DEVNULL)
+    again = [settings[0], "--resume", str(folder)]
+    if not (folder / CONFIG).exists():
+        again = [*settings, "--out", str(folder)]
+    process = subprocess.Popen([*DIFFALIGN, *again], stdout=subprocess.DEVNULL)
     try:
         if process.wait(limit):
-            raise SystemExit(f"diffalign find {' '.join(again)} failed")
+            raise SystemExit(f"diffalign {' '.join(again)} failed")
     except subprocess.TimeoutExpired:
         return False
     finally:
@@ -65,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("command", nargs="?", choices=("find", "tune"), default="find")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--prompt", default="a dog on the moon")
     parser.add_argument("--preset", default="default")
@@ -75,25 +82,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file of what was killed and what was the same")
     arguments = parser.parse_args()
     asked = {name: getattr(arguments, name) for name in ("preset", "queries", "images", "num_steps")}
-    settings = [arguments.prompt, *(f"--{name.replace('_', '-')}={value}" for name, value in asked.items())]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
+    settings = ["tune", *TUNING] if arguments.command == "tune" else ["find", arguments.prompt, *options]
     moments = random.Random(arguments.seed)
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         began = time.monotonic()
-        find(Path(temporary) / "whole", settings)
+        run(Path(temporary) / "whole", settings)
         seconds = time.monotonic() - began
         expected = outcome(Path(temporary) / "whole")
         print(f"unharmed: {seconds:.1f} s", flush=True)
         kills = 0
         while kills < arguments.kills:
             folder, killed = Path(temporary) / f"killed-{len(runs)}", []
-            while not find(folder, settings, after := moments.uniform(0, seconds)):
+            while not run(folder, settings, after := moments.uniform(0, seconds)):
                 kills += 1
                 left = sorted(path.name for path in folder.glob("*"))
                 killed.append({"after_seconds": round(after, 1), "left": left})
                 print(f"killed after {after:.1f} s, leaving {', '.join(left) or 'nothing'}", flush=True)
                 if kills == arguments.kills:
-                    find(folder, settings)
+                    run(folder, settings)
                     break
             runs.append({"killed": killed, "differs_in": differing(folder, expected)})
             print(
@@ -102,11 +110,11 @@ def main() -> None:
             )
     same = not any(run["differs_in"] for run in runs)
     if arguments.out is not None:
-        record = {"settings": {"prompt": arguments.prompt, **asked}, "versions": versions(), "kills": kills}
+        record = {"settings": settings, "versions": versions(), "kills": kills}
         record |= {"seconds_unharmed": round(seconds, 1), "same": same, "runs": runs}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"{kills} kills, {len(runs)} runs: {'the same' if same else 'NOT the same'} noise and figures")
+    print(f"{kills} kills, {len(runs)} runs: {'the same' if same else 'NOT the same'} result")
     raise SystemExit(not same)
 
 

@@ -1,0 +1,137 @@
+"""Tuning beside a plain DDPO loop, written straight from the paper: seconds and memory for the same queries.
+
+    python benchmarks/tune_speed.py --samples 96
+
+The plain loop (Black et al. 2024, with the batch sizes of B²-DiffuRL's Table 6) samples 8 pictures at a
+time, keeps all latents, and learns from 2 samples and one step at a time. Each variant runs in a process
+of its own, one round to warm up and then the measured ones; memory is what the process took beyond what
+it held after the first denoiser call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from diffalign import Sampler, load_pipeline, load_prompts, load_reward
+from diffalign.methods import TUNE_PRESETS, Tune, tune_preset
+from diffalign.policies.denoiser import DenoiserPolicy
+
+PROMPTS = "world/unusual"
+
+
+def plain_ddpo(samples: int) -> tuple[Callable[[], None], DenoiserPolicy]:
+    """A round of the loop, and its policy (the same adapter, transition and guidance)."""
+    policy = DenoiserPolicy(Sampler(load_pipeline("world"), num_steps=20))
+    prompts, reward = load_prompts(PROMPTS).texts, load_reward("world-clip")
+    optimiser = torch.optim.AdamW(policy.learned(), lr=1e-4, weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(0)
+
+    def log_prob(x: torch.Tensor, mean: torch.Tensor, std: float) -> torch.Tensor:
+        return torch.distributions.Normal(mean, std).log_prob(x).flatten(1).mean(1)
+
+    def one_round() -> None:
+        kept = []
+        for _ in range(samples // 8):
+            texts = [prompts[i] for i in torch.randint(len(prompts), (8,), generator=generator).tolist()]
+            x = [torch.randn(8, *policy.sampler.latent_shape, generator=generator)]
+            old = []
+            with torch.no_grad():
+                for step in range(20):
+                    mean, std = policy(x[-1], step, texts)
+                    x.append(mean + std * torch.randn(mean.shape, generator=generator))
+                    old.append(log_prob(x[-1], mean, std))
+                images = policy.decode(x[-1])
+            kept.append((texts, torch.stack(x, 1), torch.stack(old, 1), reward(images, texts)))
+        rewards = torch.cat([part[3] for part in kept])
+        advantage = ((rewards - rewards.mean()) / (rewards.std() + 1e-6)).clamp(-5, 5)
+        texts = [text for part in kept for text in part[0]]
+        latents, old_log_prob = (torch.cat([part[i] for part in kept]) for i in (1, 2))
+        order = torch.randperm(len(rewards), generator=generator)
+        for place, batch in enumerate(order.split(2), start=1):
+            for step in range(20):
+                mean, std = policy(latents[batch, step], step, [texts[i] for i in batch.tolist()])
+                ratio = (log_prob(latents[batch, step + 1], mean, std) - old_log_prob[batch, step]).exp()
+                worse = torch.max(
+                    -advantage[batch] * ratio, -advantage[batch] * ratio.clamp(1 - 1e-4, 1 + 1e-4)
+                )
+                (worse.mean() / (32 * 20)).backward()
+            if place % 32 == 0:
+                torch.nn.utils.clip_grad_norm_(policy.learned(), 1.0)
+                optimiser.step()
+                optimiser.zero_grad()
+
+    return one_round, policy
+
+
+def ours(name: str, samples: int, rounds: int) -> tuple[Callable[[], None], DenoiserPolicy]:
+    sampler = Sampler(load_pipeline("world"), num_steps=20, batch_size=16)
+    config = tune_preset(name, samples=samples, rounds=rounds)
+    run = Tune(sampler, load_prompts(PROMPTS).texts, load_reward("world-clip"), config)
+    steps = iter(run)
+    return lambda: next(steps) and None, run.tuner.policy
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    rounds = arguments.rounds + 1
+    if arguments.variant == "plain":
+        one_round, policy = plain_ddpo(arguments.samples)
+    else:
+        one_round, policy = ours(arguments.variant, arguments.samples, rounds)
+    with torch.no_grad():
+        policy(torch.zeros(1, *policy.sampler.latent_shape), 0, ["a dog"])
+    before = peak()
+    one_round()
+    began = time.perf_counter()
+    for _ in range(arguments.rounds):
+        one_round()
+    seconds = (time.perf_counter() - began) / arguments.rounds
+    print(json.dumps({"seconds": seconds, "megabytes": peak() - before}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=96, help="pictures a round")
+    parser.add_argument("--rounds", type=int, default=1, help="measured rounds of each turn")
+    parser.add_argument("--turns", type=int, default=2, help="each variant once a turn")
+    parser.add_argument("--variants", default="ddpo,b2-ddpo", help=f"of {', '.join(TUNE_PRESETS)}")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.variant:
+        measure(arguments)
+        return
+    names = ["plain", *arguments.variants.split(",")]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for turn in range(arguments.turns):
+        for name in names if turn % 2 == 0 else names[::-1]:
+            command = [sys.executable, __file__, "--variant", name, f"--samples={arguments.samples}"]
+            command += [f"--rounds={arguments.rounds}", f"--threads={arguments.threads}"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+    for name in names:
+        ratios = [
+            (plain["seconds"] / own["seconds"], own["megabytes"] / plain["megabytes"])
+            for plain, own in zip(found["plain"], found[name], strict=True)
+        ]
+        faster, memory = (", ".join(f"{ratio[i]:.2f}" for ratio in ratios) for i in (0, 1))
+        seconds = sum(own["seconds"] for own in found[name]) / arguments.turns
+        print(f"{name:8s} {seconds:6.1f} s a round, throughput × {faster}; memory × {memory}")
+
+
+if __name__ == "__main__":
+    main()
