@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -71,9 +72,11 @@ def plain_ddpo(samples: int) -> tuple[Callable[[], None], DenoiserPolicy]:
     return one_round, policy
 
 
-def ours(name: str, samples: int, rounds: int) -> tuple[Callable[[], None], DenoiserPolicy]:
+def ours(
+    name: str, samples: int, rounds: int, changes: dict[str, Any]
+) -> tuple[Callable[[], None], DenoiserPolicy]:
     sampler = Sampler(load_pipeline("world"), num_steps=20, batch_size=16)
-    config = tune_preset(name, samples=samples, rounds=rounds)
+    config = tune_preset(name, samples=samples, rounds=rounds, **changes)
     run = Tune(sampler, load_prompts(PROMPTS).texts, load_reward("world-clip"), config)
     steps = iter(run)
     return lambda: next(steps) and None, run.tuner.policy
@@ -89,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> None:
     if arguments.variant == "plain":
         one_round, policy = plain_ddpo(arguments.samples)
     else:
-        one_round, policy = ours(arguments.variant, arguments.samples, rounds)
+        one_round, policy = ours(arguments.variant, arguments.samples, rounds, json.loads(arguments.changes))
     with torch.no_grad():
         policy(torch.zeros(1, *policy.sampler.latent_shape), 0, ["a dog"])
     before = peak()
@@ -109,6 +112,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="measured rounds of each turn")
     parser.add_argument("--turns", type=int, default=2, help="each variant once a turn")
     parser.add_argument("--variants", default="ddpo,b2-ddpo", help=f"of {', '.join(TUNE_PRESETS)}")
+    parser.add_argument("--changes", default="{}", help="of the variants' settings, as JSON")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -121,6 +125,7 @@ def main() -> None:
         for name in names if turn % 2 == 0 else names[::-1]:
             command = [sys.executable, __file__, "--variant", name, f"--samples={arguments.samples}"]
             command += [f"--rounds={arguments.rounds}", f"--threads={arguments.threads}"]
+            command.append(f"--changes={arguments.changes}")
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
     for name in names:
