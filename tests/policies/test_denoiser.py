@@ -24,7 +24,7 @@ from transformers import (
 
 from diffalign import Sampler, load_pipeline
 from diffalign.diffusion import PipelineError, seeded_noise
-from diffalign.policies.denoiser import DenoiserPolicy
+from diffalign.policies.denoiser import TARGETS, DenoiserPolicy
 
 SCHEDULE = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
 
@@ -109,15 +109,16 @@ def test_without_noise_it_samples_as_the_pipeline(
 
 
 @pytest.mark.parametrize("make", FAMILIES[:2], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("targets", TARGETS)
 def test_the_adapter_is_loaded_by_its_family(
-    make: Callable[[Path], Any], tiny_pipeline_folder: Path, tmp_path: Path
+    targets: str, make: Callable[[Path], Any], tiny_pipeline_folder: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     pipeline = make(tiny_pipeline_folder)
-    policy = DenoiserPolicy(Sampler(pipeline, num_steps=2))
+    policy = DenoiserPolicy(Sampler(pipeline, num_steps=2), targets=targets)
     with torch.no_grad():
         for parameter in policy.learned():
-            parameter.add_(0.5)
+            parameter.add_(0.1)
     x_t = seeded_noise((4, 8, 8), 0, "test", range(1))
     tuned, _ = policy(x_t, 0, ["a dog"])
     assert not torch.allclose(tuned, policy.pretrained(x_t, 0, ["a dog"])[0])

@@ -112,6 +112,7 @@ class Tune:
             sampler,
             eta=config.eta,
             rank=config.lora_rank,
+            targets=config.lora_targets,
             gradient_checkpointing=config.gradient_checkpointing,
             seed=config.seed,
         )

@@ -23,8 +23,21 @@ from diffalign.diffusion import PipelineError, Sampler
 from diffalign.diffusion.conditions import GuidedDenoiser
 from diffalign.diffusion.transition import ddim_scheduler, ddim_transition
 
-#: Ends of the names of the layers that an adapter is put on: attention's, in UNets and transformers.
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+#: Ends of the names of the layers that an adapter is put on, in UNets and transformers.
+TARGETS = {
+    "attention": _ATTENTION,
+    "all": (
+        *_ATTENTION,
+        "proj_in",
+        "proj_out",
+        "ff.net.0.proj",
+        "ff.net.2",
+        "conv1",
+        "conv2",
+        "conv_shortcut",
+    ),
+}
 
 
 class DenoiserPolicy(nn.Module):
@@ -34,7 +47,7 @@ class DenoiserPolicy(nn.Module):
         sampler: the pipeline, its steps and its guidance.
         eta: η, the share of DDPM's noise in each step.
         rank: of the LoRA adapter; 0 tunes all weights.
-        targets: ends of the names of the layers that get an adapter.
+        targets: which layers get an adapter, a name of `TARGETS`.
         gradient_checkpointing: whether activations are computed twice instead of kept.
         seed: of the adapter's first weights.
 
@@ -48,7 +61,7 @@ class DenoiserPolicy(nn.Module):
         *,
         eta: float = 1.0,
         rank: int = 4,
-        targets: Sequence[str] = ATTENTION,
+        targets: str = "attention",
         gradient_checkpointing: bool = False,
         seed: int = 0,
     ) -> None:
@@ -80,7 +93,7 @@ class DenoiserPolicy(nn.Module):
         if rank:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets))
+                config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS[targets]))
                 network.add_adapter(config)
             for parameter in self.learned():
                 parameter.data = parameter.data.float()  # small steps are lost in half precision

@@ -126,6 +126,8 @@ class TuneConfig:
         micro_batch: samples in the denoiser at a time; it changes nothing but time and memory.
         gradient_checkpointing: compute activations twice instead of keeping them: less memory, more time.
         lora_rank: of the adapter; 0 tunes all weights.
+        lora_targets: which layers get an adapter: attention, or all (its projections, feed-forwards and
+            convolutions too).
         seed: of everything.
     """
 
@@ -151,11 +153,13 @@ class TuneConfig:
     micro_batch: int = 16
     gradient_checkpointing: bool = False
     lora_rank: int = 4
+    lora_targets: str = "attention"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        allowed = {"objective": OBJECTIVES, "interval": ("full", "backward")}
-        for name, values in {**allowed, "optimiser": ("adamw", "adamw8bit")}.items():
+        allowed: dict[str, tuple[str, ...]] = {"objective": OBJECTIVES, "interval": ("full", "backward")}
+        allowed |= {"optimiser": ("adamw", "adamw8bit"), "lora_targets": ("attention", "all")}
+        for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ConfigError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
         positive = ("rounds", "samples", "first_steps", "branches", "advantage_clip", "eta", "learning_rate")
