@@ -146,10 +146,11 @@ def _decisions(sampler: Sampler) -> str:
         return f"not to be tuned: {error}"
     made = collect_trajectories(policy, range(3), [_PROMPT] * 3, range(2), Branches(), seed=0)
     errors = []
-    for step in made.interval:  # with gradient, as learning does
-        mean, std = policy(made.x[step], step, made.prompts)
-        log_prob = gaussian_log_prob(made.x[step + 1], mean, std).detach()
-        errors.append(float((log_prob - made.log_prob[:, step]).exp().sub(1).abs().max()))
+    for step in made.interval:  # with gradient and in other batches, as learning does
+        for i, prompt in enumerate(made.prompts):
+            mean, std = policy(made.x[step, i : i + 1], step, [prompt])
+            log_prob = gaussian_log_prob(made.x[step + 1, i : i + 1], mean, std).detach()
+            errors.append(float((log_prob - made.log_prob[i : i + 1, step]).exp().sub(1).abs()))
     if max(errors) > 1e-5:
         raise PipelineError(
             f"before any update the ratio of probabilities is off 1 by {max(errors):.1g}, which would "
