@@ -22,8 +22,9 @@ def _state(cpu: bool) -> Any:
 
 
 def own_device() -> torch.device | None:
-    """The accelerator that is this process's among several; None if it is the only one."""
-    return _state(False).device if "LOCAL_RANK" in os.environ else None
+    """The accelerator that is this process's among several; None without one, or if it is the only process."""
+    several = "LOCAL_RANK" in os.environ and torch.accelerator.is_available()
+    return _state(False).device if several else None
 
 
 class Processes:
