@@ -9,12 +9,12 @@ References: Chen et al. (ACM MM 2024), https://arxiv.org/abs/2407.19453
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from diffalign.diffusion import Sampler, fingerprint
+from diffalign.methods.presets import choose
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction, load_reward
 from diffalign.training import ConfigError, NoiseConfig, NoiseLearner, Step, train
@@ -43,11 +43,7 @@ def preset(name: str, **changes: Any) -> NoiseConfig:
     Raises:
         ConfigError: if there is no such preset, or a change is out of range.
     """
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ConfigError(f"unknown preset {name!r}; choose one of: {', '.join(PRESETS)}{hint}")
-    return replace(PRESETS[name], **changes)
+    return choose(PRESETS, name, changes)
 
 
 class Find:

@@ -10,16 +10,16 @@ References: Black et al. (ICLR 2024), DDPO, https://arxiv.org/abs/2305.13301
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from diffalign.diffusion import Sampler, fingerprint
+from diffalign.methods.presets import choose
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.rewards import RewardFunction, load_reward
-from diffalign.training import ConfigError, Round, TuneConfig, Tuner
+from diffalign.training import Round, TuneConfig, Tuner
 from diffalign.training import tune as rounds_of
 
 _B2 = TuneConfig(
@@ -66,11 +66,7 @@ def tune_preset(name: str, **changes: Any) -> TuneConfig:
     Raises:
         ConfigError: if there is no such preset, or a change is out of range.
     """
-    if name not in TUNE_PRESETS:
-        near = difflib.get_close_matches(name, TUNE_PRESETS, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ConfigError(f"unknown preset {name!r}; choose one of: {', '.join(TUNE_PRESETS)}{hint}")
-    return replace(TUNE_PRESETS[name], **changes)
+    return choose(TUNE_PRESETS, name, changes)
 
 
 class Tune:

@@ -1,8 +1,10 @@
 """RUN: a method in its folder: learn, evaluate on fresh samples, write what is left."""
 
-from diffalign.run.noise import Progress, Setup, Watched, align, pictures_of_a_run, written
+from diffalign.run.guard import Guard, TuneSetup
+from diffalign.run.noise import Setup, align, pictures_of_a_run, written
+from diffalign.run.progress import Progress, Watched
 from diffalign.run.trackers import check_tracker, open_tracker
-from diffalign.run.tuning import Guard, TuneSetup, pictures_of_a_tuning, tune_in, written_by_tuning
+from diffalign.run.tuning import pictures_of_a_tuning, tune_in, written_by_tuning
 
 __all__ = [
     "Guard",

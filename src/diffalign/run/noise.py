@@ -13,44 +13,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from diffalign.artifacts import METRICS, NOISE, STATE, SUMMARY, RunFolder, replacing, versions
+from diffalign.artifacts import METRICS, NOISE, SUMMARY, RunFolder, replacing, versions
 from diffalign.diffusion import Sampler
 from diffalign.evaluation import Cost, Judge, Samples, Summary, assess, evaluate, peak_memory_mb, summarise
 from diffalign.methods import Find
 from diffalign.metrics import Embedder
-from diffalign.policies.noise import ArtifactError, NoiseDistribution
+from diffalign.policies.noise import NoiseDistribution
 from diffalign.report.html import write_report
 from diffalign.report.plots import before_after, reward_curve
 from diffalign.rewards import RewardFunction
+from diffalign.run.progress import Progress, Watched
+from diffalign.run.saved import SAVE_EVERY, restore, snapshot
 from diffalign.search import best_of_n, equal_cost
 from diffalign.training import NoiseConfig, train
 
-SAVE_EVERY = 5.0  # seconds
 SHOWN = 16  # pictures before and after
-
-
-class Progress(Protocol):
-    """Whom a run tells how far it is."""
-
-    def phase(self, name: str, total: int, done: int = 0) -> AbstractContextManager[None]:
-        """A phase of `total` pictures, of which `done` were made by the run that this one resumes."""
-
-    def advance(self, pictures: int) -> None:
-        """Pictures that were made."""
-
-    def reward(self, mean: float, best: float) -> None:
-        """The newest figures."""
-
-    def warn(self, said: str) -> None:
-        """What the user should know before the end."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +45,6 @@ class Setup:
     model: str
     reward_name: str
     judge_name: str | None
-
-
-class Watched:
-    """The sampler as an environment that counts its pictures."""
-
-    def __init__(self, sampler: Sampler, progress: Progress) -> None:
-        self.sampler, self.progress = sampler, progress
-
-    def __call__(self, x_T: Tensor, prompt: str) -> Tensor:
-        parts = []
-        for part in x_T.split(self.sampler.batch_size):  # as the sampler itself splits
-            parts.append(self.sampler(part, prompt))
-            self.progress.advance(len(part))
-        return torch.cat(parts)
-
-    @property
-    def forwards(self) -> int:
-        """Denoiser evaluations a picture: a sampler may take more steps than it is asked for."""
-        timesteps = getattr(self.sampler.pipeline.scheduler, "timesteps", None)
-        steps = self.sampler.num_steps if timesteps is None else len(timesteps)
-        guided = self.sampler.guidance_scale is not None and self.sampler.guidance_scale > 1
-        return steps * (2 if guided else 1)
 
 
 def pictures_of_a_run(queries: int, images: int, baselines: bool) -> int:
@@ -156,30 +115,21 @@ def learn(folder: RunFolder, find: Find, environment: Watched, progress: Progres
         ArtifactError: if the state is corrupt, or of another run.
     """
     learner = find.learner
-    state = folder.load_state()
-    if state is not None:
-        check_origin(folder, state[1], find.origin)
-        try:
-            learner.load(*state)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise ArtifactError(
-                f"the state in {folder.path} does not fit its config.yaml ({error}); undo the change there, "
-                "or delete state.safetensors to start the run again"
-            ) from error
+    restore(folder, learner, find.origin)
     folder.truncate_metrics(learner.steps)
     # a copy: Ctrl-C may come while an update is half done, and the learner changes in place
-    snapshot, saved = _state(find), time.monotonic()
+    state, saved = snapshot(learner, find.origin), time.monotonic()
     try:
         with progress.phase("learn", learner.config.queries, learner.queries):
             for step in train(learner, environment, find.prompt, find.reward):
                 folder.append_metrics(step.figures())
-                snapshot = _state(find)
+                state = snapshot(learner, find.origin)
                 progress.reward(float(step.rewards.mean()), step.best)
                 if time.monotonic() - saved >= SAVE_EVERY:
-                    folder.save_state(*snapshot)
+                    folder.save_state(*state)
                     saved = time.monotonic()
     finally:
-        folder.save_state(*snapshot)
+        folder.save_state(*state)
 
 
 def provenance(find: Find, setup: Setup) -> NoiseDistribution:
@@ -250,27 +200,3 @@ def _search(
         on_batch=lambda found: progress.reward(float(found.rewards.mean()), float(found.rewards.max())),
     )
     return assess(result.images, prompt, result.kept_rewards(), judge=setup.judge, embed=setup.embed)
-
-
-def _state(find: Find) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A copy of what goes on to the same result, and what it was learned from."""
-    tensors, metadata = find.learner.state()
-    return {name: tensor.clone() for name, tensor in tensors.items()}, {**metadata, **find.origin}
-
-
-def check_origin(folder: RunFolder, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Compares what a saved state was learned from with what is given now.
-
-    Raises:
-        ArtifactError: if they differ.
-    """
-    differing = [
-        f"{name.replace('_', ' ')} {saved[name]!r} then, {value!r} now"
-        for name, value in now.items()
-        if saved.get(name, value) != value
-    ]
-    if differing:
-        raise ArtifactError(
-            f"the state in {folder.path} was learned otherwise: {'; '.join(differing)}; undo the change, "
-            f"or delete {folder / STATE} to start the run again"
-        )

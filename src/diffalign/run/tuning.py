@@ -14,7 +14,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,71 +30,16 @@ from diffalign.artifacts import (
     replacing_folder,
     versions,
 )
-from diffalign.diffusion import Sampler
-from diffalign.evaluation import Cost, Judge, Samples, Summary, evaluate, peak_memory_mb, pooled, summarise
+from diffalign.evaluation import Cost, Samples, Summary, peak_memory_mb, pooled, summarise
 from diffalign.methods import Tune
-from diffalign.metrics import Embedder, mean_pairwise_distance
-from diffalign.policies.noise import ArtifactError, NoiseDistribution
 from diffalign.report.html import write_report
 from diffalign.report.plots import before_after, reward_curve
-from diffalign.rewards import RewardFunction
-from diffalign.run.noise import SAVE_EVERY, Progress, Watched, check_origin
+from diffalign.run.guard import Guard, TuneSetup, look, looks_at, measure
+from diffalign.run.progress import Progress, Watched
+from diffalign.run.saved import SAVE_EVERY, restore, snapshot
 from diffalign.run.trackers import numbers
 
 SHOWN = 16  # pictures before and after
-
-
-@dataclass(frozen=True)
-class TuneSetup:
-    """What is loaded for a tuning run. The names are those that were asked for."""
-
-    sampler: Sampler
-    reward: RewardFunction
-    judges: Mapping[str, Judge | None]  # by prompt
-    embed: Embedder | None
-    model: str
-    reward_name: str
-    judge_name: str | None
-
-
-@dataclass(frozen=True)
-class Guard:
-    """When to look at held-out prompts, and what is an alarm.
-
-    Attributes:
-        every: rounds between two looks; 0 never looks.
-        images: fresh pictures a prompt.
-        judged_drop: greatest fall of the judged share, below its best, that is no alarm.
-        diversity_drop: greatest share of the first look's diversity that may be lost.
-        stop: whether an alarm ends the run.
-    """
-
-    every: int = 10
-    images: int = 8
-    judged_drop: float = 0.1
-    diversity_drop: float = 0.3
-    stop: bool = False
-
-    def alarm(self, looks: Sequence[Mapping[str, Any]]) -> str | None:
-        """What is wrong at the last of `looks`, if the reward has risen since the first."""
-        if len(looks) < 2 or looks[-1]["reward"] <= looks[0]["reward"]:
-            return None
-        first, last = looks[0], looks[-1]
-        if last["judged"] is not None:
-            best = max(look["judged"] for look in looks)
-            if last["judged"] < best - self.judged_drop:
-                return f"the reward rises while the judged share fell from {best:.2f} to {last['judged']:.2f}"
-        if last["distance"] is not None and last["distance"] < (1 - self.diversity_drop) * first["distance"]:
-            return (
-                f"the reward rises while diversity fell from {first['distance']:.3f} to "
-                f"{last['distance']:.3f} (mean pairwise distance)"
-            )
-        return None
-
-
-def looks_at(guard: Guard, round: int) -> bool:
-    """Whether held-out prompts are looked at after `round`, counted from 1."""
-    return guard.every > 0 and (round == 1 or round % guard.every == 0)
 
 
 def pictures_of_a_tuning(run: Tune, guard: Guard, held_out: int, images: int) -> int:
@@ -133,8 +77,8 @@ def tune_in(
         return None
     with progress.phase("evaluate", 2 * len(held_out) * images):
         with run.tuner.policy.frozen():
-            before, before_seconds = _measure(environment, setup, held_out, images, config.seed)
-        after, after_seconds = _measure(environment, setup, held_out, images, config.seed)
+            before, before_seconds = measure(environment, setup, held_out, images, config.seed)
+        after, after_seconds = measure(environment, setup, held_out, images, config.seed)
     memory, fresh = peak_memory_mb(setup.sampler.pipeline.device), images * len(held_out)
     rows = folder.metrics()
     cost = {
@@ -178,16 +122,8 @@ def learn(
     Raises:
         ArtifactError: if the state is corrupt, or of another run.
     """
-    tuner, state = run.tuner, folder.load_state()
-    if state is not None:
-        check_origin(folder, state[1], run.origin)
-        try:
-            tuner.load(*state)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise ArtifactError(
-                f"the state in {folder.path} does not fit its config.yaml ({error}); undo the change there, "
-                "or delete state.safetensors to start the run again"
-            ) from error
+    tuner = run.tuner
+    restore(folder, tuner, run.origin)
 
     def anywhere(said: bool) -> bool:  # what the main process alone knows, in all
         return any(tuner.processes.gather([said]))
@@ -205,7 +141,7 @@ def learn(
     total = pictures_of_a_tuning(run, guard, len(held_out), 0)
     done = tuner.queries + len(looks) * len(held_out) * guard.images
     # a copy: Ctrl-C may come while a round is half done, and the tuner changes in place
-    snapshot, saved = _state(run), time.monotonic()
+    state, saved = snapshot(tuner, run.origin), time.monotonic()
     try:
         with progress.phase("learn", total, done):
             if guard.stop and anywhere(guard.alarm(looks) is not None):
@@ -215,11 +151,11 @@ def learn(
                 progress.reward(float(step.rewards.mean()), float(step.rewards.max()))
                 row: dict[str, Any] = {**step.figures(), "denoiser_forwards": guided * step.forwards}
                 if looks_at(guard, step.round):
-                    looks.append(_look(environment, setup, held_out, guard, tuner.config.seed))
+                    looks.append(look(environment, setup, held_out, guard, tuner.config.seed))
                     row |= {"held_out": looks[-1], "alarm": guard.alarm(looks)}
                     _keep(folder, run, keep)
                 folder.append_metrics(row)
-                snapshot = _state(run)
+                state = snapshot(tuner, run.origin)
                 if tracker is not None:
                     tracker.log(numbers(row), step=step.round)
                 if row.get("alarm"):
@@ -239,10 +175,10 @@ def learn(
                         f"of {tuner.config.threshold}"
                     )
                 if time.monotonic() - saved >= SAVE_EVERY:
-                    folder.save_state(*snapshot)
+                    folder.save_state(*state)
                     saved = time.monotonic()
     finally:
-        folder.save_state(*snapshot)
+        folder.save_state(*state)
 
 
 def _keep(folder: RunFolder, run: Tune, number: int) -> None:
@@ -255,48 +191,6 @@ def _keep(folder: RunFolder, run: Tune, number: int) -> None:
         run.save(partial)
     for old in sorted(place.glob("round-*"))[:-number]:
         shutil.rmtree(old)
-
-
-def _look(
-    environment: Watched, setup: TuneSetup, prompts: Sequence[str], guard: Guard, seed: int
-) -> dict[str, float | None]:
-    """Means over held-out prompts; the same noise at every look."""
-    samples, _ = _measure(environment, setup, prompts, guard.images, seed, "look")
-    judged = [part.judged for part in samples if part.judged is not None]
-    spread = [mean_pairwise_distance(part.embeddings) for part in samples if part.embeddings is not None]
-    return {
-        "reward": float(torch.cat([part.reward for part in samples]).mean()),
-        "judged": float(torch.cat(judged).float().mean()) if judged else None,
-        "distance": sum(spread) / len(spread) if spread else None,
-    }
-
-
-def _measure(
-    environment: Watched,
-    setup: TuneSetup,
-    prompts: Sequence[str],
-    images: int,
-    seed: int,
-    stream: str = "evaluate",
-) -> tuple[list[Samples], float]:
-    """Fresh pictures of each prompt from N(0, I), and the seconds they took."""
-    began, standard = time.perf_counter(), NoiseDistribution.standard(setup.sampler.latent_shape)
-    samples = [
-        evaluate(
-            environment,
-            prompt,
-            standard,
-            setup.reward,
-            judge=setup.judges.get(prompt),
-            embed=setup.embed,
-            n=images,
-            seed=seed,
-            stream=stream,
-            batch_size=setup.sampler.batch_size,
-        )
-        for prompt in prompts
-    ]
-    return samples, time.perf_counter() - began
 
 
 def write(
@@ -330,9 +224,3 @@ def written_by_tuning(folder: RunFolder) -> list[Path]:
     """The files of a finished run, for its user."""
     names = (LORA, DENOISER, "before_after.png", "reward_curve.png", SUMMARY, METRICS, "report.html")
     return [folder / name for name in names if (folder / name).exists()]
-
-
-def _state(run: Tune) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A copy of what goes on to the same result, and what it was learned from."""
-    tensors, metadata = run.tuner.state()
-    return {name: tensor.clone() for name, tensor in tensors.items()}, {**metadata, **run.origin}

@@ -19,6 +19,7 @@ from diffalign.policies.natural import NaturalGradient
 from diffalign.policies.noise import NoiseDistribution, NoisePolicy
 from diffalign.rollout import Rollout
 from diffalign.training.config import ConfigError, NoiseConfig
+from diffalign.training.state import load_optimiser, optimiser_tensors
 
 CALIBRATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "rank": rank,
@@ -150,8 +151,7 @@ class NoiseLearner:
         for prefix, module in self._modules.items():
             tensors |= {f"{prefix}.{name}": value.detach() for name, value in module.state_dict().items()}
         for prefix, optimiser in self._optimisers.items():
-            for index, entry in optimiser.state_dict()["state"].items():
-                tensors |= {f"{prefix}.{index}.{name}": torch.as_tensor(v) for name, v in entry.items()}
+            tensors |= optimiser_tensors(prefix, optimiser)
         return tensors, {"steps": str(self.steps), "learner": self._identity()}
 
     def load(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -173,12 +173,7 @@ class NoiseLearner:
         for prefix, module in self._modules.items():
             module.load_state_dict({n: tensors[f"{prefix}.{n}"] for n in module.state_dict()})
         for prefix, optimiser in self._optimisers.items():
-            entries: dict[int, dict[str, Tensor]] = {}
-            for key, value in tensors.items():
-                if key.startswith(f"{prefix}."):
-                    _, index, name = key.split(".", 2)
-                    entries.setdefault(int(index), {})[name] = value
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+            load_optimiser(prefix, optimiser, tensors)
 
     def _identity(self) -> str:
         return json.dumps({"latent": self.policy.latent, **asdict(self.config)})

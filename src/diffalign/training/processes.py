@@ -22,7 +22,7 @@ def _state(cpu: bool) -> Any:
 
 
 def own_device() -> torch.device | None:
-    """The accelerator that is this process's among several; None without one, or if it is the only process."""
+    """This process's accelerator among several; None without one, or if it is the only process."""
     several = "LOCAL_RANK" in os.environ and torch.accelerator.is_available()
     return _state(False).device if several else None
 

@@ -22,6 +22,7 @@ from diffalign.rollout import Trajectories
 from diffalign.strategies import Branches, backward_interval, full_interval
 from diffalign.training.config import ConfigError, TuneConfig
 from diffalign.training.processes import Processes
+from diffalign.training.state import load_optimiser, optimiser_tensors
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,7 @@ class Tuner:
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Everything that `load` needs to go on to the same result: tensors and strings."""
         tensors = {f"policy.{i}": p.detach() for i, p in enumerate(self.policy.learned())}
-        for index, entry in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(v) for name, v in entry.items()}
+        tensors |= optimiser_tensors("optimiser", self.optimiser)
         counts = {"round": str(self.round), "optimiser_steps": str(self.optimiser_steps)}
         counts["scaler"] = json.dumps(self.scaler.state_dict())
         return tensors, {**counts, "statistics": self.statistics.state(), "tuner": self._identity()}
@@ -245,12 +245,7 @@ class Tuner:
         with torch.no_grad():
             for i, parameter in enumerate(self.policy.learned()):
                 parameter.copy_(tensors[f"policy.{i}"])
-        entries: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimiser."):
-                _, index, name = key.split(".", 2)
-                entries.setdefault(int(index), {})[name] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": entries})
+        load_optimiser("optimiser", self.optimiser, tensors)
         self.round, self.optimiser_steps = int(metadata["round"]), int(metadata["optimiser_steps"])
         self.scaler.load_state_dict(json.loads(metadata["scaler"]))
         self.statistics.load(metadata["statistics"])
