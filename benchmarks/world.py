@@ -1,4 +1,4 @@
-"""The embedded world's own figures: judge, accuracy, speed, size.
+"""The embedded world's own figures: judge, reward, accuracy, speed, size.
 
     python benchmarks/world.py --images 64 --threads 2
 
@@ -18,12 +18,15 @@ from torch import Tensor
 
 from diffalign import NoiseDistribution, Sampler, load_pipeline, load_prompts
 from diffalign.metrics import bootstrap
+from diffalign.rewards.world_clip import WorldClip
 from diffalign.rollout import collect
 from diffalign.world import WORLD_FOLDER
-from diffalign.world.data import scene_batch
+from diffalign.world.data import near_miss, scene_batch, to_tensor, truth
 from diffalign.world.export import write_card
+from diffalign.world.grammar import caption
 from diffalign.world.judge import judge, read_scenes
-from diffalign.world.scenes import FREQUENCIES, Scene
+from diffalign.world.render import render
+from diffalign.world.scenes import EVEN, FREQUENCIES, Scene, sample_scene
 
 
 def content(scene: Scene) -> tuple[object, ...]:
@@ -35,6 +38,39 @@ def agreement(scenes: list[Scene], images: Tensor) -> float:
     return float(
         np.mean([content(a) == content(b) for a, b in zip(scenes, read_scenes(images), strict=True)])
     )
+
+
+def difference(scene: Scene, miss: Scene) -> str:
+    """What is wrong in a near miss."""
+    if scene.background != miss.background:
+        return "background"
+    if len(scene.things) != len(miss.things):
+        return "count"
+    if content(scene) == content(miss):
+        return "places"
+    subjects, tints = (
+        [sorted(str(getattr(thing, name)) for thing in each.things) for each in (scene, miss)]
+        for name in ("subject", "tint")
+    )
+    if subjects[0] != subjects[1]:
+        return "subject"
+    return "whose colour" if tints[0] == tints[1] else "colour"
+
+
+def told_apart(clip: WorldClip, number: int) -> dict[str, float]:
+    """Share of rendered pictures that fit their own caption better than that of a near miss, by what is wrong
+    there; of `number` pairs those in which neither caption is true of the other's picture."""
+    rng, found = np.random.default_rng(10**6), {}
+    for _ in range(number):
+        scene = sample_scene(rng, EVEN)
+        pair = [scene, near_miss(scene, rng)]
+        captions = [caption(each, rng, EVEN) for each in pair]
+        if truth(pair, captions).equal(torch.eye(2, dtype=torch.bool)):
+            images = clip.embed_images(to_tensor([render(each) for each in pair]))
+            fits = images @ clip.embed_prompts(captions).T
+            right = (fits.diag() > fits.flip(1).diag()).float()
+            found.setdefault(difference(*pair), []).append(float(right.mean()))
+    return {f"world-clip, {kind}: told apart": float(np.mean(each)) for kind, each in sorted(found.items())}
 
 
 def main() -> None:
@@ -67,19 +103,25 @@ def main() -> None:
     figures["noise, grey and blank pictures read as empty"] = float(
         np.mean([not scene.things for scene in read_scenes(torch.cat(blank))])
     )
+    clip = WorldClip()
+    figures |= told_apart(clip, 4 * arguments.scenes)
     print(json.dumps(figures, indent=1), flush=True)
 
     standard = NoiseDistribution.standard(sampler.latent_shape)
     for name in arguments.sets.split(","):
-        verdicts = []
+        verdicts, correlations = [], []
         for prompt in load_prompts(name).prompts:
             images = collect(
                 standard, sampler, prompt.text, range(arguments.images), seed=0, stream="world"
             ).images
             verdicts.append(judge(images, [prompt.text] * len(images))[0].float())
+            scores = clip(images, [prompt.text] * len(images))
+            if 0 < verdicts[-1].mean() < 1:
+                correlations.append(float(torch.corrcoef(torch.stack([verdicts[-1], scores]))[0, 1]))
             print(f"  {name:14s} {prompt.text:40s} {verdicts[-1].mean():.2f}", flush=True)
         figures[f"{name}: right"] = bootstrap(torch.cat(verdicts)).as_dict()
         rates = [float(verdict.mean()) for verdict in verdicts]
+        figures[f"{name}: correlation of world-clip with the verdict"] = float(np.mean(correlations))
         figures[f"{name}: least and most right prompt"] = [min(rates), max(rates)]
 
     began = time.perf_counter()

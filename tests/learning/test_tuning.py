@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffalign import Sampler, load_pipeline
-from diffalign.diffusion.transition import ddim_scheduler, ddim_transition
+from diffalign.diffusion.transition import ddim_scheduler, ddim_std, ddim_transition
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.rollout import collect_trajectories
 from diffalign.strategies import Branches
@@ -67,6 +67,7 @@ class Analytic(torch.nn.Module):
         self.sampler = SimpleNamespace(pipeline=pipeline, latent_shape=LATENT, batch_size=64)
         self.scheduler = ddim_scheduler(pipeline, 5)
         self.timesteps = self.scheduler.timesteps.tolist()
+        self.stds = [ddim_std(self.scheduler, t) for t in self.timesteps]
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def learned(self) -> list[torch.nn.Parameter]:
@@ -121,6 +122,17 @@ def test_the_optimum_is_reached(objective: str, branches: int) -> None:
     assert end < 0.4 * start
     assert rounds[-1].rewards.mean() > rounds[0].rewards.mean() + 0.5
     assert rounds[0].update.first_ratio_error < 1e-5
+
+
+def test_decisions_count_by_their_variance() -> None:
+    def first_loss(weights: str) -> float:
+        config = TuneConfig(objective="pg", rounds=1, samples=12, first_steps=3, step_weights=weights)
+        return next(tune(Tuner(Analytic(), ["a"], config), near)).update.loss
+
+    stds = torch.tensor(Analytic().stds[-3:])
+    # before the first update every ratio is 1, and the decisions' losses differ by their weights alone
+    assert first_loss("variance") == pytest.approx(first_loss("equal") * float(stds.square().mean()))
+    assert first_loss("equal") != 0
 
 
 @pytest.mark.parametrize("config", [SHORT, B2], ids=["full", "b2"])

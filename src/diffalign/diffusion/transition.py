@@ -63,8 +63,13 @@ def ddim_transition(
     """
     silence = torch.zeros_like(x_t, dtype=torch.float32)
     step = scheduler.step(prediction.float(), t, x_t.float(), eta=eta, variance_noise=silence)
+    return step.prev_sample, ddim_std(scheduler, t, eta)
+
+
+def ddim_std(scheduler: Any, t: int, eta: float = 1.0) -> float:
+    """The standard deviation s_t of x_{t−1}; arguments as those of `ddim_transition`."""
     before = t - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    return step.prev_sample, eta * float(scheduler._get_variance(t, before)) ** 0.5
+    return eta * float(scheduler._get_variance(t, before)) ** 0.5
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, std: float) -> Tensor:

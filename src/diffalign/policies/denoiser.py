@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from diffalign.diffusion import PipelineError, Sampler
 from diffalign.diffusion.conditions import GuidedDenoiser
-from diffalign.diffusion.transition import ddim_scheduler, ddim_transition
+from diffalign.diffusion.transition import ddim_scheduler, ddim_std, ddim_transition
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 #: Ends of the names of the layers that an adapter is put on, in UNets and transformers.
@@ -74,6 +74,7 @@ class DenoiserPolicy(nn.Module):
         self.sampler, self.eta, self.rank = sampler, eta, rank
         self.scheduler = ddim_scheduler(sampler.pipeline, sampler.num_steps)
         self.timesteps: list[int] = self.scheduler.timesteps.tolist()
+        self.stds = [ddim_std(self.scheduler, t, eta) for t in self.timesteps]
         self.guide = GuidedDenoiser(sampler)
         network: Any = self.guide.network
         if getattr(network, "peft_config", None):

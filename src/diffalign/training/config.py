@@ -111,6 +111,8 @@ class TuneConfig:
         branches: samples that share their steps before the interval; 1 does not branch.
         threshold: of branches, learn from the best if its advantage is at least this and from the worst
             if it is at most minus this (dpo: from the pair, if both are). 0 with 1 branch learns from all.
+        step_weights: of the decisions in the loss: equal, or variance (decision t counts s_t², so that
+            the small steps near the picture do not drown those that compose it).
         window: rounds before the current one whose rewards normalise a prompt's.
         advantage_clip: greatest size of an advantage.
         clip_range: ε of ppo and dpok.
@@ -138,6 +140,7 @@ class TuneConfig:
     first_steps: int = 14
     branches: int = 3
     threshold: float = 0.5
+    step_weights: str = "equal"
     window: int = 8
     advantage_clip: float = 5.0
     clip_range: float = 1e-4
@@ -159,6 +162,7 @@ class TuneConfig:
     def __post_init__(self) -> None:
         allowed: dict[str, tuple[str, ...]] = {"objective": OBJECTIVES, "interval": ("full", "backward")}
         allowed |= {"optimiser": ("adamw", "adamw8bit"), "lora_targets": ("attention", "all")}
+        allowed["step_weights"] = ("equal", "variance")
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ConfigError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")

@@ -78,6 +78,8 @@ class Tuner:
         device, half = policy.device, policy.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.processes = Processes(device)
+        #: Of the decisions in the loss, counted from the noise.
+        self.weights = [std**2 if config.step_weights == "variance" else 1.0 for std in policy.stds]
         self.round = self.optimiser_steps = 0
         parcels = len(self.ask().parcels)
         if parcels < self.processes.number:
@@ -173,7 +175,7 @@ class Tuner:
     def _step(
         self, trajectories: Trajectories, advantage: Tensor, units: list[tuple[int, ...]], number: int
     ) -> tuple[float, Diagnostics]:
-        """One optimiser step from `units`, this process's of `number`: each decision counts alike."""
+        """One optimiser step from `units`, this process's of `number`: each sample counts alike."""
         config, parameters = self.config, self.policy.learned()
         self.optimiser.zero_grad(set_to_none=True)
         chunk = max(1, config.micro_batch // (2 if config.objective == "dpo" else 1))
@@ -182,6 +184,7 @@ class Tuner:
             samples = [unit[place] for place in range(len(part[0])) for unit in part]
             for k in range(len(trajectories.interval)):
                 loss, diagnostics = self._loss(trajectories, advantage, samples, k)
+                loss = loss * self.weights[trajectories.interval[k]]
                 loss = loss * len(part) / number / len(trajectories.interval)
                 self.scaler.scale(loss).backward()
                 total += loss.item()
