@@ -151,10 +151,16 @@ def test_one_branch_and_the_full_interval_are_ddpo(tiny_pipeline_folder: Path) -
     assert torch.equal(weights(plain), weights(backward))
 
 
-RESUMED = [SHORT, B2, replace(B2, objective="dpo", threshold=0.0), replace(SHORT, objective="dpok")]
+RESUMED = {
+    "full": SHORT,
+    "b2": B2,
+    "b2-dpo": replace(B2, objective="dpo", threshold=0.0),
+    "dpok": replace(SHORT, objective="dpok"),
+    "8-bit": replace(SHORT, optimiser="adamw8bit", lora_rank=0, learning_rate=1e-4),
+}
 
 
-@pytest.mark.parametrize("config", RESUMED, ids=["full", "b2", "b2-dpo", "dpok"])
+@pytest.mark.parametrize("config", RESUMED.values(), ids=RESUMED)
 def test_a_resumed_run_ends_alike(config: TuneConfig, tiny_pipeline_folder: Path) -> None:
     config = replace(config, rounds=3)
     whole, half, rest = (tuner_of(tiny_pipeline_folder, config) for _ in range(3))

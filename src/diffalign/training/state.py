@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 def optimiser_tensors(prefix: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's moments and counts, as `prefix.parameter.name`."""
+    """The optimiser's moments and counts, as `prefix.parameter.name`; within nested states `name/name`."""
+
+    def leaves(entry: Mapping[str, Any], path: str) -> Iterator[tuple[str, Tensor]]:
+        for name, value in entry.items():
+            if isinstance(value, Mapping):  # bitsandbytes'
+                yield from leaves(value, f"{path}{name}/")
+            else:
+                yield path + name, torch.as_tensor(value)
+
     return {
-        f"{prefix}.{index}.{name}": torch.as_tensor(value)
+        f"{prefix}.{index}.{name}": value
         for index, entry in optimiser.state_dict()["state"].items()
-        for name, value in entry.items()
+        for name, value in leaves(entry, "")
     }
 
 
 def load_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Restores what `optimiser_tensors` returned."""
-    entries: dict[int, dict[str, Tensor]] = {}
+    entries: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         if key.startswith(f"{prefix}."):
-            _, index, name = key.split(".", 2)
-            entries.setdefault(int(index), {})[name] = value
+            _, index, path = key.split(".", 2)
+            entry = entries.setdefault(int(index), {})
+            *outer, name = path.split("/")
+            for each in outer:
+                entry = entry.setdefault(each, {})
+            # PyTorch counts steps in a float32 tensor, bitsandbytes in an int
+            entry[name] = value.item() if value.dtype == torch.int64 and not value.ndim else value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
