@@ -3,10 +3,12 @@
     python benchmarks/tune.py run --variants ddpo,b2-ddpo --seeds 3
     python benchmarks/tune.py table
 
-Trains on `world/unusual` with `world-clip`, measures fresh pictures of training and of held-out prompts:
-CLIPScore, the exact judge, inception score on CLIP features and mean pairwise distance. `run` appends one
-line a (variant, seed) to a results file and skips those that it holds, so it can be killed, and run in
-shards (`--shard 0/2`). `table` prints means with 95 % intervals (bootstrap over prompts × seeds).
+Trains on every third prompt of `world/unusual` with `world-clip`, measures fresh pictures of training and of
+held-out prompts: CLIPScore, the exact judge, inception score on CLIP features and mean pairwise distance.
+All variants have the same queries, steps, learning rate and weights of decisions; `ddpo-equal` and
+`b2-ddpo-equal` weigh decisions alike, as published. `run` appends one line a (variant, seed) to a results
+file and skips those that it holds, so it can be killed, and run in shards (`--shard 0/2`). `table` prints
+means with 95 % intervals (bootstrap over prompts × seeds), and each `b2-…` less the objective alone.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from find import append, clusters, digest, interval, percent, read
+from find import append, digest, interval, percent, read
 
 from diffalign import NoiseDistribution, Sampler, load_pipeline, load_prompts
 from diffalign.diffusion import fingerprint
@@ -31,24 +34,35 @@ from diffalign.training import TuneConfig
 from diffalign.world.judge import judge
 
 TRAINING, HELD_OUT = "world/unusual", "world/heldout"
+MEASURES = {"world-clip": "CLIPScore", "inception": "IS", "distance": "distance"}
+PUBLISHED = [name for name in TUNE_PRESETS if name != "default"]
+#: What a variant is compared with, where its name does not say it.
+OTHER = {"bpt-only": "ddpo", "bs-only": "ddpo", "ddpo-equal": "ddpo", "b2-ddpo-equal": "b2-ddpo"}
 
 
-def variants(samples: int, rounds: int, **changes: Any) -> dict[str, TuneConfig]:
-    """The presets and the ablation of B²'s two strategies, with as many reward queries."""
-    made = {
-        name: replace(config, samples=samples, rounds=rounds, **changes)
-        for name, config in TUNE_PRESETS.items()
+def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
+    """The presets, the ablation of B²'s two strategies and of the weights, with as many reward queries."""
+    changes: dict[str, Any] = {
+        "samples": arguments.samples,
+        "rounds": arguments.rounds,
+        "update_batch": arguments.samples,
+        "learning_rate": 3e-3,
+        "step_weights": "variance",
+        "first_steps": arguments.num_steps * 14 // 20,  # as many of 20 as B² takes
     }
-    both = made["b2-ddpo"]
-    made["bpt-only"] = replace(both, branches=1, threshold=0.0, update_batch=made["ddpo"].update_batch)
-    made["bs-only"] = replace(both, interval="full")
+    changes |= json.loads(arguments.changes)
+    made = {name: replace(TUNE_PRESETS[name], **changes) for name in PUBLISHED}
+    made["bpt-only"] = replace(made["b2-ddpo"], branches=1, threshold=0.0)
+    made["bs-only"] = replace(made["b2-ddpo"], interval="full")
+    for name in ("ddpo", "b2-ddpo"):
+        made[f"{name}-equal"] = replace(made[name], step_weights="equal")
     return made
 
 
-def measure(sampler: Sampler, clip: WorldClip, prompt_set: str, n: int, seed: int) -> dict[str, Any]:
+def measure(sampler: Sampler, clip: WorldClip, prompts: Sequence[str], n: int, seed: int) -> dict[str, Any]:
     """Figures of `n` fresh pictures a prompt; the same noise for every variant."""
     standard, found = NoiseDistribution.standard(sampler.latent_shape), {}
-    for prompt in load_prompts(prompt_set).texts:
+    for prompt in prompts:
         images = collect(standard, sampler, prompt, range(n), seed=seed, stream="evaluate").images
         features = clip.image_features(images)
         found[prompt] = {
@@ -62,8 +76,9 @@ def measure(sampler: Sampler, clip: WorldClip, prompt_set: str, n: int, seed: in
 
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
-    changes = json.loads(arguments.changes)
-    settings, clip = variants(arguments.samples, arguments.rounds, **changes), WorldClip()
+    settings, clip = variants(arguments), WorldClip()
+    training = load_prompts(TRAINING).texts[:: arguments.every]
+    held_out = load_prompts(HELD_OUT).texts
     part, parts = (int(number) for number in arguments.shard.split("/"))
     jobs = [(v, s) for s in range(arguments.seeds) for v in ["frozen", *arguments.variants.split(",")]]
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
@@ -71,15 +86,15 @@ def run(arguments: argparse.Namespace) -> None:
     for variant, seed in jobs[part::parts]:
         pipeline = load_pipeline("world")
         pipeline.unet.to(memory_format=torch.channels_last)  # a fifth faster
-        sampler = Sampler(pipeline, num_steps=20, batch_size=32)
+        sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=32)
         config = None if variant == "frozen" else replace(settings[variant], seed=seed)
-        about = [fingerprint(pipeline), arguments.fresh, None if config is None else asdict(config)]
-        key = digest(variant, seed, *about)
+        about = [fingerprint(pipeline), arguments.fresh, training, arguments.num_steps]
+        key = digest(variant, seed, *about, None if config is None else asdict(config))
         if key in done:
             continue
-        row = {"key": key, "variant": variant, "seed": seed, "model": about[0], "fresh_n": arguments.fresh}
+        row = {"key": key, "variant": variant, "seed": seed, "about": about}
         if config is not None:
-            tuning = Tune(sampler, load_prompts(TRAINING).texts, clip, config, reward_name="world-clip")
+            tuning = Tune(sampler, training, clip, config, reward_name="world-clip")
             began, curve = time.perf_counter(), []
             for step in tuning:
                 curve.append(round(float(step.rewards.mean()), 3))
@@ -87,39 +102,46 @@ def run(arguments: argparse.Namespace) -> None:
             row |= {"config": asdict(config), "seconds": time.perf_counter() - began, "curve": curve}
             row |= {"queries": tuning.tuner.queries, "optimiser_steps": tuning.tuner.optimiser_steps}
         with torch.inference_mode():
-            for name, prompts in (("training", TRAINING), ("held_out", HELD_OUT)):
+            for name, prompts in (("training", training), ("held_out", held_out)):
                 row[name] = measure(sampler, clip, prompts, arguments.fresh, seed)
         append(arguments.results, row)
 
 
 def table(arguments: argparse.Namespace) -> None:
     rows = list(read(arguments.results))
-    if len({(row["model"], row["fresh_n"]) for row in rows}) > 1:
+    if len({json.dumps(row["about"]) for row in rows}) > 1:
         raise SystemExit(f"{arguments.results} mixes several models or sizes; give another --results")
-    frozen = {row["seed"]: row for row in rows if row["variant"] == "frozen"}
+    by_name: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        by_name.setdefault(row["variant"], {})[row["seed"]] = row
+
+    def less(variant: str, other: str, prompts: str, name: str) -> list[list[float]]:
+        """Differences in pairs, a row for each prompt and seed that both have."""
+        return [
+            [a - b for a, b in zip(found[name], by_name[other][seed][prompts][prompt][name], strict=True)]
+            for seed, row in by_name[variant].items()
+            if seed in by_name[other]
+            for prompt, found in row[prompts].items()
+        ]
+
     for prompts in ("training", "held_out"):
-        print(f"\n{prompts} prompts")
-        for variant in dict.fromkeys(row["variant"] for row in rows):
-            own = [row for row in rows if row["variant"] == variant]
-            cells = {
-                name: [{"fresh": row[prompts][prompt]} for row in own for prompt in row[prompts]]
-                for name in ("verdict", "world-clip", "inception", "distance")
-            }
-            gains = {
-                name: [
-                    [a - b for a, b in zip(found[name], frozen[row["seed"]][prompts][p][name], strict=True)]
-                    for row in own
-                    for p, found in row[prompts].items()
-                ]
-                for name in cells
-            }
-            seconds = sum(row.get("seconds", 0) for row in own) / len(own)
-            print(
-                f"  {variant:9s} right {percent(clusters(cells['verdict'], 'verdict'))} "
-                f"gain {percent(gains['verdict'])}  CLIPScore {interval(gains['world-clip'])}  "
-                f"IS {interval(gains['inception'])}  distance {interval(gains['distance'])}  "
-                f"({len(own)} runs, {seconds:.0f} s)"
-            )
+        print(f"\n{prompts} prompts: right, and less the frozen model's")
+        for variant, own in by_name.items():
+            verdicts = [found["verdict"] for row in own.values() for found in row[prompts].values()]
+            figures = [f"right {percent(verdicts)}"]
+            figures.append(f"{percent(less(variant, 'frozen', prompts, 'verdict'))}")
+            for name, label in MEASURES.items():
+                figures.append(f"{label} {interval(less(variant, 'frozen', prompts, name))}")
+            seconds = sum(row.get("seconds", 0) for row in own.values()) / len(own)
+            print(f"  {variant:14s} {'  '.join(figures)}  ({len(own)} runs, {seconds:.0f} s)")
+        print(f"\n{prompts} prompts: less the objective alone")
+        for variant in by_name:
+            other = OTHER.get(variant, variant.removeprefix("b2-"))
+            if other != variant and other in by_name:
+                figures = [f"right {percent(less(variant, other, prompts, 'verdict'))}"]
+                for name, label in MEASURES.items():
+                    figures.append(f"{label} {interval(less(variant, other, prompts, name))}")
+                print(f"  {variant:14s} {'  '.join(figures)}")
 
 
 def main() -> None:
@@ -132,11 +154,13 @@ def main() -> None:
         command.set_defaults(function=function)
         command.add_argument("--results", type=Path, default=Path("benchmarks/results/tune.jsonl"))
         if name == "run":
-            command.add_argument("--variants", default=",".join(TUNE_PRESETS))
+            command.add_argument("--variants", default=",".join(PUBLISHED))
             command.add_argument("--seeds", type=int, default=3)
             command.add_argument("--samples", type=int, default=96, help="pictures a round")
             command.add_argument("--rounds", type=int, default=20)
-            command.add_argument("--fresh", type=int, default=16, help="fresh pictures a prompt")
+            command.add_argument("--num-steps", type=int, default=10, help="of the sampler")
+            command.add_argument("--every", type=int, default=3, help="of the training prompts, every n-th")
+            command.add_argument("--fresh", type=int, default=32, help="fresh pictures a prompt")
             command.add_argument("--changes", default="{}", help="of the settings, as JSON")
             command.add_argument("--shard", default="0/1")
             command.add_argument("--threads", type=int, default=1)

@@ -49,7 +49,7 @@ def figures(folder: Path) -> dict[str, Any]:
 
 def test_a_run_leaves_its_folder(diffalign, quick, tiny_pipeline_folder) -> None:
     done = diffalign("tune", *quick)
-    folder = Path("runs/tune-b2-ddpo")
+    folder = Path("runs/tune-default")
     assert done.code == 0, done.err
     assert {file.name for file in folder.iterdir()} == FILES
     summary = json.loads((folder / "summary.json").read_text())

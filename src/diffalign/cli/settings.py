@@ -64,16 +64,15 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
     for flag, (name, value) in ABLATIONS.items():
         if flag in by_name:
             _ablate(by_name[flag], by_name[name], value)
-    tuning = commands[-1] == "tune"
-    preset = "b2-ddpo" if tuning else "default"
+    preset = "default"
     if by_name["--preset"].tokens:
         preset = by_name["--preset"].tokens[-1].value
-    if preset != "default":  # NoiseConfig's own values; loading the presets takes seconds
+    if preset != "default":  # the settings' own values; loading the presets takes seconds
         from diffalign.methods import preset as load_preset
         from diffalign.methods import tune_preset
 
         source = f"the preset {preset}"
-        values = asdict(tune_preset(preset) if tuning else load_preset(preset))
+        values = asdict(tune_preset(preset) if commands[-1] == "tune" else load_preset(preset))
         Dict(values, source=source, use_commands_as_keys=False)(app, commands, arguments)
 
 

@@ -76,7 +76,7 @@ def tune(
     resume: Annotated[str | None, _OUTPUT] = None,
     config: Annotated[Path | None, _OUTPUT] = None,
     sampling: Sampling = _SAMPLING,
-    preset: Annotated[str, Parameter(group=LEARNING)] = "b2-ddpo",
+    preset: Annotated[str, Parameter(group=LEARNING)] = "default",
     learning: Annotated[TuneConfig, Parameter(name="*", group=LEARNING)] = _TUNE,
     watching: Watching = _WATCHING,
 ) -> int:
@@ -90,8 +90,8 @@ def tune(
         overwrite: replace the run that the folder holds.
         resume: go on with the run in a folder; without one, in the folder of --out.
         config: a YAML file of settings, such as a run's config.yaml; what is given here goes first.
-        preset: ddpo, pg, dpok or dpo, or one of them with backward progressive training and branches:
-            b2-ddpo, b2-pg, b2-dpok, b2-dpo.
+        preset: default, or as published: ddpo, pg, dpok, dpo, or one of them with backward progressive
+            training and branches: b2-ddpo, b2-pg, b2-dpok, b2-dpo.
     """
     from diffalign.artifacts import RunFolder
     from diffalign.cli.folders import RUNS
@@ -129,7 +129,7 @@ def _resume(path: Path) -> int:
         given["prompts"],
         given.get("held_out"),
         given.get("reward", "world-clip"),
-        given.get("preset", "b2-ddpo"),
+        given.get("preset", "default"),
         given.get("sampling", _SAMPLING),
         given.get("learning", _TUNE),
         given.get("watching", _WATCHING),

@@ -1,7 +1,8 @@
 """Tuning a denoiser: an objective and a strategy, as presets.
 
 `ddpo`, `pg`, `dpok` and `dpo` visit the whole trajectory; `b2-…` is the same objective with backward
-progressive training and branches. Guidance is the sampler's (B² table 6: 5.0).
+progressive training and branches. Guidance is the sampler's (B² table 6: 5.0). `default` is `b2-ddpo`
+with decisions weighted by their variance; `docs/tune.md` says why and what was measured.
 
 References: Black et al. (ICLR 2024), DDPO, https://arxiv.org/abs/2305.13301
             Fan et al. (NeurIPS 2023), DPOK, https://arxiv.org/abs/2305.16381
@@ -29,6 +30,7 @@ _B2 = TuneConfig(
     first_steps=14,  # the released configuration: n_0 = 14 of T = 20
     branches=3,  # B² table 6
     threshold=0.5,  # B² table 6
+    step_weights="equal",  # DDPO, eq. 7: the sum over steps
     window=8,  # B² section 5.1
     advantage_clip=5.0,  # DDPO's implementation
     clip_range=1e-4,  # DDPO's implementation
@@ -49,6 +51,7 @@ _VANILLA = replace(
     update_batch=64,  # B² table 6: batch 2 × accumulation 32
 )
 TUNE_PRESETS = {
+    "default": TuneConfig(),
     "ddpo": replace(_VANILLA, objective="ppo"),
     "pg": replace(_VANILLA, objective="pg"),
     "dpok": replace(_VANILLA, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),  # DPOK, appendix
@@ -133,7 +136,7 @@ def tune(
     prompts: Sequence[str],
     reward: RewardFunction | str,
     *,
-    preset_name: str = "b2-ddpo",
+    preset_name: str = "default",
     num_steps: int = 20,
     guidance_scale: float | None = None,
     batch_size: int = 16,

@@ -100,7 +100,7 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """How a denoiser learns; the defaults are those of the preset b2-ddpo.
+    """How a denoiser learns; the defaults are those of the preset "default".
 
     Attributes:
         objective: pg, ppo, dpok or dpo.
@@ -134,13 +134,13 @@ class TuneConfig:
     """
 
     objective: str = "ppo"
-    rounds: int = 100
-    samples: int = 255
+    rounds: int = 20
+    samples: int = 96
     interval: str = "backward"
     first_steps: int = 14
     branches: int = 3
     threshold: float = 0.5
-    step_weights: str = "equal"
+    step_weights: str = "variance"
     window: int = 8
     advantage_clip: float = 5.0
     clip_range: float = 1e-4
@@ -149,10 +149,10 @@ class TuneConfig:
     dpo_beta: float = 0.1
     eta: float = 1.0
     optimiser: str = "adamw"
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
-    update_batch: int = 256
+    update_batch: int = 96
     micro_batch: int = 16
     gradient_checkpointing: bool = False
     lora_rank: int = 4
