@@ -153,7 +153,7 @@ class TuneConfig:
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
     update_batch: int = 96
-    micro_batch: int = 16
+    micro_batch: int = 4
     gradient_checkpointing: bool = False
     lora_rank: int = 4
     lora_targets: str = "attention"
