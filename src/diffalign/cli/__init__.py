@@ -7,6 +7,7 @@ Commands are imported when they are called, so that `diffalign --help` needs no 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -110,6 +111,7 @@ def _hush_libraries() -> None:
     """Before they are imported, as they look once; what the user has set himself stays."""
     # transformers says at every start which torchvision-based classes it does without
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which kernels it does without
     if not sys.stderr.isatty():  # diffusers and transformers draw their loading bars into files too
         os.environ.setdefault("TQDM_DISABLE", "1")
 
