@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
         sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=32)
         config = None if variant == "frozen" else replace(settings[variant], seed=seed)
         about = [fingerprint(pipeline), arguments.fresh, training, arguments.num_steps]
+        about += [arguments.samples, arguments.rounds, arguments.changes]
         key = digest(variant, seed, *about, None if config is None else asdict(config))
         if key in done:
             continue
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
 def table(arguments: argparse.Namespace) -> None:
     rows = list(read(arguments.results))
     if len({json.dumps(row["about"]) for row in rows}) > 1:
-        raise SystemExit(f"{arguments.results} mixes several models or sizes; give another --results")
+        raise SystemExit(f"{arguments.results} mixes several models or settings; give another --results")
     by_name: dict[str, dict[int, dict[str, Any]]] = {}
     for row in rows:
         by_name.setdefault(row["variant"], {})[row["seed"]] = row

@@ -69,6 +69,7 @@ class Analytic(torch.nn.Module):
         self.timesteps = self.scheduler.timesteps.tolist()
         self.stds = [ddim_std(self.scheduler, t) for t in self.timesteps]
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.eta, self.rank = 1.0, 4
 
     def learned(self) -> list[torch.nn.Parameter]:
         return [self.b]
@@ -142,6 +143,10 @@ def test_how_the_work_is_cut_changes_nothing(config: TuneConfig, tiny_pipeline_f
     a, b = run(whole), run(parts)
     torch.testing.assert_close(a[-1].images, b[-1].images, rtol=0, atol=1e-4)
     torch.testing.assert_close(weights(whole), weights(parts), rtol=0, atol=1e-5)
+    for one, other in zip(a, b, strict=True):
+        for name in ("loss", "approx_kl", "clip_fraction"):
+            assert one.figures()[name] == pytest.approx(other.figures()[name], abs=1e-4)
+    parts.load(*whole.state())  # nor does it keep a run from going on
 
 
 def test_one_branch_and_the_full_interval_are_ddpo(tiny_pipeline_folder: Path) -> None:
@@ -233,6 +238,17 @@ def test_two_processes_do_what_one_does(tiny_pipeline_folder: Path, tmp_path: Pa
         alone = tuner_of(tiny_pipeline_folder, config)
         run(alone)
         torch.testing.assert_close(both[str(i)], weights(alone), rtol=0, atol=1e-5)
+
+
+def test_settings_that_teach_nothing_are_refused(tiny_pipeline_folder: Path) -> None:
+    many = [f"{number} dogs" for number in range(60)]
+    policy = Analytic()
+    with pytest.raises(ConfigError, match="none can be the better one"):
+        Tuner(policy, many, replace(SHORT, objective="pg"))
+    assert Tuner(policy, many[:50], replace(SHORT, objective="pg"))
+    assert Tuner(policy, many, replace(B2, objective="pg"))
+    with pytest.raises(ConfigError, match=r"rank 4, the settings say 1\.0 and 8"):
+        Tuner(policy, many, replace(B2, lora_rank=8))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

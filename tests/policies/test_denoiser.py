@@ -162,6 +162,8 @@ def test_what_cannot_be_tuned_is_refused(tiny_video_pipeline: Any, tiny_pipeline
         binning = {"use_resolution_binning": False, "height": 16, "width": 16}
         DenoiserPolicy(Sampler(pixart(tiny_pipeline_folder), num_steps=2, **binning))
     twice = load_pipeline(tiny_pipeline_folder, device="cpu")
+    with pytest.raises(PipelineError, match="tuning knows no guidance_rescale, negative_prompt"):
+        DenoiserPolicy(Sampler(twice, num_steps=2, guidance_rescale=0.7, negative_prompt="blurry"))
     DenoiserPolicy(Sampler(twice, num_steps=2))
     with pytest.raises(PipelineError, match="an adapter already"):
         DenoiserPolicy(Sampler(twice, num_steps=2))

@@ -27,7 +27,7 @@ from diffalign.cli.rewards import rewards
 from diffalign.cli.search import search
 from diffalign.cli.settings import fill, spell_out
 
-_HELP = """Align diffusion models with a reward by reinforcement learning, at the initial noise.
+_HELP = """Align diffusion models with a reward by reinforcement learning: their noise, or their weights.
 
 Start here:
 

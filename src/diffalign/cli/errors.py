@@ -42,7 +42,10 @@ def explain(error: BaseException) -> None:
     else:
         message = str(error) or type(error).__name__
         if type(error).__name__ == "OutOfMemoryError":
-            message = "out of memory: use a smaller --batch-size"
+            message = (
+                "out of memory: use a smaller --batch-size, or of tune a smaller --micro-batch; in a run's "
+                "config.yaml both may be changed before --resume"
+            )
         line = Text.assemble(("error: ", "bold red"), message)
     console.print(line)
     for note in getattr(error, "__notes__", ()):

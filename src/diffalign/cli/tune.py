@@ -146,13 +146,13 @@ def _prepare(plan: Plan) -> tuple[Any, Any, tuple[str, ...]]:
     from diffalign.run import TuneSetup, check_tracker
     from diffalign.training.processes import own_device
 
-    sampling, device = plan.sampling, own_device()
-    if device is not None and sampling.device is None:
+    sampling = plan.sampling
+    if sampling.device is None and (device := own_device()) is not None:
         sampling = replace(sampling, device=str(device))
     if plan.watching.tracker is not None:
         check_tracker(plan.watching.tracker)
-    if plan.watching.keep and not plan.watching.look_every:
-        raise UsageError("--keep keeps the adapters of looks; give --look-every too")
+    if (plan.watching.keep or plan.watching.stop_on_alarm) and not plan.watching.look_every:
+        raise UsageError("--keep and --stop-on-alarm need looks; give --look-every too")
     texts, model, choice = read_prompt_set(plan.prompts), sampling.model, plan.watching.judge
     others = texts if plan.held_out is None else read_prompt_set(plan.held_out)
     check_prompts([*texts, *others], plan.reward, choice)
@@ -166,6 +166,7 @@ def _prepare(plan: Plan) -> tuple[Any, Any, tuple[str, ...]]:
 
 def _run(folder: Any, plan: Plan, job: tuple[Any, Any, tuple[str, ...]]) -> int:
     from diffalign.cli.folders import resumable
+    from diffalign.cli.loading import unread, unrepeatable
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import paths, results, stdout
     from diffalign.run import Guard, open_tracker, pictures_of_a_tuning, tune_in, written_by_tuning
@@ -175,6 +176,9 @@ def _run(folder: Any, plan: Plan, job: tuple[Any, Any, tuple[str, ...]]) -> int:
     run.tuner.processes.gather([None])  # the main process has made the folder
     if not main:
         console.quiet = True
+    for note in (unrepeatable(setup.sampler), *(unread(t, watching.judge, setup.model) for t in held_out)):
+        if note:
+            console.print(Text(note, style="yellow"), soft_wrap=True)
     guard = Guard(watching.look_every, watching.look_images, stop=watching.stop_on_alarm)
     total = pictures_of_a_tuning(run, guard, len(held_out), watching.images)
     record = {"preset": plan.preset, "seed": plan.learning.seed, "num_steps": plan.sampling.num_steps}

@@ -45,7 +45,9 @@ def _stable_diffusion_xl(pipeline: Any, prompt: str, size: tuple[int, int]) -> t
 
 
 def _pixart(pipeline: Any, prompt: str, size: tuple[int, int]) -> tuple[Arguments, Arguments]:
-    embeds, mask, negative, negative_mask = pipeline.encode_prompt(prompt, device=pipeline.device)
+    embeds, mask, negative, negative_mask = pipeline.encode_prompt(
+        prompt, device=pipeline.device, clean_caption=True
+    )  # as its call does
     each = ((embeds, mask), (negative, negative_mask))
     added: Arguments = {}
     if pipeline.transformer.use_additional_conditions:
@@ -81,13 +83,13 @@ class GuidedDenoiser:
     def __init__(self, sampler: Sampler) -> None:
         pipeline: Any = sampler.pipeline
         name = type(pipeline).__name__
-        if sampler.encoding:
-            raise PipelineError(f"tuning knows no {', '.join(sampler.encoding)}; leave it out of the sampler")
         if name not in FAMILIES:
             raise PipelineError(
                 f"the denoiser of a {name} cannot be tuned, only those of {', '.join(FAMILIES)}; "
                 "find learns the initial noise of any pipeline instead"
             )
+        if told := sampler.told():
+            raise PipelineError(f"tuning knows no {', '.join(told)}; leave it out of the sampler")
         self.pipeline, self.network = pipeline, denoiser(pipeline)
         self.guidance_scale: Final = sampler.guidance_scale or 1.0
         self.guided: Final = self.guidance_scale > 1

@@ -80,6 +80,12 @@ class Sampler:
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
 
+    def told(self) -> list[str]:
+        """Arguments of the call that change what the denoiser is told, beside prompt and guidance."""
+        known = {"num_inference_steps", "output_type", "guidance_scale", "height", "width"}
+        known.add("use_resolution_binning")  # of sizes, which are given
+        return sorted((self._call.keys() - known) | self.encoding.keys())
+
     def encode(self, prompt: str) -> dict[str, Any]:
         """The pipeline's arguments that carry `prompt`: its embeddings where the pipeline takes them."""
         if prompt not in self._conditions:

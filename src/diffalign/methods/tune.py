@@ -2,7 +2,8 @@
 
 `ddpo`, `pg`, `dpok` and `dpo` visit the whole trajectory; `b2-…` is the same objective with backward
 progressive training and branches. Guidance is the sampler's (B² table 6: 5.0). `default` is `b2-ddpo`
-with decisions weighted by their variance; `docs/tune.md` says why and what was measured.
+with decisions weighted by their variance, fewer and smaller rounds, and a higher learning rate;
+`docs/tune.md` says why.
 
 References: Black et al. (ICLR 2024), DDPO, https://arxiv.org/abs/2305.13301
             Fan et al. (NeurIPS 2023), DPOK, https://arxiv.org/abs/2305.16381

@@ -18,11 +18,11 @@ class Diagnostics:
     max_ratio_error: float
 
     @classmethod
-    def mean(cls, parts: Sequence[Diagnostics]) -> Diagnostics:
-        """Of several parts of equal weight; of `max_ratio_error` the largest."""
+    def mean(cls, parts: Sequence[Diagnostics], sizes: Sequence[int]) -> Diagnostics:
+        """Of several parts, by their sizes; of `max_ratio_error` the largest."""
         return cls(
-            sum(part.approx_kl for part in parts) / len(parts),
-            sum(part.clip_fraction for part in parts) / len(parts),
+            sum(part.approx_kl * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes),
+            sum(part.clip_fraction * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes),
             max(part.max_ratio_error for part in parts),
         )
 

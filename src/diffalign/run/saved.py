@@ -27,7 +27,8 @@ class Stateful(Protocol):
 def snapshot(learner: Stateful, origin: Mapping[str, str]) -> State:
     """A copy of the learner's state, and what it was learned from."""
     tensors, metadata = learner.state()
-    return {name: tensor.clone() for name, tensor in tensors.items()}, {**metadata, **origin}
+    copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+    return copies, {**metadata, **origin}
 
 
 def restore(folder: RunFolder, learner: Stateful, origin: Mapping[str, str]) -> None:

@@ -164,16 +164,19 @@ def learn(
                     return
                 rounding = step.update.first_ratio_error
                 first = tuner.optimiser_steps == step.update.optimiser_steps > 0
-                if first and rounding > tuner.config.clip_range / 10:
+                clips = tuner.config.objective in ("ppo", "dpok")
+                if first and clips and rounding > tuner.config.clip_range / 2:
                     progress.warn(
                         f"before the first update the ratio was off 1 by {rounding:.1g}: rounding eats into "
                         "the clip range; use float32, or a greater clip_range"
                     )
                 if not step.update.optimiser_steps:
-                    progress.warn(
-                        f"round {step.round} made no optimiser step: no sample passed the threshold "
-                        f"of {tuner.config.threshold}"
+                    why = (
+                        "its gradients were not finite in half precision, whose scale is lower now"
+                        if step.update.selected
+                        else f"no sample passed the threshold of {tuner.config.threshold}"
                     )
+                    progress.warn(f"round {step.round} made no optimiser step: {why}")
                 if time.monotonic() - saved >= SAVE_EVERY:
                     folder.save_state(*state)
                     saved = time.monotonic()

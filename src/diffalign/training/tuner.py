@@ -44,7 +44,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Update:
-    """What a round's learning did. `loss` and `diagnostics` are means over its optimiser steps; none if
+    """What a round's learning did. `loss` and `diagnostics` are means over its samples; none if
     nothing was selected. Prompts and rewards `(B,)` are those of all processes."""
 
     prompts: tuple[str, ...]
@@ -60,7 +60,7 @@ class Tuner:
     """Policy, statistics and optimiser of a denoiser over a set of prompts.
 
     Raises:
-        ConfigError: if there are no prompts or the interval does not fit the sampler's steps.
+        ConfigError: if there are no prompts, too few samples for them, or the settings do not fit the policy.
     """
 
     def __init__(self, policy: DenoiserPolicy, prompts: Sequence[str], config: TuneConfig) -> None:
@@ -70,6 +70,11 @@ class Tuner:
             raise ConfigError(
                 f"first_steps is {config.first_steps}, but the sampler takes {len(policy.timesteps)} steps"
             )
+        if (policy.eta, policy.rank) != (config.eta, config.lora_rank):
+            raise ConfigError(
+                f"the policy has eta {policy.eta} and rank {policy.rank}, the settings say {config.eta} and "
+                f"{config.lora_rank}"
+            )
         self.policy, self.prompts, self.config = policy, tuple(prompts), config
         self.branches: Final = Branches(config.branches)
         self.statistics = RunningStatistics(config.window)
@@ -78,14 +83,20 @@ class Tuner:
         device, half = policy.device, policy.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.processes = Processes(device)
-        #: Of the decisions in the loss, counted from the noise.
-        self.weights = [std**2 if config.step_weights == "variance" else 1.0 for std in policy.stds]
+        #: Weights of the decisions in the loss, counted from the noise.
+        self.step_weights = [std**2 if config.step_weights == "variance" else 1.0 for std in policy.stds]
         self.round = self.optimiser_steps = 0
         parcels = len(self.ask().parcels)
         if parcels < self.processes.number:
             raise ConfigError(
                 f"{config.samples} samples a round are {parcels} parcels of work, fewer than the "
                 f"{self.processes.number} processes; ask for more samples"
+            )
+        seen = config.samples * (config.window + 1)
+        if config.branches == 1 and seen < 2 * len(self.prompts):
+            raise ConfigError(
+                f"{config.samples} samples a round of {len(self.prompts)} prompts are less than two of each "
+                f"in {config.window + 1} rounds, so that none can be the better one; ask for more samples"
             )
         if config.objective == "dpo" and config.branches == 1 and config.samples <= len(self.prompts):
             raise ConfigError(
@@ -142,12 +153,14 @@ class Tuner:
         shuffled = np.random.default_rng([config.seed, self.round, 1]).permutation(len(units))
         size = config.update_batch // (2 if config.objective == "dpo" else 1)
         done: list[tuple[float, Diagnostics]] = []
+        sizes: list[int] = []
         made = 0
         for start in range(0, len(units), size):
             batch = [units[i] for i in shuffled[start : start + size]]
             own = [tuple(rows[i] for i in unit) for unit in batch if unit[0] in rows]
             scale = self.scaler.get_scale()
             done.append(self._step(trajectories, advantage[list(rows)], own, len(batch)))
+            sizes.append(len(batch))
             made += self.scaler.get_scale() >= scale  # a step with infinite gradients is left out
         self.round += 1
         self.optimiser_steps += made
@@ -156,8 +169,8 @@ class Tuner:
             rewards=scored,
             selected=sum(len(unit) for unit in units),
             optimiser_steps=made,
-            loss=sum(loss for loss, _ in done) / max(1, len(done)),
-            diagnostics=Diagnostics.mean([diagnostics for _, diagnostics in done]) if done else None,
+            loss=sum(loss * n for (loss, _), n in zip(done, sizes, strict=True)) / max(1, sum(sizes)),
+            diagnostics=Diagnostics.mean([said for _, said in done], sizes) if done else None,
             # dpo's ratios are to the pretrained model
             first_ratio_error=done[0][1].max_ratio_error if done and config.objective != "dpo" else 0.0,
         )
@@ -179,23 +192,25 @@ class Tuner:
         config, parameters = self.config, self.policy.learned()
         self.optimiser.zero_grad(set_to_none=True)
         chunk = max(1, config.micro_batch // (2 if config.objective == "dpo" else 1))
-        total, seen = 0.0, []
+        total, seen = 0.0, list[tuple[Diagnostics, int]]()
         for part in (units[i : i + chunk] for i in range(0, len(units), chunk)):
             samples = [unit[place] for place in range(len(part[0])) for unit in part]
             for k in range(len(trajectories.interval)):
                 loss, diagnostics = self._loss(trajectories, advantage, samples, k)
-                loss = loss * self.weights[trajectories.interval[k]]
+                loss = loss * self.step_weights[trajectories.interval[k]]
                 loss = loss * len(part) / number / len(trajectories.interval)
                 self.scaler.scale(loss).backward()
                 total += loss.item()
-                seen.append(diagnostics)
+                seen.append((diagnostics, len(part)))
         self.processes.add_gradients(parameters)
         self.scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         told = self.processes.gather([(total, seen)])
-        return sum(loss for loss, _ in told), Diagnostics.mean([one for _, each in told for one in each])
+        every = [one for _, each in told for one in each]
+        said = Diagnostics.mean([diagnostics for diagnostics, _ in every], [size for _, size in every])
+        return sum(loss for loss, _ in told), said
 
     def _loss(
         self, trajectories: Trajectories, advantage: Tensor, samples: list[int], k: int
@@ -254,7 +269,10 @@ class Tuner:
         self.statistics.load(metadata["statistics"])
 
     def _identity(self) -> str:
-        return json.dumps({"prompts": self.prompts, **asdict(self.config)})
+        settings = asdict(self.config)
+        for name in ("micro_batch", "gradient_checkpointing"):  # of time and memory alone
+            del settings[name]
+        return json.dumps({"prompts": self.prompts, **settings})
 
 
 def _optimiser(parameters: list[torch.nn.Parameter], config: TuneConfig) -> torch.optim.Optimizer:

@@ -96,7 +96,13 @@ def sample_and_score(tuner: Tuner, order: Order, reward: RewardFunction) -> tupl
     size = max(1, tuner.policy.sampler.batch_size // tuner.branches.number)
     parts: list[Trajectories] = []
     scores: list[Future[Tensor]] = []
-    pool = ThreadPoolExecutor(1)  # one at a time: a reward need not be thread-safe
+    device = tuner.policy.device
+
+    def on_its_accelerator() -> None:  # each thread has a current one of its own, the first by default
+        if device.type != "cpu" and device.index is not None:
+            torch.accelerator.set_device_index(device.index)
+
+    pool = ThreadPoolExecutor(1, initializer=on_its_accelerator)  # one: a reward need not be thread-safe
     try:
         for batch in (places[i : i + size] for i in range(0, len(places), size)):
             for future in scores:
