@@ -73,9 +73,9 @@ def plain_ddpo(samples: int) -> tuple[Callable[[], None], DenoiserPolicy]:
 
 
 def ours(
-    name: str, samples: int, rounds: int, changes: dict[str, Any]
+    name: str, samples: int, rounds: int, changes: dict[str, Any], batch_size: int
 ) -> tuple[Callable[[], None], DenoiserPolicy]:
-    sampler = Sampler(load_pipeline("world"), num_steps=20, batch_size=16)
+    sampler = Sampler(load_pipeline("world"), num_steps=20, batch_size=batch_size)
     config = tune_preset(name, samples=samples, rounds=rounds, **changes)
     run = Tune(sampler, load_prompts(PROMPTS).texts, load_reward("world-clip"), config)
     steps = iter(run)
@@ -92,7 +92,8 @@ def measure(arguments: argparse.Namespace) -> None:
     if arguments.variant == "plain":
         one_round, policy = plain_ddpo(arguments.samples)
     else:
-        one_round, policy = ours(arguments.variant, arguments.samples, rounds, json.loads(arguments.changes))
+        changes = json.loads(arguments.changes)
+        one_round, policy = ours(arguments.variant, arguments.samples, rounds, changes, arguments.batch_size)
     with torch.no_grad():
         policy(torch.zeros(1, *policy.sampler.latent_shape), 0, ["a dog"])
     before = peak()
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2, help="each variant once a turn")
     parser.add_argument("--variants", default="ddpo,b2-ddpo", help=f"of {', '.join(TUNE_PRESETS)}")
     parser.add_argument("--changes", default="{}", help="of the variants' settings, as JSON")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures the variants sample at a time")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -125,7 +127,7 @@ def main() -> None:
         for name in names if turn % 2 == 0 else names[::-1]:
             command = [sys.executable, __file__, "--variant", name, f"--samples={arguments.samples}"]
             command += [f"--rounds={arguments.rounds}", f"--threads={arguments.threads}"]
-            command.append(f"--changes={arguments.changes}")
+            command += [f"--changes={arguments.changes}", f"--batch-size={arguments.batch_size}"]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
     for name in names:
