@@ -28,9 +28,9 @@ from diffalign.policies.denoiser import DenoiserPolicy
 PROMPTS = "world/unusual"
 
 
-def plain_ddpo(samples: int) -> tuple[Callable[[], None], DenoiserPolicy]:
+def plain_ddpo(samples: int, num_steps: int) -> tuple[Callable[[], None], DenoiserPolicy]:
     """A round of the loop, and its policy (the same adapter, transition and guidance)."""
-    policy = DenoiserPolicy(Sampler(load_pipeline("world"), num_steps=20))
+    policy = DenoiserPolicy(Sampler(load_pipeline("world"), num_steps=num_steps))
     prompts, reward = load_prompts(PROMPTS).texts, load_reward("world-clip")
     optimiser = torch.optim.AdamW(policy.learned(), lr=1e-4, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(0)
@@ -45,7 +45,7 @@ def plain_ddpo(samples: int) -> tuple[Callable[[], None], DenoiserPolicy]:
             x = [torch.randn(8, *policy.sampler.latent_shape, generator=generator)]
             old = []
             with torch.no_grad():
-                for step in range(20):
+                for step in range(num_steps):
                     mean, std = policy(x[-1], step, texts)
                     x.append(mean + std * torch.randn(mean.shape, generator=generator))
                     old.append(log_prob(x[-1], mean, std))
@@ -57,13 +57,13 @@ def plain_ddpo(samples: int) -> tuple[Callable[[], None], DenoiserPolicy]:
         latents, old_log_prob = (torch.cat([part[i] for part in kept]) for i in (1, 2))
         order = torch.randperm(len(rewards), generator=generator)
         for place, batch in enumerate(order.split(2), start=1):
-            for step in range(20):
+            for step in range(num_steps):
                 mean, std = policy(latents[batch, step], step, [texts[i] for i in batch.tolist()])
                 ratio = (log_prob(latents[batch, step + 1], mean, std) - old_log_prob[batch, step]).exp()
                 worse = torch.max(
                     -advantage[batch] * ratio, -advantage[batch] * ratio.clamp(1 - 1e-4, 1 + 1e-4)
                 )
-                (worse.mean() / (32 * 20)).backward()
+                (worse.mean() / (32 * num_steps)).backward()
             if place % 32 == 0:
                 torch.nn.utils.clip_grad_norm_(policy.learned(), 1.0)
                 optimiser.step()
@@ -73,10 +73,11 @@ def plain_ddpo(samples: int) -> tuple[Callable[[], None], DenoiserPolicy]:
 
 
 def ours(
-    name: str, samples: int, rounds: int, changes: dict[str, Any], batch_size: int
+    name: str, samples: int, rounds: int, num_steps: int, changes: dict[str, Any], batch_size: int
 ) -> tuple[Callable[[], None], DenoiserPolicy]:
-    sampler = Sampler(load_pipeline("world"), num_steps=20, batch_size=batch_size)
-    config = tune_preset(name, samples=samples, rounds=rounds, **changes)
+    sampler = Sampler(load_pipeline("world"), num_steps=num_steps, batch_size=batch_size)
+    first = num_steps * 14 // 20  # as many of 20 as B² takes
+    config = tune_preset(name, samples=samples, rounds=rounds, first_steps=first, **changes)
     run = Tune(sampler, load_prompts(PROMPTS).texts, load_reward("world-clip"), config)
     steps = iter(run)
     return lambda: next(steps) and None, run.tuner.policy
@@ -90,10 +91,12 @@ def measure(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     rounds = arguments.rounds + 1
     if arguments.variant == "plain":
-        one_round, policy = plain_ddpo(arguments.samples)
+        one_round, policy = plain_ddpo(arguments.samples, arguments.num_steps)
     else:
         changes = json.loads(arguments.changes)
-        one_round, policy = ours(arguments.variant, arguments.samples, rounds, changes, arguments.batch_size)
+        one_round, policy = ours(
+            arguments.variant, arguments.samples, rounds, arguments.num_steps, changes, arguments.batch_size
+        )
     with torch.no_grad():
         policy(torch.zeros(1, *policy.sampler.latent_shape), 0, ["a dog"])
     before = peak()
@@ -114,6 +117,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2, help="each variant once a turn")
     parser.add_argument("--variants", default="ddpo,b2-ddpo", help=f"of {', '.join(TUNE_PRESETS)}")
     parser.add_argument("--changes", default="{}", help="of the variants' settings, as JSON")
+    parser.add_argument("--num-steps", type=int, default=20, help="of the sampler")
     parser.add_argument("--batch-size", type=int, default=16, help="pictures the variants sample at a time")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variant", help=argparse.SUPPRESS)
@@ -128,6 +132,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--variant", name, f"--samples={arguments.samples}"]
             command += [f"--rounds={arguments.rounds}", f"--threads={arguments.threads}"]
             command += [f"--changes={arguments.changes}", f"--batch-size={arguments.batch_size}"]
+            command.append(f"--num-steps={arguments.num_steps}")
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
     for name in names:
