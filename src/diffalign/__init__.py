@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffalign.diffusion import Sampler, load_pipeline
-    from diffalign.methods import find, tune
+    from diffalign.methods import find, noise_ppo, tune
     from diffalign.policies import NoiseDistribution
+    from diffalign.policies.generator import NoiseGenerator
     from diffalign.prompts import load_prompts
     from diffalign.rewards import load_reward
     from diffalign.search import best_of_n
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOME = {
     "NoiseConfig": "training",
     "NoiseDistribution": "policies",
+    "NoiseGenerator": "policies.generator",
     "Round": "training",
     "Sampler": "diffusion",
     "Step": "training",
@@ -33,11 +35,13 @@ _HOME = {
     "load_pipeline": "diffusion",
     "load_prompts": "prompts",
     "load_reward": "rewards",
+    "noise_ppo": "methods",
     "tune": "methods",
 }
 __all__ = [
     "NoiseConfig",
     "NoiseDistribution",
+    "NoiseGenerator",
     "Round",
     "Sampler",
     "Step",
@@ -47,6 +51,7 @@ __all__ = [
     "load_pipeline",
     "load_prompts",
     "load_reward",
+    "noise_ppo",
     "tune",
 ]
 

@@ -42,12 +42,16 @@ except ImportError:  # on Windows nobody is locked out
 LOCK = ".lock"
 CONFIG, METRICS, STATE = "config.yaml", "metrics.jsonl", "state.safetensors"
 NOISE, SUMMARY, REPORT = "noise.safetensors", "summary.json", "report.html"
+GENERATOR = "generator.safetensors"
 BEFORE_AFTER, CURVE = "before_after.png", "reward_curve.png"
 NOISES, BEST = "noises.safetensors", "best.png"
 EVALUATION = "evaluation.json"
 PICTURES = "pictures"
 #: All that a run or a search writes, and `evaluate` beside it, and so all that --overwrite removes …
-FILES = (CONFIG, METRICS, STATE, NOISE, SUMMARY, REPORT, BEFORE_AFTER, CURVE, NOISES, BEST, EVALUATION)
+FILES = (
+    *(CONFIG, METRICS, STATE, NOISE, GENERATOR, SUMMARY, REPORT),
+    *(BEFORE_AFTER, CURVE, NOISES, BEST, EVALUATION),
+)
 LORA, DENOISER, CHECKPOINTS, LOGS = "lora", "denoiser", "checkpoints", "logs"
 FOLDERS = (LORA, DENOISER, CHECKPOINTS, LOGS)  # of a tuning run: removed likewise
 _MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png")  # … with these of `generate` in PICTURES

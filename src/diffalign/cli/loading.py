@@ -11,8 +11,11 @@ from diffalign.cli.options import JudgeChoice, Sampling
 from diffalign.diffusion import Sampler, load_pipeline
 from diffalign.diffusion.pipeline import denoiser, is_deterministic, takes_ddim
 from diffalign.evaluation import Judge, world_judge
+from diffalign.metrics import embedder
 from diffalign.policies.basis import make_basis
 from diffalign.prompts import load_prompts
+from diffalign.rewards import load_reward
+from diffalign.run import TuneSetup
 from diffalign.world.grammar import PromptError, parse
 from diffalign.world.judge import judge as scene_judge
 from diffalign.world.scenes import IMAGE_SIZE
@@ -150,3 +153,18 @@ def read_prompt_set(name: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(load_prompts(name).texts))
     except FileNotFoundError as error:
         raise UsageError(str(error)) from error
+
+
+def load_many(
+    prompts: str, held_out: str | None, reward: str, sampling: Sampling, judge: JudgeChoice
+) -> tuple[tuple[str, ...], tuple[str, ...], TuneSetup]:
+    """Training prompts, held-out prompts (those of training without a set of their own), and what a run
+    over them is measured with."""
+    texts, model = read_prompt_set(prompts), sampling.model
+    others = texts if held_out is None else read_prompt_set(held_out)
+    check_prompts([*texts, *others], reward, judge)
+    function, sampler = load_reward(reward), load_sampler(sampling)
+    check_pictures(sampler, reward, judge)
+    judges = {text: load_judge(judge, model, text) for text in others}
+    name = "world-scene" if any(judges.values()) else None
+    return texts, others, TuneSetup(sampler, function, judges, embedder(model), model, reward, name)

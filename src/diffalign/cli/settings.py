@@ -68,11 +68,12 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
     if by_name["--preset"].tokens:
         preset = by_name["--preset"].tokens[-1].value
     if preset != "default":  # the settings' own values; loading the presets takes seconds
-        from diffalign.methods import preset as load_preset
-        from diffalign.methods import tune_preset
+        from diffalign.methods import generator_preset, tune_preset
+        from diffalign.methods import preset as noise_preset
 
+        load: Any = {"tune": tune_preset, "noise-ppo": generator_preset}.get(commands[-1], noise_preset)
         source = f"the preset {preset}"
-        values = asdict(tune_preset(preset) if commands[-1] == "tune" else load_preset(preset))
+        values = asdict(load(preset))
         Dict(values, source=source, use_commands_as_keys=False)(app, commands, arguments)
 
 

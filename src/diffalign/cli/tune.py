@@ -139,11 +139,9 @@ def _resume(path: Path) -> int:
 
 def _prepare(plan: Plan) -> tuple[Any, Any, tuple[str, ...]]:
     """The run, what it is measured with, and the held-out prompts."""
-    from diffalign.cli.loading import check_pictures, check_prompts, load_judge, load_sampler, read_prompt_set
+    from diffalign.cli.loading import load_many
     from diffalign.methods import Tune
-    from diffalign.metrics import embedder
-    from diffalign.rewards import load_reward
-    from diffalign.run import TuneSetup, check_tracker
+    from diffalign.run import check_tracker
     from diffalign.training.processes import own_device
 
     sampling = plan.sampling
@@ -153,15 +151,9 @@ def _prepare(plan: Plan) -> tuple[Any, Any, tuple[str, ...]]:
         check_tracker(plan.watching.tracker)
     if (plan.watching.keep or plan.watching.stop_on_alarm) and not plan.watching.look_every:
         raise UsageError("--keep and --stop-on-alarm need looks; give --look-every too")
-    texts, model, choice = read_prompt_set(plan.prompts), sampling.model, plan.watching.judge
-    others = texts if plan.held_out is None else read_prompt_set(plan.held_out)
-    check_prompts([*texts, *others], plan.reward, choice)
-    function, sampler = load_reward(plan.reward), load_sampler(sampling)
-    check_pictures(sampler, plan.reward, choice)
-    judges = {text: load_judge(choice, model, text) for text in others}
-    name = "world-scene" if any(judges.values()) else None
-    setup = TuneSetup(sampler, function, judges, embedder(model), model, plan.reward, name)
-    return Tune(sampler, texts, function, plan.learning, reward_name=plan.reward), setup, others
+    texts, others, setup = load_many(plan.prompts, plan.held_out, plan.reward, sampling, plan.watching.judge)
+    run = Tune(setup.sampler, texts, setup.reward, plan.learning, reward_name=plan.reward)
+    return run, setup, others
 
 
 def _run(folder: Any, plan: Plan, job: tuple[Any, Any, tuple[str, ...]]) -> int:

@@ -129,3 +129,23 @@ class GuidedDenoiser:
             else:
                 arguments[outer] = joined
         return arguments
+
+
+@torch.no_grad()
+def prompt_states(pipeline: Any, prompt: str) -> Tensor:
+    """The text encoder's token states of `prompt`, float32 with shape `(L, d)`, those of padding left out
+    where the denoiser does not see them either.
+
+    Raises:
+        PipelineError: if the pipeline is of no known family.
+    """
+    name = type(pipeline).__name__
+    if name not in FAMILIES:
+        raise PipelineError(f"a {name}'s prompts cannot be read, only those of {', '.join(FAMILIES)}")
+    network: Any = denoiser(pipeline)
+    size = pipeline.vae_scale_factor * network.config.sample_size
+    arguments = FAMILIES[name](pipeline, prompt, (size, size))[0]
+    states = arguments["encoder_hidden_states"][0]
+    if "encoder_attention_mask" in arguments:
+        states = states[arguments["encoder_attention_mask"][0].bool()]
+    return states.float().cpu()

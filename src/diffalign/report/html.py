@@ -158,11 +158,15 @@ def _curve_note(metrics: list[dict[str, Any]]) -> str:
     if not metrics:
         return ""
     last = metrics[-1]
-    if "interval" in last:
+    if "optimiser_steps" in last:  # of many prompts
+        end = (
+            f"the last round learned {last['interval']} sampler steps."
+            if "interval" in last
+            else f"a prompt's noise is {last['kl_to_standard']:.3g} nats from N(0, I) on average."
+        )
         return (
             f"{len(metrics)} round{'s' * (len(metrics) > 1)}, {last['queries']} reward queries and "
-            f"{last['optimiser_steps']} optimiser steps in all; the last round learned "
-            f"{last['interval']} sampler steps."
+            f"{last['optimiser_steps']} optimiser steps in all; {end}"
         )
     return (
         f"{len(metrics)} update{'s' * (len(metrics) > 1)} from {last['queries']} reward queries. "
@@ -188,6 +192,7 @@ def _use(summary: Mapping[str, Any]) -> str:
     run = summary["run"]
     if "lora_rank" in run:
         return _use_weights(summary)
+    generated = "generator" in run
     settings = "".join(
         f"    {argument}={run[key]!r},\n"
         for key, argument in (("num_steps", "num_inference_steps"), ("guidance_scale", "guidance_scale"))
@@ -195,13 +200,21 @@ def _use(summary: Mapping[str, Any]) -> str:
     )
     scheduler = ', scheduler="ddim"' if run.get("scheduler") == "ddim" else ""
     code = (
-        "from diffalign import NoiseDistribution, load_pipeline\n\n"
+        f"from diffalign import Noise{'Generator' if generated else 'Distribution'}, load_pipeline\n\n"
         f"pipeline = load_pipeline({summary['model']!r}{scheduler})  # a plain diffusers pipeline\n"
-        'noise = NoiseDistribution.load("noise.safetensors")\n'
-        "pictures = pipeline(\n"
-        f"    [{summary['prompt']!r}] * 8,\n"
-        "    latents=noise.sample(8, seed=0).to(pipeline.dtype),\n"
-        f"{settings})[0]  # of a video pipeline: the videos"
+        + (
+            'noise = NoiseGenerator.load("generator.safetensors", pipeline)\n'
+            'prompts = ["a prompt"] * 8\n'
+            "pictures = pipeline(\n"
+            "    prompts,\n"
+            "    latents=noise.sample(prompts, seed=0).to(pipeline.dtype),\n"
+            if generated
+            else 'noise = NoiseDistribution.load("noise.safetensors")\n'
+            "pictures = pipeline(\n"
+            f"    [{summary['prompt']!r}] * 8,\n"
+            "    latents=noise.sample(8, seed=0).to(pipeline.dtype),\n"
+        )
+        + f"{settings})[0]  # of a video pipeline: the videos"
     )
     return (
         f"<h2>Use the noise in plain diffusers</h2>\n<pre>{escape(code)}</pre>\n"

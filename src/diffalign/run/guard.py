@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from diffalign.metrics import Embedder, mean_pairwise_distance
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction
 from diffalign.run.progress import Watched
+
+#: The distribution of a prompt's initial noise.
+Noise = Callable[[str], NoiseDistribution]
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,15 @@ def looks_at(guard: Guard, round: int) -> bool:
 
 
 def look(
-    environment: Watched, setup: TuneSetup, prompts: Sequence[str], guard: Guard, seed: int
+    environment: Watched,
+    setup: TuneSetup,
+    prompts: Sequence[str],
+    guard: Guard,
+    seed: int,
+    noise: Noise | None = None,
 ) -> dict[str, float | None]:
     """Means over held-out prompts; the same noise at every look."""
-    samples, _ = measure(environment, setup, prompts, guard.images, seed, "look")
+    samples, _ = measure(environment, setup, prompts, guard.images, seed, noise, stream="look")
     judged = [part.judged for part in samples if part.judged is not None]
     spread = [mean_pairwise_distance(part.embeddings) for part in samples if part.embeddings is not None]
     return {
@@ -90,15 +98,17 @@ def measure(
     prompts: Sequence[str],
     images: int,
     seed: int,
+    noise: Noise | None = None,
+    *,
     stream: str = "evaluate",
 ) -> tuple[list[Samples], float]:
-    """Fresh pictures of each prompt from N(0, I), and the seconds they took."""
+    """Fresh pictures of each prompt, from N(0, I) or its `noise`, and the seconds they took."""
     began, standard = time.perf_counter(), NoiseDistribution.standard(setup.sampler.latent_shape)
     samples = [
         evaluate(
             environment,
             prompt,
-            standard,
+            standard if noise is None else noise(prompt),
             setup.reward,
             judge=setup.judges.get(prompt),
             embed=setup.embed,

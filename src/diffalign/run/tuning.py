@@ -79,18 +79,46 @@ def tune_in(
         with run.tuner.policy.frozen():
             before, before_seconds = measure(environment, setup, held_out, images, config.seed)
         after, after_seconds = measure(environment, setup, held_out, images, config.seed)
-    memory, fresh = peak_memory_mb(setup.sampler.pipeline.device), images * len(held_out)
+    seconds = before_seconds, after_seconds
+    summary = conclude(
+        folder, setup, held_out, environment, run.tuner.queries, before, after, seconds, record
+    )
+    with replacing_folder(folder / (LORA if config.lora_rank else DENOISER)) as place:
+        run.save(place)
+    write(folder, before, after, summary, "tuned model", len(run.tuner.prompts))
+    return summary
+
+
+def conclude(
+    folder: RunFolder,
+    setup: TuneSetup,
+    held_out: Sequence[str],
+    environment: Watched,
+    queries: int,
+    before: Sequence[Samples],
+    after: Sequence[Samples],
+    seconds: tuple[float, float],
+    record: Mapping[str, Any],
+) -> Summary:
+    """What `summary.json` holds of a run over many prompts.
+
+    Arguments:
+        queries: of the reward while learning.
+        seconds: that `before` and `after` took.
+    """
+    memory = peak_memory_mb(setup.sampler.pipeline.device)
+    fresh = environment.forwards * sum(len(part.reward) for part in after)
     rows = folder.metrics()
     cost = {
-        "baseline": Cost(0, fresh * environment.forwards, before_seconds, memory),
+        "baseline": Cost(0, fresh, seconds[0], memory),
         "tuned": Cost(
-            run.tuner.queries,
-            sum(row["denoiser_forwards"] for row in rows) + fresh * environment.forwards,
-            sum(row["seconds"] for row in rows) + after_seconds,
+            queries,
+            sum(row["denoiser_forwards"] for row in rows) + fresh,
+            sum(row["seconds"] for row in rows) + seconds[1],
             memory,
         ),
     }
-    summary = summarise(
+    return summarise(
         pooled(before),
         pooled(after),
         None,
@@ -101,8 +129,6 @@ def tune_in(
         judge=setup.judge_name,
         run={**record, "guidance_scale": setup.sampler.guidance_scale, **versions()},
     )
-    write(folder, run, before, after, summary)
-    return summary
 
 
 def learn(
@@ -197,11 +223,19 @@ def _keep(folder: RunFolder, run: Tune, number: int) -> None:
 
 
 def write(
-    folder: RunFolder, run: Tune, before: Sequence[Samples], after: Sequence[Samples], summary: Summary
+    folder: RunFolder,
+    before: Sequence[Samples],
+    after: Sequence[Samples],
+    summary: Summary,
+    learned: str,
+    prompts: int,
 ) -> None:
-    """Writes what is left; the report, which tells a finished run, comes last."""
-    with replacing_folder(folder / (LORA if run.tuner.config.lora_rank else DENOISER)) as place:
-        run.save(place)
+    """Writes what is left; the report, which tells a finished run, comes last.
+
+    Arguments:
+        learned: what the pictures after learning are of.
+        prompts: how many it learned from.
+    """
     each = max(1, SHOWN // len(before))
 
     def shown(parts: Sequence[Samples]) -> tuple[Tensor, Tensor | None]:
@@ -211,13 +245,13 @@ def write(
 
     (old, wrong), (new, right) = shown(before), shown(after)
     verdicts = None if wrong is None or right is None else (wrong, right)
-    titles = ("Before: the frozen model", "After: the same noise, the tuned model")
+    titles = ("Before: the frozen model", f"After: the same noise, the {learned}")
     before_after(old, new, folder / "before_after.png", titles=titles, verdicts=verdicts)
     reward_curve(
         folder.metrics(),
         folder / "reward_curve.png",
         reward=summary["reward"],
-        title=f"{len(run.tuner.prompts)} training prompts",
+        title=f"{prompts} training prompts",
     )
     folder.write_json(SUMMARY, summary)
     write_report(folder.path)

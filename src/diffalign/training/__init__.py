@@ -8,25 +8,32 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from diffalign.training.config import ADVANTAGES, ConfigError, NoiseConfig, TuneConfig
+from diffalign.training.config import ADVANTAGES, ConfigError, GeneratorConfig, NoiseConfig, TuneConfig
 
 if TYPE_CHECKING:
+    from diffalign.training.generating import GeneratorLearner, GeneratorRound, train_generator
     from diffalign.training.learner import NoiseLearner
     from diffalign.training.loop import Step, train
     from diffalign.training.tuner import Tuner
     from diffalign.training.tuning import Round, tune
 
 _LATER = {
+    "GeneratorLearner": "generating",
+    "GeneratorRound": "generating",
     "NoiseLearner": "learner",
     "Round": "tuning",
     "Step": "loop",
     "Tuner": "tuner",
     "train": "loop",
+    "train_generator": "generating",
     "tune": "tuning",
 }
 __all__ = [
     "ADVANTAGES",
     "ConfigError",
+    "GeneratorConfig",
+    "GeneratorLearner",
+    "GeneratorRound",
     "NoiseConfig",
     "NoiseLearner",
     "Round",
@@ -34,6 +41,7 @@ __all__ = [
     "TuneConfig",
     "Tuner",
     "train",
+    "train_generator",
     "tune",
 ]
 

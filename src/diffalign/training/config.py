@@ -88,10 +88,7 @@ class NoiseConfig:
             raise ConfigError("advantage drcm reads the mean and std of one Gaussian: components must be 0")
         if self.history and self.optimiser == "natural":
             raise ConfigError("optimiser natural reads its own batch alone; leave history out")
-        if not re.fullmatch(r"identity|dct[1-9]\d*", self.basis):
-            raise ConfigError(
-                f"basis must be identity, or dctK for the K×K lowest frequencies, not {self.basis!r}"
-            )
+        check_basis(self.basis)
         if not 0 <= self.clip_range < 1:
             raise ConfigError(f"clip_range must be in [0, 1), not {self.clip_range}; 0 does not clip")
         if self.batch == 1 and self.advantage in ADVANTAGES and not self.history:
@@ -183,3 +180,84 @@ class TuneConfig:
             raise ConfigError(f"{self.samples} samples are no whole groups of {self.branches} branches")
         if self.objective == "dpo" and self.update_batch % 2:
             raise ConfigError(f"dpo learns from pairs: update_batch must be even, not {self.update_batch}")
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """How one noise generator learns for all prompts; the defaults are those of the preset "default".
+
+    Attributes:
+        rounds: of sampling and learning.
+        prompts_per_round: in turn.
+        samples_per_prompt: pictures a prompt and round.
+        basis: where the noise is learned: identity (every element) or dctK (K×K lowest frequencies).
+        std: learned, or preserving (s² = 1 − m², so that second moments stay 1).
+        baseline: of a sample's reward: leave-one-out (the other samples of its prompt and round), value (a
+            network's guess from the prompt), or running (the prompt's mean over the last 8 rounds).
+        epochs: passes over a round's samples.
+        minibatch: prompts an optimiser step is made from.
+        clip_range: ε of PPO, on the ratio of whole decisions.
+        kl_weight: of KL(π ‖ N(0, I)), in nats.
+        learning_rate: of Adam.
+        max_grad_norm: the gradient is scaled down to it.
+        width, layers, heads, patch: of the generator.
+        seed: of everything.
+    """
+
+    rounds: int = 40
+    prompts_per_round: int = 24
+    samples_per_prompt: int = 8
+    basis: str = "dct4"
+    std: str = "preserving"
+    baseline: str = "leave-one-out"
+    epochs: int = 2
+    minibatch: int = 8
+    clip_range: float = 0.2
+    kl_weight: float = 0.0
+    learning_rate: float = 1e-3
+    max_grad_norm: float = 1.0
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    patch: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        allowed = {"std": ("learned", "preserving"), "baseline": ("leave-one-out", "value", "running")}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ConfigError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
+        positive = (
+            "rounds",
+            "prompts_per_round",
+            "samples_per_prompt",
+            "epochs",
+            "minibatch",
+            "learning_rate",
+        )
+        for name in (*positive, "max_grad_norm", "width", "layers", "heads", "patch"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be positive and finite, not {getattr(self, name)}")
+        if not 0 < self.clip_range < 1:
+            raise ConfigError(f"clip_range must be between 0 and 1, not {self.clip_range}")
+        if not 0 <= self.kl_weight < math.inf:
+            raise ConfigError(f"kl_weight must be finite and not negative, not {self.kl_weight}")
+        if self.width % self.heads:
+            raise ConfigError(f"a width of {self.width} does not split into {self.heads} heads")
+        if self.baseline == "leave-one-out" and self.samples_per_prompt < 2:
+            raise ConfigError(
+                "baseline leave-one-out compares samples of a prompt: samples_per_prompt must be above 1"
+            )
+        check_basis(self.basis)
+        if self.seed < 0:
+            raise ConfigError(f"seed must not be negative, not {self.seed}")
+
+
+def check_basis(name: str) -> None:
+    """Checks the name of a basis.
+
+    Raises:
+        ConfigError: if there is no such basis.
+    """
+    if not re.fullmatch(r"identity|dct[1-9]\d*", name):
+        raise ConfigError(f"basis must be identity, or dctK for the K×K lowest frequencies, not {name!r}")
