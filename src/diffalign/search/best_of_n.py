@@ -97,14 +97,14 @@ def best_of_n(
         indices = range(start, min(start + batch_size, n))
         batch = collect(standard, environment, prompt, indices, seed=seed, stream="search")
         rewards = score(reward, batch.images, batch.prompts)
-        best = _merge(best, SearchResult(batch.x_T, batch.images, rewards, batch.indices), keep)
+        best = merge(best, SearchResult(batch.x_T, batch.images, rewards, batch.indices), keep)
         if on_batch is not None:
             on_batch(best)
     assert best is not None  # as n ≥ 1
     return best
 
 
-def _merge(best: SearchResult | None, drawn: SearchResult, keep: int) -> SearchResult:
+def merge(best: SearchResult | None, drawn: SearchResult, keep: int) -> SearchResult:
     """The best of `best` and the batch `drawn`, whose rewards are those of that batch alone."""
     if best is None:
         x_T, images, indices, rewards = drawn.x_T, drawn.images, drawn.indices, drawn.rewards
