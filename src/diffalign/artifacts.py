@@ -45,7 +45,7 @@ NOISE, SUMMARY, REPORT = "noise.safetensors", "summary.json", "report.html"
 GENERATOR = "generator.safetensors"
 BEFORE_AFTER, CURVE = "before_after.png", "reward_curve.png"
 NOISES, BEST = "noises.safetensors", "best.png"
-EVALUATION = "evaluation.json"
+EVALUATION, COMPARISON = "evaluation.json", "comparison.jsonl"
 PICTURES = "pictures"
 #: All that a run or a search writes, and `evaluate` beside it, and so all that --overwrite removes …
 FILES = (

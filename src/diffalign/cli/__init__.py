@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 from cyclopts import App, Parameter, validators
 
 from diffalign import __version__
+from diffalign.cli.compare import compare
 from diffalign.cli.doctor import doctor
 from diffalign.cli.errors import explain, is_mistake
 from diffalign.cli.evaluate import evaluate
@@ -83,6 +84,7 @@ app.command("diffalign.cli.noise_ppo:noise_ppo", name="noise-ppo", help=_NOISE_P
 app.command("diffalign.cli.tune:tune", name="tune", help=_TUNE, config=fill, sort_key=0)
 _LIGHT: tuple[Callable[..., object], ...] = (
     search,
+    compare,
     generate,
     evaluate,
     report,

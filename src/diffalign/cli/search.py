@@ -1,11 +1,11 @@
-"""`diffalign search`: best-of-N."""
+"""`diffalign search`: the best of many pictures."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.text import Text
@@ -14,6 +14,7 @@ from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN, JudgeChoice, Positive, Sampling
 
 SCHEMA, FORMAT = "diffalign.search/1", "diffalign.noises/1"
+Algorithm = Literal["best-of-n", "zero-order", "spectral"]
 _SAMPLING = Sampling()
 
 
@@ -23,6 +24,7 @@ def search(
     *,
     queries: Annotated[Positive, Parameter(group=RUN)] = 150,
     keep: Annotated[Positive, Parameter(group=RUN)] = 8,
+    algorithm: Annotated[Algorithm, Parameter(group=RUN)] = "best-of-n",
     reward: Annotated[str, Parameter(group=RUN)] = "world-clip",
     judge: Annotated[JudgeChoice, Parameter(group=RUN)] = "auto",
     seed: Annotated[int, Parameter(group=RUN)] = 0,
@@ -32,7 +34,8 @@ def search(
 ) -> None:
     """Draw many pictures of a prompt and keep those that the reward likes best.
 
-    This is best-of-N, what one would do without learning. It ends with a few good pictures, where
+    This is what one would do without learning: best-of-N, zero-order search around the best noise so far,
+    or spectral evolution search in the noise's lowest band. It ends with a few good pictures, where
     `diffalign find` ends with a distribution that gives as many as one likes. The reward chose them,
     so their reward flatters: the judge's word does not.
 
@@ -42,6 +45,7 @@ def search(
         prompt: what the pictures should show.
         queries: pictures drawn and scored.
         keep: how many of the best to keep.
+        algorithm: best-of-n; zero-order (Ma et al. 2025); or spectral (cheap previews of 4 steps, 2026).
         reward: a name of `diffalign rewards`, or your own as my_module:my_function.
         judge: what gives verdicts; auto takes the world's exact judge where it can read the prompt.
         seed: of the pictures.
@@ -61,7 +65,7 @@ def search(
     from diffalign.report.plots import grid
     from diffalign.rewards import load_reward
     from diffalign.run import Watched
-    from diffalign.search import best_of_n
+    from diffalign.run.compare import SEARCHES
 
     if keep > queries:
         raise UsageError(f"cannot keep {keep} of {queries} pictures; lower --keep or raise --queries")
@@ -73,6 +77,7 @@ def search(
     check_pictures(sampler, reward, judge)
     verdicts = load_judge(judge, sampling.model, prompt)
     settings = {"prompt": prompt, "queries": queries, "keep": keep, "reward": reward, "judge": judge}
+    settings |= {"algorithm": algorithm}
     settings |= {"seed": seed, **asdict(sampling)}
     folder = RunFolder.create(path, settings, overwrite=overwrite)
     console = stdout()
@@ -82,7 +87,8 @@ def search(
         began = time.perf_counter()
         with RunProgress(console, queries) as progress, progress.phase("search", queries):
             environment = Watched(sampler, progress)
-            result = best_of_n(
+            search_for, forwards, more = SEARCHES[algorithm](sampler, progress, queries, keep)
+            result = search_for(
                 environment,
                 sampler.latent_shape,
                 prompt,
@@ -94,10 +100,11 @@ def search(
                 on_batch=lambda found: progress.reward(
                     float(found.rewards.mean()), float(found.rewards.max())
                 ),
+                **more,
             )
         seconds, device = time.perf_counter() - began, sampler.pipeline.device
         kept = assess(result.images, prompt, result.kept_rewards(), judge=verdicts)
-        cost = Cost(queries, queries * environment.forwards, seconds, peak_memory_mb(device))
+        cost = Cost(queries, forwards, seconds, peak_memory_mb(device))
         record: dict[str, Any] = {
             "schema": SCHEMA,
             "prompt": prompt,

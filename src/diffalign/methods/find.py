@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from diffalign.diffusion import Sampler, fingerprint
 from diffalign.methods.presets import choose
+from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction, load_reward
 from diffalign.training import ConfigError, NoiseConfig, NoiseLearner, Step, train
@@ -61,6 +64,7 @@ class Find:
             fingerprint, prompt, scheduler, steps, guidance, reward and seed.
 
     Raises:
+        ArtifactError: if `config.start` is no noise generator.
         ConfigError: if the prompt is empty.
         PipelineError: if the pipeline has no denoiser.
     """
@@ -78,7 +82,10 @@ class Find:
             raise ConfigError("the prompt is empty")
         self.sampler, self.prompt, self.reward = sampler, prompt, reward
         self.reward_name = reward_name or getattr(reward, "__name__", type(reward).__name__)
-        self.learner = NoiseLearner(sampler.latent_shape, config)
+        start = NoiseGenerator.load(config.start, sampler.pipeline) if config.start else None
+        with torch.no_grad():
+            noise = None if start is None else start(prompt)
+        self.learner = NoiseLearner(sampler.latent_shape, config, noise)
         self.origin = {
             "model_fingerprint": fingerprint(sampler.pipeline),
             "prompt": prompt,
@@ -87,6 +94,7 @@ class Find:
             "guidance_scale": str(sampler.guidance_scale),
             "reward": str(self.reward_name),
             "seed": str(config.seed),
+            **({} if start is None else {"start": start.fingerprint()}),
         }
 
     def __iter__(self) -> Iterator[Step]:

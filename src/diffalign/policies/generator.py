@@ -10,6 +10,7 @@ References: Miao et al. (2025), https://arxiv.org/abs/2506.12036
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -131,6 +132,13 @@ class NoiseGenerator(nn.Module):
         """
         drawn = [self(p).sample(1, seed, stream=stream, start=i) for i, p in enumerate(prompts)]
         return torch.cat(drawn)
+
+    def fingerprint(self) -> str:
+        """A hash of the weights, as 12 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode() + value.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
 
     def save(self, path: Path | str) -> None:
         """Writes a safetensors file, atomically."""

@@ -26,19 +26,26 @@ from diffalign.policies.noise import NoiseDistribution
 
 
 class MixturePolicy(nn.Module):
-    """The learnable mixture; N(0, I) until `grow` gives it its centres.
+    """The learnable mixture; N(0, I), or `start`, until `grow` gives it its centres.
 
     Arguments:
         latent: the shape of one latent.
         components: K.
         correlation: a, of a component's samples with its centre, in (0, 1).
         basis: where the centres hold: "identity" or "dctK", the K×K lowest frequencies.
+        start: what the centres are drawn from.
     """
 
     def __init__(
-        self, latent: Sequence[int], components: int, correlation: float, basis: str = "identity"
+        self,
+        latent: Sequence[int],
+        components: int,
+        correlation: float,
+        basis: str = "identity",
+        start: NoiseDistribution | None = None,
     ) -> None:
         super().__init__()
+        self.start = start or NoiseDistribution.standard(latent)
         self.latent, self.basis, self.correlation = tuple(latent), basis, correlation
         shape = make_basis(basis, self.latent).shape
         self.logits = nn.Parameter(torch.zeros(components))
@@ -48,7 +55,7 @@ class MixturePolicy(nn.Module):
         self.register_buffer("grown", torch.tensor(False))
 
     def grow(self, x_T: Tensor) -> None:
-        """Takes samples of N(0, I), `(K, *latent)`, as centres of equal weights.
+        """Takes samples of `start`, `(K, *latent)`, as centres of equal weights.
 
         Raises:
             ValueError: if there are not K.
@@ -61,8 +68,7 @@ class MixturePolicy(nn.Module):
     def forward(self) -> NoiseDistribution:
         """The current distribution, differentiable in the logits."""
         if not self.grown:
-            shape = self.centres.shape[1:]
-            return NoiseDistribution(torch.zeros(shape), torch.ones(shape), self.latent, self.basis)
+            return self.start
         std = torch.full_like(self.centres, math.sqrt(1 - self.correlation**2))
         weights = self.logits.softmax(0)
         return NoiseDistribution(

@@ -127,6 +127,34 @@ def reward_curve(
     return _save(figure, path)
 
 
+def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | str, *, reward: str) -> Path:
+    """Draws each method's judged share, or its reward without a judge, against the denoiser's forwards a
+    prompt.
+
+    Arguments:
+        table: by method: `judged` and `reward` (mean, low, high), `forwards`.
+    """
+    figure = Figure(figsize=(8, 5), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    judged = all(row["judged"] for row in table.values())
+    for place, (method, row) in enumerate(table.items()):
+        found = row["judged"] if judged else row["reward"]
+        scale = 100 if judged else 1
+        mean, low, high = (scale * found[name] for name in ("mean", "low", "high"))
+        color = (MUTED, BEFORE, AFTER, BEST, RIGHT, WRONG, INK)[place % 7]
+        spread = [[mean - low], [high - mean]]
+        axes.errorbar(row["forwards"], mean, spread, fmt="o", color=color, capsize=3, label=method)
+        axes.annotate(method, (row["forwards"], mean), xytext=(7, 5), textcoords="offset points", color=color)
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.set_xlabel("denoiser forwards a prompt, learning and search included", color=MUTED)
+    axes.set_ylabel("judged right, %" if judged else reward, color=MUTED)
+    axes.set_title("Quality against cost, 95 % intervals", loc="left", color=INK)
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _save(figure, path)
+
+
 def _draw(blocks: Sequence[tuple[Tensor, str, Verdicts | None]], path: Path | str, columns: int) -> Path:
     """Stacks blocks of pictures, one pixel of a picture being a whole number of pixels of the figure."""
     if any(len(images) == 0 for images, _, _ in blocks) or columns < 1:

@@ -38,6 +38,7 @@ class NoiseConfig:
         value_updates: updates of DRCM's network an iteration.
         history: whether an update reads all samples so far (FIND) or its own batch alone.
         antithetic: whether samples come in pairs of ε and −ε.
+        start: a noise generator's file or run, whose noise a mixture's first samples are; N(0, I) if empty.
         seed: of everything.
     """
 
@@ -55,6 +56,7 @@ class NoiseConfig:
     value_updates: int = 10
     history: bool = False
     antithetic: bool = False
+    start: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,6 +88,8 @@ class NoiseConfig:
             )
         if self.components and self.advantage == "drcm":
             raise ConfigError("advantage drcm reads the mean and std of one Gaussian: components must be 0")
+        if self.start and not self.components:
+            raise ConfigError("start draws a mixture's first samples: components must not be 0")
         if self.history and self.optimiser == "natural":
             raise ConfigError("optimiser natural reads its own batch alone; leave history out")
         check_basis(self.basis)

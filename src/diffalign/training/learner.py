@@ -34,12 +34,15 @@ class NoiseLearner:
     Arguments:
         latent: the shape of one latent.
         config: how it learns.
+        start: what a mixture's first samples are drawn from; N(0, I) by default.
     """
 
-    def __init__(self, latent: Sequence[int], config: NoiseConfig) -> None:
+    def __init__(
+        self, latent: Sequence[int], config: NoiseConfig, start: NoiseDistribution | None = None
+    ) -> None:
         self.config: Final = config
         self.policy: NoisePolicy | MixturePolicy = (
-            MixturePolicy(latent, self.components, config.correlation, config.basis)
+            MixturePolicy(latent, self.components, config.correlation, config.basis, start)
             if config.components
             else NoisePolicy(latent, config.basis, config.std)
         )

@@ -1,0 +1,59 @@
+r"""A generator learned from what FIND found.   min_φ −E_{x_T ~ π_FIND(· | c)}[log π_φ(x_T | c)]
+
+References: Hinton et al. (2015), https://arxiv.org/abs/1503.02531
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from diffalign.policies.generator import NoiseGenerator
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.training.config import ConfigError
+
+
+def distil(
+    generator: NoiseGenerator,
+    found: Mapping[str, NoiseDistribution],
+    *,
+    steps: int = 300,
+    prompts: int = 8,
+    samples: int = 32,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> Iterator[float]:
+    """Fits `generator` to the noise found for each prompt; yields each step's loss, in nats an element.
+
+    Arguments:
+        found: by prompt.
+        prompts: of a step.
+        samples: a prompt and step, drawn anew.
+
+    Raises:
+        ConfigError: if nothing was found, or for latents of another shape.
+    """
+    if not found:
+        raise ConfigError("there is no learned noise to learn from")
+    for prompt, noise in found.items():
+        if noise.latent != generator.shape.latent:
+            raise ConfigError(
+                f"the noise of {prompt!r} has shape {noise.latent}, the generator's {generator.shape.latent}"
+            )
+    texts, optimiser = list(found), torch.optim.Adam(generator.parameters(), lr=learning_rate)
+    for step in range(steps):
+        chosen = np.random.default_rng([seed, step]).permutation(len(texts))[:prompts]
+        losses = []
+        for place in chosen.tolist():
+            text = texts[place]
+            x_T = found[text].sample(samples, seed, stream="distil", start=step * samples)
+            losses.append(-generator(text).log_prob(x_T).mean())
+        loss = torch.stack(losses).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
+        optimiser.step()
+        yield loss.item()
