@@ -1,0 +1,112 @@
+"""A generator learns one noise for each prompt, and one for prompts that it never saw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffalign.policies.generator import GeneratorShape, NoiseGenerator
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.training import ConfigError, GeneratorConfig, GeneratorLearner, train_generator
+from diffalign.training.distilling import distil
+
+LATENT, WIDTH = (1, 4, 4), 8
+PROMPTS = ["left", "right"]
+SHORT = GeneratorConfig(
+    rounds=40, prompts_per_round=2, samples_per_prompt=16, basis="identity", minibatch=2, learning_rate=3e-3
+)
+
+
+def states(prompt: str) -> Tensor:
+    """One token that says where, and one that says nothing."""
+    row = torch.zeros(2, WIDTH)
+    row[0, 0 if "left" in prompt else 1] = 3.0
+    return row
+
+
+def half(images: Tensor, prompts: list[str]) -> Tensor:
+    """How bright the half is that the prompt names, less the other."""
+    left, right = images[..., :2].flatten(1).mean(1), images[..., 2:].flatten(1).mean(1)
+    signs = torch.tensor([1.0 if "left" in prompt else -1.0 for prompt in prompts])
+    return signs * (left - right)
+
+
+def learner(config: GeneratorConfig) -> GeneratorLearner:
+    shape = GeneratorShape(LATENT, WIDTH, config.basis, config.std, width=16, layers=1, heads=2)
+    return GeneratorLearner(NoiseGenerator(shape, states, seed=config.seed), PROMPTS, config)
+
+
+def pictures(x_T: Tensor, prompt: str) -> Tensor:
+    return x_T.repeat(1, 3, 1, 1)
+
+
+def gain(own: GeneratorLearner, prompt: str) -> float:
+    drawn = own.distribution(prompt).sample(256, 1, stream="test")
+    plain = NoiseDistribution.standard(LATENT).sample(256, 1, stream="test")
+    return float((half(drawn, [prompt] * 256) - half(plain, [prompt] * 256)).mean())
+
+
+@pytest.mark.parametrize("baseline", ["leave-one-out", "value", "running"])
+@pytest.mark.parametrize("std", ["preserving", "learned"])
+def test_each_prompt_gets_what_it_asks_for(baseline: str, std: str) -> None:
+    own = learner(replace(SHORT, baseline=baseline, std=std))
+    rounds = list(train_generator(own, pictures, half))
+    assert rounds[-1].queries == own.queries == 40 * 32
+    assert rounds[0].diagnostics.max_ratio_error < 10  # several steps from one round's samples
+    for prompt in [*PROMPTS, "further left"]:
+        assert gain(own, prompt) > 0.5
+
+
+def test_a_resumed_run_ends_alike() -> None:
+    config = replace(SHORT, rounds=4, baseline="value")
+    whole, first, rest = learner(config), learner(config), learner(config)
+    rounds = list(train_generator(whole, pictures, half))
+    next(train_generator(first, pictures, half))
+    rest.load(*first.state())
+    resumed = list(train_generator(rest, pictures, half))
+    assert torch.equal(rounds[-1].rewards, resumed[-1].rewards)
+    assert whole.generator.fingerprint() == rest.generator.fingerprint()
+    with pytest.raises(ConfigError, match="another learner"):
+        learner(replace(config, learning_rate=0.5)).load(*first.state())
+
+
+def test_the_divergence_is_held_back_by_its_weight() -> None:
+    free, held = learner(SHORT), learner(replace(SHORT, kl_weight=0.3))
+    ends = [list(train_generator(own, pictures, half))[-1].kl_to_standard for own in (free, held)]
+    assert ends[1] < 0.5 * ends[0]
+
+
+def test_a_generator_is_distilled_from_what_was_found() -> None:
+    found = {
+        prompt: NoiseDistribution(sign * torch.full(LATENT, 0.6), torch.full(LATENT, 0.8), LATENT)
+        for prompt, sign in (("left", 1), ("right", -1))
+    }
+    own = learner(SHORT).generator
+    losses = list(distil(own, found, steps=200, learning_rate=3e-3))
+    assert losses[-1] < losses[0]
+    for prompt, noise in found.items():
+        assert (own(prompt).mean - noise.mean).abs().mean() < 0.15
+    with pytest.raises(ConfigError, match="no learned noise"):
+        next(distil(own, {}))
+    with pytest.raises(ConfigError, match="has shape"):
+        next(distil(own, {"left": NoiseDistribution.standard((2, 4, 4))}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"baseline": "mean"}, "baseline must be one of"),
+        ({"samples_per_prompt": 1}, "samples_per_prompt must be above 1"),
+        ({"basis": "fourier"}, "basis must be identity"),
+        ({"width": 10}, "does not split into 4 heads"),
+        ({"kl_weight": -1}, "kl_weight"),
+        ({"clip_range": 0}, "clip_range"),
+        ({"rounds": 0}, "rounds"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        replace(GeneratorConfig(), **change)
