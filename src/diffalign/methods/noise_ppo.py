@@ -27,6 +27,7 @@ GENERATOR_PRESETS = {
         GeneratorConfig(),
         basis="identity",  # μ_φ(c) and σ_φ(c) of every element
         std="learned",
+        components=0,
         baseline="value",
         kl_weight=1e-3,
         learning_rate=1e-4,
@@ -77,12 +78,14 @@ class NoisePPO:
         shape = GeneratorShape(
             sampler.latent_shape,
             prompt_states(pipeline, prompts[0]).shape[-1],
-            config.basis,
-            config.std,
-            config.patch,
-            config.width,
-            config.layers,
-            config.heads,
+            basis=config.basis,
+            std=config.std,
+            components=config.components,
+            correlation=config.correlation,
+            patch=config.patch,
+            width=config.width,
+            layers=config.layers,
+            heads=config.heads,
         )
         self.origin = {
             "model_fingerprint": fingerprint(pipeline),

@@ -1,10 +1,14 @@
-r"""One generator of initial noise for all prompts.   π_φ(x_T | c) = N(μ_φ(c), σ_φ(c)²)
+r"""One generator of initial noise for all prompts.
 
-A learned query for each patch of the latent (for each mode of a basis) reads the prompt's token states
-by cross-attention and says mean and log std there. Its last layer starts at zero, so that the first
-policy is N(0, I).
+    π_φ(x_T | c) = N(μ_φ(c), σ_φ(c)²)                        a Gaussian
+    π_φ(x_T | c) = Σ_k w_k(c) N(a c_k, (1 − a²) I)           a mixture around K places that prompts share
 
-Symbols:    c = prompt, μ = mean, σ = std, x_T = initial noise, φ = the generator's weights
+A learned query reads the prompt's token states by cross-attention: one for each patch of the latent (each
+mode of a basis), which says mean and log std there, or one for each place, which says its weight. The last
+layer starts at zero, so that the first policy is N(0, I), or all places alike, which are samples of it.
+
+Symbols:    c = prompt, μ = mean, σ = std, x_T = initial noise, φ = the generator's weights, w = weights,
+            c_k = places, a = correlation
 References: Miao et al. (2025), https://arxiv.org/abs/2506.12036
 """
 
@@ -26,6 +30,7 @@ from torch import Tensor, nn
 
 from diffalign.diffusion import load_pipeline
 from diffalign.diffusion.conditions import prompt_states
+from diffalign.diffusion.sampler import seeded_noise
 from diffalign.policies.basis import make_basis
 from diffalign.policies.noise import ArtifactError, NoiseDistribution
 
@@ -42,7 +47,9 @@ class GeneratorShape:
         latent: the shape of one latent, `(C, H, W)`.
         text_width: d of the prompt's token states.
         basis: where it decides: identity, or dctK, the K×K lowest frequencies.
-        std: learned, or preserving (σ² = 1 − μ², so that second moments stay 1).
+        std: of a Gaussian: learned, or preserving (σ² = 1 − μ², so that second moments stay 1).
+        components: K of the mixture; 0 for a Gaussian.
+        correlation: a, of a mixture's samples with their place.
         patch: side of a query's patch; in a dct basis each mode has its query.
         width: of the queries.
         layers: of cross-attention.
@@ -53,6 +60,8 @@ class GeneratorShape:
     text_width: int
     basis: str = "identity"
     std: str = "preserving"
+    components: int = 0
+    correlation: float = 0.99
     patch: int = 2
     width: int = 64
     layers: int = 2
@@ -60,7 +69,7 @@ class GeneratorShape:
 
 
 class NoiseGenerator(nn.Module):
-    """The learnable generator; it starts as N(0, I) for every prompt.
+    """The learnable generator; it starts alike for every prompt.
 
     Arguments:
         shape: what it is made of.
@@ -88,16 +97,21 @@ class NoiseGenerator(nn.Module):
         self.channels = math.prod(channels)
         self.grid = height // self.patch, width // self.patch
         self.coefficients = coefficients
+        outputs = (2 if shape.std == "learned" else 1) * self.channels * self.patch**2
+        self.places: Tensor
+        if shape.components:
+            self.register_buffer(
+                "places", seeded_noise(coefficients, seed, "places", range(shape.components))
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.queries = nn.Parameter(torch.randn(math.prod(self.grid), shape.width))
+            self.queries = nn.Parameter(torch.randn(shape.components or math.prod(self.grid), shape.width))
             self.read = nn.Linear(shape.text_width, shape.width)
             layer = nn.TransformerDecoderLayer(
                 shape.width, shape.heads, 4 * shape.width, dropout=0.0, batch_first=True, norm_first=True
             )
             self.decoder = nn.TransformerDecoder(layer, shape.layers, nn.LayerNorm(shape.width))
-            outputs = (2 if shape.std == "learned" else 1) * self.channels * self.patch**2
-            self.head = nn.Linear(shape.width, outputs)
+            self.head = nn.Linear(shape.width, 1 if shape.components else outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -114,6 +128,13 @@ class NoiseGenerator(nn.Module):
         """The distribution of `prompt`'s initial noise, differentiable in the weights."""
         memory = self.read(self.states(prompt))[None]
         out = self.head(self.decoder(self.queries[None], memory))[0]
+        if self.shape.components:
+            correlation = self.shape.correlation
+            std = torch.full_like(self.places, math.sqrt(1 - correlation**2))
+            weights = out[:, 0].softmax(0)
+            return NoiseDistribution(
+                correlation * self.places, std, self.shape.latent, self.shape.basis, weights=weights
+            )
         rows, columns = self.grid
         out = out.view(rows, columns, -1, self.channels, self.patch, self.patch)
         out = out.permute(2, 3, 0, 4, 1, 5).reshape(-1, *self.coefficients)

@@ -195,7 +195,9 @@ class GeneratorConfig:
         prompts_per_round: in turn.
         samples_per_prompt: pictures a prompt and round.
         basis: where the noise is learned: identity (every element) or dctK (K×K lowest frequencies).
-        std: learned, or preserving (s² = 1 − m², so that second moments stay 1).
+        std: of a Gaussian: learned, or preserving (s² = 1 − m², so that second moments stay 1).
+        components: 0 for one Gaussian a prompt; K for a mixture around K samples that all prompts share.
+        correlation: of a mixture's samples with their component's centre.
         baseline: of a sample's reward: leave-one-out (the other samples of its prompt and round), value (a
             network's guess from the prompt), or running (the prompt's mean over the last 8 rounds).
         epochs: passes over a round's samples.
@@ -211,8 +213,10 @@ class GeneratorConfig:
     rounds: int = 40
     prompts_per_round: int = 24
     samples_per_prompt: int = 8
-    basis: str = "dct4"
+    basis: str = "identity"
     std: str = "preserving"
+    components: int = 64
+    correlation: float = 0.99
     baseline: str = "leave-one-out"
     epochs: int = 2
     minibatch: int = 8
@@ -244,6 +248,12 @@ class GeneratorConfig:
                 raise ConfigError(f"{name} must be positive and finite, not {getattr(self, name)}")
         if not 0 < self.clip_range < 1:
             raise ConfigError(f"clip_range must be between 0 and 1, not {self.clip_range}")
+        if self.components < 0 or self.components == 1:
+            raise ConfigError(f"components must be 0 (one Gaussian) or at least 2, not {self.components}")
+        if not 0 < self.correlation < 1:
+            raise ConfigError(f"correlation must lie between 0 and 1, not at {self.correlation}")
+        if self.components and self.kl_weight:
+            raise ConfigError("kl_weight holds a Gaussian near N(0, I): components must be 0")
         if not 0 <= self.kl_weight < math.inf:
             raise ConfigError(f"kl_weight must be finite and not negative, not {self.kl_weight}")
         if self.width % self.heads:
