@@ -117,21 +117,23 @@ class GeneratorLearner:
         """Learns from the samples that were asked for, a rollout a prompt, and their rewards `(P·K,)`.
 
         Returns:
-            loss and diagnostics, means over the optimiser steps.
+            loss and diagnostics, means over the samples of all epochs.
         """
         config, prompts = self.config, [rollout.prompts[0] for rollout in rollouts]
         # one scale for all prompts: a prompt whose rewards hardly differ has little to teach
         targets = ((rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-6)).view(len(prompts), -1)
         advantage = self._advantage(prompts, rewards, targets)
-        done = []
+        done, sizes = [], []
         for epoch in range(config.epochs):
             order = np.random.default_rng([config.seed, self.round, epoch]).permutation(len(prompts))
             for start in range(0, len(prompts), config.minibatch):
                 batch = order[start : start + config.minibatch].tolist()
+                sizes.append(len(batch))
                 done.append(self._step([rollouts[i] for i in batch], advantage[batch], targets[batch]))
         self.round += 1
         self.optimiser_steps += len(done)
-        return sum(loss for loss, _ in done) / len(done), Diagnostics.mean([each for _, each in done])
+        loss = sum(loss * size for (loss, _), size in zip(done, sizes, strict=True)) / sum(sizes)
+        return loss, Diagnostics.mean([each for _, each in done], sizes)
 
     def _advantage(self, prompts: Sequence[str], rewards: Tensor, targets: Tensor) -> Tensor:
         """With shape `(P, K)`."""
