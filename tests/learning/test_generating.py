@@ -16,7 +16,13 @@ from diffalign.training.distilling import distil
 LATENT, WIDTH = (1, 4, 4), 8
 PROMPTS = ["left", "right"]
 SHORT = GeneratorConfig(
-    rounds=40, prompts_per_round=2, samples_per_prompt=16, basis="identity", minibatch=2, learning_rate=3e-3
+    rounds=40,
+    prompts_per_round=2,
+    samples_per_prompt=16,
+    components=0,
+    minibatch=2,
+    learning_rate=3e-3,
+    kl_weight=0.0,
 )
 
 
@@ -35,7 +41,9 @@ def half(images: Tensor, prompts: list[str]) -> Tensor:
 
 
 def learner(config: GeneratorConfig) -> GeneratorLearner:
-    shape = GeneratorShape(LATENT, WIDTH, config.basis, config.std, width=16, layers=1, heads=2)
+    shape = GeneratorShape(
+        LATENT, WIDTH, config.basis, config.std, config.components, width=16, layers=1, heads=2
+    )
     return GeneratorLearner(NoiseGenerator(shape, states, seed=config.seed), PROMPTS, config)
 
 
@@ -47,6 +55,18 @@ def gain(own: GeneratorLearner, prompt: str) -> float:
     drawn = own.distribution(prompt).sample(256, 1, stream="test")
     plain = NoiseDistribution.standard(LATENT).sample(256, 1, stream="test")
     return float((half(drawn, [prompt] * 256) - half(plain, [prompt] * 256)).mean())
+
+
+def test_a_mixture_weighs_its_places_by_prompt() -> None:
+    own, held = (learner(replace(SHORT, components=16, kl_weight=weight)) for weight in (0.1, 1.0))
+    for each in (own, held):
+        first = each.distribution("left")
+        assert first.weights is not None and torch.allclose(first.weights, torch.full((16,), 1 / 16))
+        list(train_generator(each, pictures, half))
+    for prompt in [*PROMPTS, "further left"]:
+        assert gain(own, prompt) > 0.3
+    counts = [each.distribution("left").effective_components() for each in (own, held)]
+    assert counts[0] < counts[1] < 15
 
 
 @pytest.mark.parametrize("baseline", ["leave-one-out", "value", "running"])
@@ -75,7 +95,7 @@ def test_a_resumed_run_ends_alike() -> None:
 
 def test_the_divergence_is_held_back_by_its_weight() -> None:
     free, held = learner(SHORT), learner(replace(SHORT, kl_weight=0.3))
-    ends = [list(train_generator(own, pictures, half))[-1].kl_to_standard for own in (free, held)]
+    ends = [list(train_generator(own, pictures, half))[-1].divergence for own in (free, held)]
     assert ends[1] < 0.5 * ends[0]
 
 

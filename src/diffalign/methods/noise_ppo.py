@@ -1,7 +1,7 @@
 """Noise PPO: learn one generator of initial noise for all prompts.
 
 The preset `paper` decides on every element of the latent, with a value head and PPO's clipped surrogate;
-`default` decides on its low frequencies. `docs/noise-ppo.md` says why and what was measured.
+`default` weighs places that all prompts share. `docs/noise-ppo.md` says why and what was measured.
 
 References: Miao et al. (2025), https://arxiv.org/abs/2506.12036
 """

@@ -145,6 +145,13 @@ class NoiseGenerator(nn.Module):
             mean, std = out[0], out[1].clamp(-3, 3).exp()
         return NoiseDistribution(mean, std, self.shape.latent, self.shape.basis)
 
+    def divergence(self, noise: NoiseDistribution) -> Tensor:
+        """KL(π ‖ the first policy) in nats, a scalar; of a mixture that of its weights from equal ones."""
+        if noise.weights is None:
+            return noise.kl()
+        weights = noise.weights
+        return torch.xlogy(weights, weights).sum() + math.log(len(weights))
+
     @torch.no_grad()
     def sample(self, prompts: Sequence[str], seed: int, *, stream: str = "sample") -> Tensor:
         """One initial latent a prompt, `(len(prompts), *latent)`, float32, for `pipeline(…, latents=…)`.

@@ -162,7 +162,7 @@ def _curve_note(metrics: list[dict[str, Any]]) -> str:
         end = (
             f"the last round learned {last['interval']} sampler steps."
             if "interval" in last
-            else f"a prompt's noise is {last['kl_to_standard']:.3g} nats from N(0, I) on average."
+            else f"a prompt's noise is {last['divergence']:.3g} nats from the first policy on average."
         )
         return (
             f"{len(metrics)} round{'s' * (len(metrics) > 1)}, {last['queries']} reward queries and "

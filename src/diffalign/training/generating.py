@@ -52,7 +52,7 @@ class GeneratorRound:
     images: Tensor
     loss: float
     diagnostics: Diagnostics
-    kl_to_standard: float
+    divergence: float  # of a prompt's noise from the first policy, in nats
     optimiser_steps: int
     seconds: float
 
@@ -66,7 +66,7 @@ class GeneratorRound:
             "rewards": self.rewards.tolist(),
             "loss": self.loss,
             **{field.name: getattr(self.diagnostics, field.name) for field in fields(self.diagnostics)},
-            "kl_to_standard": self.kl_to_standard,
+            "divergence": self.divergence,
             "optimiser_steps": self.optimiser_steps,
             "seconds": self.seconds,
         }
@@ -162,7 +162,11 @@ class GeneratorLearner:
             clip_range=config.clip_range,
         )
         if config.kl_weight:
-            loss = loss + config.kl_weight * torch.stack([policy.kl() for policy in policies]).mean()
+            loss = (
+                loss
+                + config.kl_weight
+                * torch.stack([self.generator.divergence(policy) for policy in policies]).mean()
+            )
         if config.baseline == "value":
             values = torch.stack([self.value(self.generator.states(r.prompts[0])) for r in rollouts])
             loss = loss + (values[:, None] - targets).square().mean()
@@ -218,6 +222,7 @@ def train_generator(
             rollouts.append(rollout)
             rewards.append(score(reward, rollout.images, rollout.prompts))
         loss, diagnostics = learner.tell(rollouts, torch.cat(rewards))
+        divergence = learner.generator.divergence
         yield GeneratorRound(
             round=learner.round,
             queries=learner.queries,
@@ -226,7 +231,7 @@ def train_generator(
             images=rollouts[-1].images,
             loss=loss,
             diagnostics=diagnostics,
-            kl_to_standard=sum(float(learner.distribution(p).kl()) for p, _ in asked) / len(asked),
+            divergence=sum(float(divergence(learner.distribution(p))) for p, _ in asked) / len(asked),
             optimiser_steps=learner.optimiser_steps,
             seconds=time.perf_counter() - began,
         )
