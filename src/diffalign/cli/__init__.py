@@ -17,6 +17,7 @@ from cyclopts import App, Parameter, validators
 
 from diffalign import __version__
 from diffalign.cli.compare import compare
+from diffalign.cli.distil import distil
 from diffalign.cli.doctor import doctor
 from diffalign.cli.errors import explain, is_mistake
 from diffalign.cli.evaluate import evaluate
@@ -85,6 +86,7 @@ app.command("diffalign.cli.tune:tune", name="tune", help=_TUNE, config=fill, sor
 _LIGHT: tuple[Callable[..., object], ...] = (
     search,
     compare,
+    distil,
     generate,
     evaluate,
     report,

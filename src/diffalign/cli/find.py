@@ -73,6 +73,7 @@ def find(
     """
     from diffalign.cli.folders import RUNS, places, slug
     from diffalign.cli.loading import check_prompts, read_prompt_set
+    from diffalign.policies.generator import NoiseGenerator
 
     if prompts is not None and prompt:
         raise UsageError("give prompts or --prompts, not both")
@@ -85,6 +86,8 @@ def find(
     if resume is not None:
         return _resume(Path(resume) if resume else out or (folders[0] if len(texts) == 1 else RUNS))
     check_prompts(texts, reward, evaluation.judge)
+    if noise.start:
+        NoiseGenerator.load(noise.start)  # what does not fit leaves no folder
     plans = [
         Plan(text, folder, sampling, reward, preset, noise, evaluation)
         for text, folder in zip(texts, folders, strict=True)
