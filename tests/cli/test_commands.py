@@ -14,8 +14,11 @@ from diffalign.cli import app
 
 COMMANDS = (
     "find",
+    "noise-ppo",
     "tune",
     "search",
+    "compare",
+    "distil",
     "generate",
     "evaluate",
     "report",
