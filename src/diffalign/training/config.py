@@ -222,7 +222,7 @@ class GeneratorConfig:
     epochs: int = 2
     minibatch: int = 8
     clip_range: float = 0.2
-    kl_weight: float = 0.3
+    kl_weight: float = 0.0
     learning_rate: float = 3e-3
     max_grad_norm: float = 1.0
     width: int = 64
