@@ -18,11 +18,10 @@ from typing import Any
 from torch import Tensor
 
 from diffalign.diffusion import Sampler
-from diffalign.evaluation import Samples, assess, evaluate
+from diffalign.evaluation import Samples, assess
 from diffalign.methods import Find, NoisePPO, Tune, generator_preset, preset, tune_preset
 from diffalign.metrics import clustered, mean_pairwise_distance
-from diffalign.policies.noise import NoiseDistribution
-from diffalign.run.guard import TuneSetup
+from diffalign.run.guard import Noise, TuneSetup, measure
 from diffalign.run.progress import Progress, Watched
 from diffalign.search import SearchResult, best_of_n, spectral_evolution, zero_order
 
@@ -55,32 +54,15 @@ class Task:
 Outcome = tuple[list[Samples], int]
 
 
-def _fresh(task: Task, sampler: Sampler, noise: Callable[[str], NoiseDistribution]) -> Outcome:
-    environment, setup, samples = Watched(sampler, task.progress), task.setup, []
-    for prompt in task.prompts:
-        samples.append(
-            evaluate(
-                environment,
-                prompt,
-                noise(prompt),
-                setup.reward,
-                judge=setup.judges.get(prompt),
-                embed=setup.embed,
-                n=task.images,
-                seed=task.seed,
-                batch_size=sampler.batch_size,
-            )
-        )
+def _fresh(task: Task, sampler: Sampler, noise: Noise | None = None) -> Outcome:
+    environment = Watched(sampler, task.progress)
+    samples, _ = measure(environment, task.setup, task.prompts, task.images, task.seed, noise)
     return samples, environment.forwards * task.images * len(task.prompts)
-
-
-def _standard(sampler: Sampler) -> Callable[[str], NoiseDistribution]:
-    return lambda prompt: NoiseDistribution.standard(sampler.latent_shape)
 
 
 def frozen(task: Task) -> Outcome:
     """The frozen model's pictures: no queries."""
-    return _fresh(task, task.setup.sampler, _standard(task.setup.sampler))
+    return _fresh(task, task.setup.sampler)
 
 
 #: A search, the denoiser's forwards that it takes a prompt, and further arguments of it.
@@ -175,7 +157,7 @@ def tuned(task: Task) -> Outcome:
     for step in run:
         task.progress.advance(len(step.rewards))
         forwards += step.forwards * (2 if run.tuner.policy.guided else 1)
-    samples, fresh = _fresh(task, sampler, _standard(sampler))
+    samples, fresh = _fresh(task, sampler)
     return samples, forwards + fresh
 
 
