@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -143,9 +143,14 @@ def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | st
         mean, low, high = (scale * found[name] for name in ("mean", "low", "high"))
         color = (MUTED, BEFORE, AFTER, BEST, RIGHT, WRONG, INK)[place % 7]
         spread = [[mean - low], [high - mean]]
-        axes.errorbar(row["forwards"], mean, spread, fmt="o", color=color, capsize=3, label=method)
-        axes.annotate(method, (row["forwards"], mean), xytext=(7, 5), textcoords="offset points", color=color)
+        # methods of the same cost stand beside each other
+        shift = sum(0.9 < other["forwards"] / row["forwards"] < 1.1 for other in list(table.values())[:place])
+        at, marker = row["forwards"] * 1.06**shift, "osD^vP*"[place % 7]
+        axes.errorbar(at, mean, spread, fmt=marker, color=color, capsize=3, label=method)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes.set_xscale("log")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.8)))
     axes.margins(x=0.15)
     axes.set_xlabel("denoiser forwards a prompt, learning and search included", color=MUTED)
     axes.set_ylabel("judged right, %" if judged else reward, color=MUTED)
