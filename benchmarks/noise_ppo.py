@@ -4,7 +4,8 @@
     python benchmarks/noise_ppo.py table
 
 Learns on `world/unusual` with `world-clip`; `world/heldout` is unseen. Frozen and learned noise start from
-the same ε. FIND starts from N(0, I) with 150 reward queries, and from the generator with half as many.
+the same ε. FIND starts from N(0, I) with 150 reward queries, and from the generator with half as many, on
+prompts of both kinds.
 `run` appends one line a seed to a results file and skips those that it holds; `--shard 0/2` shares them.
 """
 
@@ -118,16 +119,20 @@ def run(arguments: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             learning.save(Path(folder) / "generator.safetensors")
             row["find"] = {}
-            for name, changed in (
-                ("cold", {"queries": QUERIES}),
-                ("half, cold", {"queries": QUERIES // 2}),
-                ("half, warm", {"queries": QUERIES // 2, "start": folder}),
-            ):
-                learned = {}
-                for prompt in unseen:
-                    settings = preset("default", seed=seed, **changed)
-                    learned[prompt] = Find(sampler, prompt, clip, settings).run()
-                row["find"][name] = measure(sampler, clip, learned.__getitem__, unseen, arguments.fresh, seed)
+            for prompts_name, prompts in (("training", training), ("unseen", unseen)):
+                found: dict[str, Any] = {}
+                for name, changed in (
+                    ("cold", {"queries": QUERIES}),
+                    ("half, cold", {"queries": QUERIES // 2}),
+                    ("half, warm", {"queries": QUERIES // 2, "start": folder}),
+                ):
+                    learned = {}
+                    for prompt in prompts:
+                        settings = preset("default", seed=seed, **changed)
+                        learned[prompt] = Find(sampler, prompt, clip, settings).run()
+                    noise = learned.__getitem__
+                    found[name] = measure(sampler, clip, noise, prompts, arguments.fresh, seed)
+                row["find"][prompts_name] = found
         append(arguments.results, row)
 
 
@@ -163,9 +168,10 @@ def table(arguments: argparse.Namespace) -> None:
     print("training prompts, sampler steps at inference")
     for steps in STEPS:
         line(f"{steps} steps", ["steps", str(steps)], ("generator", "frozen"))
-    print("FIND on unseen prompts, against all queries from N(0, I)")
-    for name in ("half, cold", "half, warm"):
-        line(name, ["find"], (name, "cold"))
+    for prompts in ("training", "unseen"):
+        print(f"FIND on {prompts} prompts, against all queries from N(0, I)")
+        for name in ("half, cold", "half, warm"):
+            line(name, ["find", prompts], (name, "cold"))
     print(f"the generator's time over that of sampling: {[round(row['overhead'], 4) for row in rows]}")
 
 
