@@ -128,6 +128,8 @@ def test_methods_are_compared_and_what_is_done_is_kept(diffalign, quick) -> None
     assert done.code == 0, done.err
     table = json.loads(Path("compared/comparison.json").read_text())
     assert list(table) == ["frozen", "best-of-n", "spectral", "find"]
+    # a prompt, 2 steps, guided; spectral's previews take as many steps
+    assert [row["forwards"] for row in table.values()] == [2 * 4, 12 * 4, 12 * 4, 14 * 4]
     assert table["best-of-n"]["reward"]["mean"] > table["frozen"]["reward"]["mean"]
     assert Path("compared/comparison.png").stat().st_size > 1000
     own_reward.calls = 0

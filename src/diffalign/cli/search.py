@@ -87,7 +87,7 @@ def search(
         began = time.perf_counter()
         with RunProgress(console, queries) as progress, progress.phase("search", queries):
             environment = Watched(sampler, progress)
-            search_for, forwards, more = SEARCHES[algorithm](sampler, progress, queries, keep)
+            search_for, amount, more = SEARCHES[algorithm](sampler, progress, queries, keep)
             result = search_for(
                 environment,
                 sampler.latent_shape,
@@ -104,7 +104,7 @@ def search(
             )
         seconds, device = time.perf_counter() - began, sampler.pipeline.device
         kept = assess(result.images, prompt, result.kept_rewards(), judge=verdicts)
-        cost = Cost(queries, forwards, seconds, peak_memory_mb(device))
+        cost = Cost(queries, round(amount * environment.forwards), seconds, peak_memory_mb(device))
         record: dict[str, Any] = {
             "schema": SCHEMA,
             "prompt": prompt,

@@ -65,13 +65,13 @@ def frozen(task: Task) -> Outcome:
     return _fresh(task, task.setup.sampler)
 
 
-#: A search, the denoiser's forwards that it takes a prompt, and further arguments of it.
-Searching = tuple[Callable[..., SearchResult], int, dict[str, Any]]
+#: A search, the pictures of all steps that its pictures and previews amount to, and further arguments of it.
+Searching = tuple[Callable[..., SearchResult], float, dict[str, Any]]
 
 
 def _plainly(search: Callable[..., SearchResult]) -> Callable[[Sampler, Progress, int, int], Searching]:
     def prepared(sampler: Sampler, progress: Progress, queries: int, keep: int) -> Searching:
-        return search, queries * Watched(sampler, progress).forwards, {}
+        return search, queries, {}
 
     return prepared
 
@@ -83,9 +83,8 @@ def _with_previews(sampler: Sampler, progress: Progress, queries: int, keep: int
         guidance_scale=sampler.guidance_scale,
         batch_size=sampler.batch_size,
     )
-    each = Watched(sampler, progress).forwards
-    forwards = keep * each + (queries - keep) * each * few.num_steps // sampler.num_steps
-    return spectral_evolution, forwards, {"preview": Watched(few, progress)}
+    amount = keep + (queries - keep) * few.num_steps / sampler.num_steps
+    return spectral_evolution, amount, {"preview": Watched(few, progress)}
 
 
 #: By name; each is told sampler, progress, queries and how many pictures are kept.
@@ -101,10 +100,11 @@ def _search(name: str) -> Callable[[Task], Outcome]:
 
     def method(task: Task) -> Outcome:
         sampler, setup, samples = task.setup.sampler, task.setup, []
-        search, forwards, more = SEARCHES[name](sampler, task.progress, task.queries, task.images)
+        search, amount, more = SEARCHES[name](sampler, task.progress, task.queries, task.images)
+        environment = Watched(sampler, task.progress)
         for prompt in task.prompts:
             result = search(
-                Watched(sampler, task.progress),
+                environment,
                 sampler.latent_shape,
                 prompt,
                 setup.reward,
@@ -116,7 +116,7 @@ def _search(name: str) -> Callable[[Task], Outcome]:
             )
             judge, kept = setup.judges.get(prompt), result.kept_rewards()
             samples.append(assess(result.images, prompt, kept, judge=judge, embed=setup.embed))
-        return samples, forwards * len(task.prompts)
+        return samples, round(amount * environment.forwards * len(task.prompts))
 
     return method
 
