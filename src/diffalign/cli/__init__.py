@@ -72,10 +72,10 @@ are looked at while it learns, and measured at the end: a reward that rises alon
     diffalign tune --preset dpok --prompts my-prompts.txt --rounds 20 --out runs/dpok
     diffalign tune --resume runs/dpok
 """
-_NOISE_PPO = """Learn one generator of initial noise for many prompts, also for those that it never saw.
+_NOISE_PPO = """Learn one generator of initial noise for many prompts; held-out prompts say what it is worth to others.
 
-The model stays frozen. A small network reads the prompt's tokens and says mean and deviation of the noise
-that a picture starts from; it costs one small forward a picture. Held-out prompts are looked at while it
+The model stays frozen. A small network reads the prompt's tokens and says which noise
+a picture starts from; it costs one small forward a prompt. Held-out prompts are looked at while it
 learns, and measured at the end, in pairs of the same noise before and after.
 
     diffalign noise-ppo --prompts world/unusual --held-out world/heldout
