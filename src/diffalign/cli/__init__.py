@@ -72,7 +72,7 @@ are looked at while it learns, and measured at the end: a reward that rises alon
     diffalign tune --preset dpok --prompts my-prompts.txt --rounds 20 --out runs/dpok
     diffalign tune --resume runs/dpok
 """
-_NOISE_PPO = """Learn one generator of initial noise for many prompts, and show what it is worth to held-out ones.
+_NOISE_PPO = """Learn one generator of initial noise for many prompts, and measure it on held-out ones.
 
 The model stays frozen. A small network reads the prompt's tokens and says which noise
 a picture starts from; it costs one small forward a prompt. Held-out prompts are looked at while it
