@@ -93,6 +93,8 @@ def test_search_keeps_the_best(diffalign, tiny_pipeline, tiny_pipeline_folder: P
     import own_reward
 
     torch.testing.assert_close(own_reward.red(pictures, []), torch.tensor(rewards), atol=1e-3, rtol=0)
+    more = ["--queries", 10, "--keep", 6, "--algorithm", "spectral", "--out", "half"]
+    assert "at most half" in diffalign("search", "a dog", *options, *more).err
 
 
 def test_evaluate_repeats_the_figures_of_the_run(diffalign, small) -> None:

@@ -88,18 +88,30 @@ def test_what_stops_a_run_loses_nothing(diffalign, quick, failure: str) -> None:
         (["--patch", "3", "--preset", "paper", "--components", "0"], "do not tile"),
         (["--basis", "dct"], "basis must be"),
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
+        (["--look-every", "0", "--stop-on-alarm"], "give --look-every too"),
     ],
 )
 def test_a_mistake_leaves_no_folder(diffalign, quick, more: list[str], said: str) -> None:
     options = list(quick)
-    for name, value in zip(more[::2], more[1::2], strict=True):
-        if name in options:
-            options[options.index(name) + 1] = value
-        else:
-            options += [name, value]
+    for name in more[::2]:
+        if name in options:  # given once alone
+            place = options.index(name)
+            del options[place : place + 2]
+    options += more
     done = diffalign("noise-ppo", *options)
     assert done.code == 2 and said in done.err
     assert not Path("runs").exists()
+
+
+def test_pictures_of_any_prompt_are_made_from_a_generator(diffalign, quick) -> None:
+    assert diffalign("noise-ppo", *quick, "--out", "generator").code == 0
+    done = diffalign("generate", "generator", "--prompt", "a bird", "-n", 2, "--out", "pictures")
+    assert done.code == 0, done.err
+    assert len(list(Path("pictures").glob("seed0-0*.png"))) == 2
+    assert diffalign("evaluate", "generator", "--prompt", "a bird", "--images", 4).code == 0
+    found = json.loads(Path("generator/evaluation.json").read_text())
+    assert found["prompt"] == "a bird" and found["cost"]["tuned"]["reward_queries"] == 24
+    assert "with --prompt" in diffalign("generate", "generator").err
 
 
 def test_find_starts_where_a_generator_or_other_runs_ended(diffalign, quick, small) -> None:
@@ -136,5 +148,9 @@ def test_methods_are_compared_and_what_is_done_is_kept(diffalign, quick) -> None
     assert diffalign("compare", *options).code == 0
     assert own_reward.calls == 0
     assert json.loads(Path("compared/comparison.json").read_text()) == table
+    other = [*options[:-4], "--guidance-scale", 2.0, "--methods", "find,frozen", *options[-2:]]
+    assert diffalign("compare", *other).code == 0
+    assert own_reward.calls > 0  # another task in the same folder
+    assert list(json.loads(Path("compared/comparison.json").read_text())) == ["frozen", "find"]
     assert "unknown method 'best'" in diffalign("compare", *options[:-4], "--methods", "best").err
     assert "leave no choice" in diffalign("compare", "--prompts", "prompts.txt", "--queries", 4).err

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,8 +42,9 @@ def test_the_origin_is_known_from_the_start(tiny_pipeline: Any) -> None:
 
 def test_the_model_is_fingerprinted_once(tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    module = sys.modules[Find.__module__]  # `diffalign.methods.find` is the function
-    monkeypatch.setattr(module, "fingerprint", lambda pipeline: calls.append(pipeline) or "abc")
+    monkeypatch.setattr(
+        "diffalign.methods.common.fingerprint", lambda pipeline: calls.append(pipeline) or "abc"
+    )
     run = Find(Sampler(tiny_pipeline, num_steps=2), "a dog", red, CONFIG)
     assert len(calls) == 1
     assert [run.distribution.metadata["model_fingerprint"] for _ in range(3)] == ["abc"] * 3

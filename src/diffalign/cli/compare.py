@@ -11,16 +11,14 @@ from cyclopts import Parameter
 from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN, JudgeChoice, Positive, Sampling
 
-ALL = "frozen,best-of-n,zero-order,spectral,find,noise-ppo,tune"
+_METHODS = "frozen,best-of-n,zero-order,spectral,find,noise-ppo,tune"
 _SAMPLING = Sampling()
 
 
 def compare(
     *,
     prompts: Annotated[str | None, Parameter(group=RUN)] = None,
-    methods: Annotated[
-        str, Parameter(group=RUN)
-    ] = "frozen,best-of-n,zero-order,spectral,find,noise-ppo,tune",
+    methods: Annotated[str, Parameter(group=RUN)] = _METHODS,
     queries: Annotated[Positive, Parameter(group=RUN)] = 150,
     images: Annotated[Positive, Parameter(group=RUN)] = 16,
     seeds: Annotated[Positive, Parameter(group=RUN)] = 1,
@@ -52,9 +50,9 @@ def compare(
     """
     from diffalign.artifacts import COMPARISON, RunFolder
     from diffalign.cli.folders import RUNS, slug
-    from diffalign.cli.loading import load_many, load_sampler
+    from diffalign.cli.loading import load_many, load_sampler, surprises
     from diffalign.cli.progress import RunProgress
-    from diffalign.cli.tables import figures, interval, paths, stdout
+    from diffalign.cli.tables import figures, interval, paths, stdout, warn
     from diffalign.report.plots import quality_against_cost
     from diffalign.run.compare import METHODS, Task, compare_in, compared, pictures_of_a_comparison
 
@@ -71,6 +69,7 @@ def compare(
     settings |= {"seeds": seeds, "seed": seed, "reward": reward, "judge": judge, **asdict(sampling)}
     folder = RunFolder(path) if (path / COMPARISON).is_file() else RunFolder.create(path, settings)
     console = stdout()
+    warn(console, surprises(setup.sampler, texts, judge, setup.model))
     with folder.lock():
         total = pictures_of_a_comparison(chosen, len(texts), queries, images, seeds)
         with RunProgress(console, total) as progress:

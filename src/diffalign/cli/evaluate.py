@@ -24,6 +24,7 @@ def evaluate(
     judge: JudgeChoice = "auto",
     images: Positive = 64,
     seed: int = 0,
+    prompt: str | None = None,
     out: Path | None = None,
     opening: Opening = _OPENING,
 ) -> None:
@@ -32,17 +33,19 @@ def evaluate(
     Another reward or judge than the one it was learned with tells whether the gain is real.
 
         diffalign evaluate runs/a-blue-car-on-the-moon --reward world-scene --images 256
+        diffalign evaluate runs/noise-ppo-default --prompt "three pandas"
 
     Args:
-        noise: a run's folder or its noise.safetensors.
+        noise: a run's folder, or its noise.safetensors or generator.safetensors.
         reward: what scores the pictures; the reward it was learned with by default.
         judge: what gives verdicts; auto takes the world's exact judge where it can read the prompt.
         images: fresh pictures of each row.
         seed: of the pictures; that of the run with as many pictures gives the run's own figures.
+        prompt: what the pictures should show, of a generator; noise was learned for a prompt of its own.
         out: JSON file of the figures, as in summary.json; evaluation.json beside the noise by default.
     """
     from diffalign.artifacts import EVALUATION, replacing
-    from diffalign.cli.generate import open_noise
+    from diffalign.cli.generate import open_noise, recorded_of
     from diffalign.cli.loading import check_pictures, check_prompts, load_judge
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import paths, results, stdout
@@ -53,7 +56,7 @@ def evaluate(
     from diffalign.rewards import RewardError, load_reward
     from diffalign.run import Watched
 
-    recorded = NoiseDistribution.load(noise).metadata
+    recorded = recorded_of(noise, prompt)
     prompt, name = recorded.get("prompt", ""), reward or recorded.get("reward", "")
     check_prompts([prompt], name, judge)
     try:
@@ -62,7 +65,7 @@ def evaluate(
         if reward is None:
             error.add_note("name the reward with --reward")
         raise
-    learned, sampler = open_noise(noise, opening)
+    learned, sampler = open_noise(noise, opening, prompt)
     check_pictures(sampler, name, judge)
     model = opening.model or recorded["model"]
     verdicts, embed, console = load_judge(judge, model, prompt), embedder(model), stdout()

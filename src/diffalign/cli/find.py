@@ -136,10 +136,10 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
     """Runs plans; those that do not resume share all settings but prompt and folder."""
     from diffalign.artifacts import NOISE, RunFolder
     from diffalign.cli.folders import resumable
-    from diffalign.cli.loading import unread, unrepeatable
+    from diffalign.cli.loading import surprises
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.settings import command_line
-    from diffalign.cli.tables import one_liner, overview, paths, results, stdout
+    from diffalign.cli.tables import one_liner, overview, paths, results, stdout, warn
     from diffalign.run import align, pictures_of_a_run, written
 
     console, load, summaries = stdout(), _loader(), []
@@ -154,9 +154,7 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
         with folder.lock():
             setup = load(plan)
             model, sampler = setup.model, setup.sampler
-            for note in (unread(plan.prompt, plan.evaluation.judge, model), unrepeatable(sampler)):
-                if note:
-                    console.print(Text(note, style="yellow"), soft_wrap=True)
+            warn(console, surprises(sampler, [plan.prompt], plan.evaluation.judge, model))
             images, baselines = plan.evaluation.images, plan.evaluation.baselines
             names = ("seed", "num_steps", "scheduler", "batch_size", "preset")
             record = {name: plan.settings()[name] for name in names}

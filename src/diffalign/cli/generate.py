@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 from cyclopts import Parameter
 from rich.text import Text
 
+from diffalign.cli.errors import UsageError
 from diffalign.cli.options import Dtype, Opening, Positive, Sampling
 
 if TYPE_CHECKING:
@@ -23,20 +25,23 @@ def generate(
     *,
     number: Annotated[Positive, Parameter(name=["--number", "-n"])] = 8,
     seed: int = 0,
+    prompt: str | None = None,
     out: Path | None = None,
     opening: Opening = _OPENING,
 ) -> None:
-    """Make pictures from learned noise.
+    """Make pictures from learned noise, or of any prompt from a noise generator.
 
     Steps, guidance and scheduler are those that the noise was learned with. The pictures are the same,
     bit by bit, as plain diffusers makes of `noise.sample(n, seed)` in batches of the same size.
 
         diffalign generate runs/a-blue-car-on-the-moon -n 16 --seed 1
+        diffalign generate runs/noise-ppo-default --prompt "three pandas"
 
     Args:
-        noise: a run's folder or its noise.safetensors.
+        noise: a run's folder, or its noise.safetensors or generator.safetensors.
         number: pictures.
         seed: of the noise; other seeds give other pictures.
+        prompt: what the pictures should show, of a generator; noise was learned for a prompt of its own.
         out: folder of the pictures; pictures/ beside the noise by default.
     """
     from PIL import Image
@@ -46,7 +51,7 @@ def generate(
     from diffalign.evaluation import as_bytes
     from diffalign.report.plots import grid
 
-    learned, sampler = open_noise(noise, opening)
+    learned, sampler = open_noise(noise, opening, prompt)
     prompt = learned.metadata["prompt"]
     out = out or (noise if noise.is_dir() else noise.parent) / PICTURES
     out.mkdir(parents=True, exist_ok=True)
@@ -59,13 +64,40 @@ def generate(
     stdout().print(Text(f"wrote {number} pictures and seed{seed}-grid.png to {out}"), soft_wrap=True)
 
 
-def open_noise(path: Path, opening: Opening) -> tuple[NoiseDistribution, Sampler]:
-    """Learned noise, and a sampler of its model with the settings it was learned with.
+def _generates(path: Path) -> bool:
+    from diffalign.artifacts import GENERATOR
+
+    return path.name == GENERATOR or (path / GENERATOR).is_file()
+
+
+def recorded_of(path: Path, prompt: str | None) -> dict[str, str]:
+    """What learned noise says of itself, or a generator of itself and `prompt`.
+
+    Raises:
+        ArtifactError: if the file holds neither.
+        UsageError: if a generator has no prompt, or noise is given another one than its own.
+    """
+    from diffalign.policies.generator import NoiseGenerator
+    from diffalign.policies.noise import NoiseDistribution
+
+    if _generates(path):
+        if prompt is None:
+            raise UsageError(f"{path} holds a noise generator; say with --prompt what pictures should show")
+        return {**NoiseGenerator.load(path).metadata, "prompt": prompt}
+    recorded = NoiseDistribution.load(path).metadata
+    if prompt not in (None, own := recorded.get("prompt")):
+        raise UsageError(f"{path} was learned for “{own}”; leave out --prompt")
+    return dict(recorded)
+
+
+def open_noise(path: Path, opening: Opening, prompt: str | None = None) -> tuple[NoiseDistribution, Sampler]:
+    """Learned noise, or what a generator says of `prompt`, and a sampler of its model with the settings it
+    was learned with.
 
     A CPU hardly computes in float16: there it becomes float32, with a note, unless `opening` says float16.
 
     Raises:
-        ArtifactError: if the file does not hold noise, or noise of another model.
+        ArtifactError, UsageError: as `recorded_of`; or if it is noise of another model.
     """
     import torch
 
@@ -73,10 +105,10 @@ def open_noise(path: Path, opening: Opening) -> tuple[NoiseDistribution, Sampler
     from diffalign.cli.tables import stdout
     from diffalign.diffusion import fingerprint
     from diffalign.diffusion.pipeline import default_device
+    from diffalign.policies.generator import NoiseGenerator
     from diffalign.policies.noise import ArtifactError, NoiseDistribution
 
-    learned = NoiseDistribution.load(path)
-    recorded, dtype = learned.metadata, opening.dtype
+    recorded, dtype = recorded_of(path, prompt), opening.dtype
     learned_in = recorded.get("dtype")
     device = str(opening.device or default_device())
     if dtype is None and learned_in == "float16" and device.startswith("cpu"):
@@ -104,6 +136,12 @@ def open_noise(path: Path, opening: Opening) -> tuple[NoiseDistribution, Sampler
     except (KeyError, ValueError) as error:
         raise ArtifactError(f"{path} does not say what it was learned for ({error})") from error
     sampler = load_sampler(options)
+    if _generates(path):
+        with torch.no_grad():
+            noise = NoiseGenerator.load(path, sampler.pipeline)(recorded["prompt"])
+        learned = replace(noise, metadata=recorded)
+    else:
+        learned = NoiseDistribution.load(path)
     learned.check_model(fingerprint(sampler.pipeline), sampler.latent_shape)
     if dtype is not None:
         sampler.pipeline.to(getattr(torch, dtype))

@@ -103,6 +103,13 @@ def unrepeatable(sampler: Sampler) -> str | None:
     )
 
 
+def surprises(sampler: Sampler, prompts: Sequence[str], judge: JudgeChoice, model: str) -> list[str]:
+    """What one should know before the run: why its pictures cannot be made again, and which prompts have
+    no judge."""
+    notes = [unrepeatable(sampler), *(unread(prompt, judge, model) for prompt in prompts)]
+    return [note for note in notes if note]
+
+
 def check_basis(sampler: Sampler, basis: str) -> None:
     """Checks that noise of the model's shape can be learned in `basis`.
 

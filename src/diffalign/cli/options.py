@@ -73,3 +73,37 @@ class Evaluation:
     images: Positive = 64
     judge: JudgeChoice = "auto"
     baselines: bool = True
+
+
+@Parameter(name="*", group=EVALUATION)
+@dataclass(frozen=True)
+class Looking:
+    """What is measured on held-out prompts, while learning and at the end.
+
+    Attributes:
+        images: fresh pictures a prompt of each row, at the end.
+        judge: what gives verdicts; auto takes the world's exact judge where it can read the prompts.
+        look_every: rounds between two looks at held-out prompts while learning; 0 never looks.
+        look_images: fresh pictures a prompt at a look.
+        stop_on_alarm: end the run when the reward rises while the judged share or diversity falls.
+    """
+
+    images: Positive = 16
+    judge: JudgeChoice = "auto"
+    look_every: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 10
+    look_images: Positive = 8
+    stop_on_alarm: bool = False
+
+
+@Parameter(name="*", group=EVALUATION)
+@dataclass(frozen=True)
+class Keeping:
+    """What is kept of a run on the way.
+
+    Attributes:
+        keep: how many adapters of past looks stay, in checkpoints.
+        tracker: tensorboard, wandb or another that accelerate speaks to, beside metrics.jsonl.
+    """
+
+    keep: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
+    tracker: str | None = None

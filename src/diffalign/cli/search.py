@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.text import Text
 
 from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN, JudgeChoice, Positive, Sampling
@@ -56,9 +55,9 @@ def search(
 
     from diffalign.artifacts import BEST, NOISES, SUMMARY, RunFolder, replacing, versions
     from diffalign.cli.folders import RUNS, slug
-    from diffalign.cli.loading import check_pictures, check_prompts, load_judge, load_sampler, unrepeatable
+    from diffalign.cli.loading import check_pictures, check_prompts, load_judge, load_sampler, surprises
     from diffalign.cli.progress import RunProgress
-    from diffalign.cli.tables import figures, interval, paths, stdout
+    from diffalign.cli.tables import figures, interval, paths, stdout, warn
     from diffalign.diffusion import fingerprint
     from diffalign.evaluation import Cost, assess, peak_memory_mb
     from diffalign.metrics import bootstrap
@@ -69,6 +68,8 @@ def search(
 
     if keep > queries:
         raise UsageError(f"cannot keep {keep} of {queries} pictures; lower --keep or raise --queries")
+    if algorithm == "spectral" and 2 * keep > queries:  # which scores what it keeps once more
+        raise UsageError(f"spectral keeps at most half of {queries} queries; lower --keep or raise --queries")
     check_prompts([prompt], reward, judge)
     path = out or RUNS / f"search-{slug(prompt)}"
     RunFolder.check(path, overwrite)
@@ -81,8 +82,7 @@ def search(
     settings |= {"seed": seed, **asdict(sampling)}
     folder = RunFolder.create(path, settings, overwrite=overwrite)
     console = stdout()
-    if note := unrepeatable(sampler):
-        console.print(Text(note, style="yellow"), soft_wrap=True)
+    warn(console, surprises(sampler, [prompt], judge, sampling.model))
     with folder.lock():
         began = time.perf_counter()
         with RunProgress(console, queries) as progress, progress.phase("search", queries):

@@ -28,6 +28,12 @@ def stdout() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
+def warn(console: Console, notes: Sequence[str]) -> None:
+    """What one should know before a run, a line each."""
+    for note in notes:
+        console.print(Text(note, style="yellow"), soft_wrap=True)
+
+
 def figures(title: str, *columns: str) -> Table:
     """Columns of figures after one of names, within 80 characters where they can be."""
     table = Table(

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from diffalign.diffusion import Sampler, fingerprint
-from diffalign.methods.presets import choose
+from diffalign.diffusion import Sampler
+from diffalign.methods.common import choose, name_of, origin, prepared
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
-from diffalign.rewards import RewardFunction, load_reward
+from diffalign.rewards import RewardFunction
 from diffalign.training import ConfigError, NoiseConfig, NoiseLearner, Step, train
 
 PRESETS = {
@@ -81,18 +81,13 @@ class Find:
         if not prompt.strip():
             raise ConfigError("the prompt is empty")
         self.sampler, self.prompt, self.reward = sampler, prompt, reward
-        self.reward_name = reward_name or getattr(reward, "__name__", type(reward).__name__)
         start = NoiseGenerator.load(config.start, sampler.pipeline) if config.start else None
         with torch.no_grad():
             noise = None if start is None else start(prompt)
         self.learner = NoiseLearner(sampler.latent_shape, config, noise)
         self.origin = {
-            "model_fingerprint": fingerprint(sampler.pipeline),
+            **origin(sampler, reward_name or name_of(reward)),
             "prompt": prompt,
-            "scheduler": type(sampler.pipeline.scheduler).__name__,
-            "num_steps": str(sampler.num_steps),
-            "guidance_scale": str(sampler.guidance_scale),
-            "reward": str(self.reward_name),
             "seed": str(config.seed),
             **({} if start is None else {"start": start.fingerprint()}),
         }
@@ -140,9 +135,7 @@ def find(
     Returns:
         An iterable of `Step`; `.run()` goes to the end and returns the `NoiseDistribution`.
     """
-    sampler = Sampler(
-        pipeline, num_steps=num_steps, guidance_scale=guidance_scale, batch_size=batch_size, **(call or {})
+    sampler, function, name = prepared(
+        pipeline, reward, num_steps, guidance_scale, batch_size=batch_size, **(call or {})
     )
-    function = load_reward(reward) if isinstance(reward, str) else reward
-    name = reward if isinstance(reward, str) else None
     return Find(sampler, prompt, function, preset(preset_name, **changes), reward_name=name)

@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffalign.diffusion import Sampler, fingerprint
+from diffalign.diffusion import Sampler
 from diffalign.diffusion.conditions import prompt_states
-from diffalign.methods.presets import choose
+from diffalign.methods.common import choose, name_of, origin, prepared
 from diffalign.policies.generator import GeneratorShape, NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
-from diffalign.rewards import RewardFunction, load_reward
+from diffalign.rewards import RewardFunction
 from diffalign.training import ConfigError, GeneratorConfig, GeneratorLearner, GeneratorRound, train_generator
 
 GENERATOR_PRESETS = {
@@ -87,13 +87,7 @@ class NoisePPO:
             layers=config.layers,
             heads=config.heads,
         )
-        self.origin = {
-            "model_fingerprint": fingerprint(pipeline),
-            "scheduler": type(pipeline.scheduler).__name__,
-            "num_steps": str(sampler.num_steps),
-            "guidance_scale": str(sampler.guidance_scale),
-            "reward": reward_name or getattr(reward, "__name__", type(reward).__name__),
-        }
+        self.origin = origin(sampler, reward_name or name_of(reward))
         try:
             generator = NoiseGenerator(
                 shape,
@@ -152,7 +146,5 @@ def noise_ppo(
     Returns:
         An iterable of `GeneratorRound`; `.run()` goes to the end and returns the `NoiseGenerator`.
     """
-    sampler = Sampler(pipeline, num_steps=num_steps, guidance_scale=guidance_scale, batch_size=batch_size)
-    function = load_reward(reward) if isinstance(reward, str) else reward
-    name = reward if isinstance(reward, str) else None
+    sampler, function, name = prepared(pipeline, reward, num_steps, guidance_scale, batch_size=batch_size)
     return NoisePPO(sampler, prompts, function, generator_preset(preset_name, **changes), reward_name=name)

@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffalign.diffusion import Sampler, fingerprint
-from diffalign.methods.presets import choose
+from diffalign.diffusion import Sampler
+from diffalign.methods.common import choose, name_of, origin, prepared
 from diffalign.policies.denoiser import DenoiserPolicy
-from diffalign.rewards import RewardFunction, load_reward
+from diffalign.rewards import RewardFunction
 from diffalign.training import Round, TuneConfig, Tuner
 from diffalign.training import tune as rounds_of
 
@@ -101,13 +101,7 @@ class Tune:
         reward_name: str | None = None,
     ) -> None:
         self.sampler, self.reward = sampler, reward
-        self.origin = {
-            "model_fingerprint": fingerprint(sampler.pipeline),
-            "scheduler": "DDIMScheduler",
-            "num_steps": str(sampler.num_steps),
-            "guidance_scale": str(sampler.guidance_scale),
-            "reward": reward_name or getattr(reward, "__name__", type(reward).__name__),
-        }
+        self.origin = origin(sampler, reward_name or name_of(reward)) | {"scheduler": "DDIMScheduler"}
         policy = DenoiserPolicy(
             sampler,
             eta=config.eta,
@@ -156,7 +150,5 @@ def tune(
     Returns:
         An iterable of `Round`; `.run()` goes to the end, `.save(folder)` writes the adapter.
     """
-    sampler = Sampler(pipeline, num_steps=num_steps, guidance_scale=guidance_scale, batch_size=batch_size)
-    function = load_reward(reward) if isinstance(reward, str) else reward
-    name = reward if isinstance(reward, str) else None
+    sampler, function, name = prepared(pipeline, reward, num_steps, guidance_scale, batch_size=batch_size)
     return Tune(sampler, prompts, function, tune_preset(preset_name, **changes), reward_name=name)

@@ -20,6 +20,7 @@ from torch import Tensor
 from diffalign.diffusion import Sampler
 from diffalign.evaluation import Samples, assess
 from diffalign.methods import Find, NoisePPO, Tune, generator_preset, preset, tune_preset
+from diffalign.methods.common import origin
 from diffalign.metrics import clustered, mean_pairwise_distance
 from diffalign.run.guard import Noise, TuneSetup, measure
 from diffalign.run.progress import Progress, Watched
@@ -96,9 +97,10 @@ SEARCHES: Mapping[str, Callable[[Sampler, Progress, int, int], Searching]] = {
 
 
 def _search(name: str) -> Callable[[Task], Outcome]:
-    """Pictures that the search called `name` kept."""
+    """Pictures that the search called `name` keeps, as a method."""
 
     def method(task: Task) -> Outcome:
+        """Prompt by prompt."""
         sampler, setup, samples = task.setup.sampler, task.setup, []
         search, amount, more = SEARCHES[name](sampler, task.progress, task.queries, task.images)
         environment = Watched(sampler, task.progress)
@@ -183,9 +185,11 @@ def _pictures(method: str, prompts: int, queries: int, images: int) -> int:
 
 
 def compare_in(file: Path, methods: Sequence[str], task: Task, seeds: int) -> list[dict[str, Any]]:
-    """Runs what `file` does not hold yet, seed by seed; returns all its lines."""
+    """Runs what `file` does not hold yet, seed by seed; returns all its lines on this task, method by
+    method."""
+    setup, sampler = task.setup, task.setup.sampler
     about = {"prompts": list(task.prompts), "queries": task.queries, "images": task.images}
-    about |= {"model": task.setup.model, "num_steps": task.setup.sampler.num_steps}
+    about |= {"model": setup.model, **origin(sampler, setup.reward_name), "judge": setup.judge_name}
     rows = [row for row in _lines(file) if row["about"] == about]
     done = {(row["method"], row["seed"]) for row in rows}
     for seed in range(task.seed, task.seed + seeds):
@@ -202,7 +206,7 @@ def compare_in(file: Path, methods: Sequence[str], task: Task, seeds: int) -> li
             rows.append(row)
             with file.open("a") as lines:
                 lines.write(json.dumps(row) + "\n")
-    return rows
+    return sorted(rows, key=lambda row: list(METHODS).index(row["method"]))
 
 
 def _of(prompt: str, samples: Samples) -> dict[str, Any]:

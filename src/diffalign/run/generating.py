@@ -57,7 +57,8 @@ def generate_in(
     summary = conclude(
         folder, setup, held_out, environment, run.learner.queries, before, after, seconds, record
     )
-    run.generator.metadata |= {"model": setup.model, **versions()}
+    learned = {"model": setup.model, "queries": str(run.learner.queries)}
+    run.generator.metadata |= learned | versions()
     with replacing(folder / GENERATOR) as file:
         run.save(file)
     write(folder, before, after, summary, "learned noise", len(run.learner.prompts))

@@ -60,6 +60,10 @@ def spectral_evolution(
     """
     if not 1 <= keep <= n // 2 or batch_size < 1 or population < 2 or not 0 < elites <= 1:
         raise ValueError(f"need 1 ≤ keep ≤ n / 2, population ≥ 2 and 0 < elites ≤ 1, not {keep}, {n}")
+    if any(size % 2**level for size in latent_shape[-2:]):
+        raise ValueError(
+            f"latents of {tuple(latent_shape[-2:])} have no band at level {level}; take a lower one"
+        )
     cheap = preview or environment
     mean = low_band(torch.zeros(1, *latent_shape), level)
     std = torch.ones_like(mean)

@@ -1,0 +1,53 @@
+"""What all methods are made of: settings by name, the environment, the origin of a result."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from diffalign.diffusion import Sampler, fingerprint
+from diffalign.rewards import RewardFunction, load_reward
+from diffalign.training import ConfigError
+
+Config = TypeVar("Config", bound=Any)
+
+
+def choose(presets: Mapping[str, Config], name: str, changes: Mapping[str, Any]) -> Config:
+    """The settings called `name`, with `changes`.
+
+    Raises:
+        ConfigError: if there is no such preset, or a change is out of range.
+    """
+    if name not in presets:
+        near = difflib.get_close_matches(name, presets, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(f"unknown preset {name!r}; choose one of: {', '.join(presets)}{hint}")
+    return replace(presets[name], **changes)
+
+
+def origin(sampler: Sampler, reward: str) -> dict[str, str]:
+    """What a result depends on beside the settings of learning, as metadata."""
+    return {
+        "model_fingerprint": fingerprint(sampler.pipeline),
+        "scheduler": type(sampler.pipeline.scheduler).__name__,
+        "num_steps": str(sampler.num_steps),
+        "guidance_scale": str(sampler.guidance_scale),
+        "reward": reward,
+    }
+
+
+def name_of(reward: RewardFunction) -> str:
+    """What a callable reward is called where nobody said."""
+    return str(getattr(reward, "__name__", type(reward).__name__))
+
+
+def prepared(
+    pipeline: Any, reward: RewardFunction | str, num_steps: int, guidance_scale: float | None, **more: Any
+) -> tuple[Sampler, RewardFunction, str]:
+    """Environment, reward and the reward's name, from what a method's function is given."""
+    sampler = Sampler(pipeline, num_steps=num_steps, guidance_scale=guidance_scale, **more)
+    if isinstance(reward, str):
+        return sampler, load_reward(reward), reward
+    return sampler, reward, name_of(reward)
