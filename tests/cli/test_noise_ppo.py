@@ -86,7 +86,7 @@ def test_what_stops_a_run_loses_nothing(diffalign, quick, failure: str) -> None:
     [
         (["--preset", "papers"], "did you mean 'paper'"),
         (["--patch", "3", "--preset", "paper", "--components", "0"], "do not tile"),
-        (["--basis", "dct"], "basis must be"),
+        (["--basis", "dct", "--components", "0"], "basis must be"),
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
         (["--look-every", "0", "--stop-on-alarm"], "give --look-every too"),
     ],

@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffalign.policies.generator import GeneratorShape, NoiseGenerator
+from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
 from diffalign.policies.noise import NoiseDistribution
+from diffalign.policies.place_generator import PlaceGenerator, PlaceShape
 from diffalign.training import ConfigError, GeneratorConfig, GeneratorLearner, train_generator
 from diffalign.training.distilling import distil
+from diffalign.training.gaussian_learner import GaussianLearner
+from diffalign.training.place_learner import PlaceLearner
 
 LATENT, WIDTH = (1, 4, 4), 8
 PROMPTS = ["left", "right"]
@@ -40,11 +43,17 @@ def half(images: Tensor, prompts: list[str]) -> Tensor:
     return signs * (left - right)
 
 
+PLACES = GeneratorConfig(
+    rounds=10, prompts_per_round=2, samples_per_prompt=16, components=16, effective=2, explore=8
+)
+
+
 def learner(config: GeneratorConfig) -> GeneratorLearner:
-    shape = GeneratorShape(
-        LATENT, WIDTH, config.basis, config.std, config.components, width=16, layers=1, heads=2
-    )
-    return GeneratorLearner(NoiseGenerator(shape, states, seed=config.seed), PROMPTS, config)
+    if config.components:
+        places = PlaceShape(LATENT, WIDTH, 2, config.components, 0.9, config.effective)
+        return PlaceLearner(PlaceGenerator(places, states, seed=config.seed), PROMPTS, config)
+    shape = GaussianShape(LATENT, WIDTH, config.basis, config.std, width=16, layers=1, heads=2)
+    return GaussianLearner(GaussianGenerator(shape, states, seed=config.seed), PROMPTS, config)
 
 
 def pictures(x_T: Tensor, prompt: str) -> Tensor:
@@ -57,16 +66,38 @@ def gain(own: GeneratorLearner, prompt: str) -> float:
     return float((half(drawn, [prompt] * 256) - half(plain, [prompt] * 256)).mean())
 
 
-def test_a_mixture_weighs_its_places_by_prompt() -> None:
-    own, held = (learner(replace(SHORT, components=16, kl_weight=weight)) for weight in (0.1, 1.0))
-    for each in (own, held):
-        first = each.distribution("left")
-        assert first.weights is not None and torch.allclose(first.weights, torch.full((16,), 1 / 16))
-        list(train_generator(each, pictures, half))
+def test_places_are_valued_by_prompt() -> None:
+    own = learner(PLACES)
+    first = own.distribution("left")
+    assert first.weights is not None and torch.allclose(first.weights, torch.full((16,), 1 / 16))
+    rounds = list(train_generator(own, pictures, half))
+    assert rounds[-1].queries == own.queries == 10 * 32
+    assert rounds[-1].loss < rounds[0].loss < 0  # what the next samples should earn, with the sign turned
+    assert rounds[-1].rewards.mean() > rounds[0].rewards.mean()
     for prompt in [*PROMPTS, "further left"]:
         assert gain(own, prompt) > 0.3
-    counts = [each.distribution("left").effective_components() for each in (own, held)]
-    assert counts[0] < counts[1] < 15
+        assert abs(own.generator(prompt).effective_components() - 2) < 1e-3
+        assert abs(own.distribution(prompt).effective_components() - 8) < 1e-2
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_the_unit_of_the_reward_does_not_matter(scale: float) -> None:
+    def scaled(images: Tensor, prompts: list[str]) -> Tensor:
+        return scale * half(images, prompts) + 3 * scale
+
+    one, other = learner(PLACES), learner(PLACES)
+    list(train_generator(one, pictures, half))
+    list(train_generator(other, pictures, scaled))
+    weights = [own.generator("left").weights for own in (one, other)]
+    assert weights[0] is not None and weights[1] is not None
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-2, rtol=0)
+
+
+def test_a_reward_that_says_nothing_changes_nothing() -> None:
+    own = learner(PLACES)
+    list(train_generator(own, pictures, lambda images, prompts: torch.ones(len(images))))
+    noise = own.generator("left")
+    assert noise.weights is not None and torch.allclose(noise.weights, torch.full((16,), 1 / 16))
 
 
 @pytest.mark.parametrize("baseline", ["leave-one-out", "value", "running"])
@@ -80,8 +111,10 @@ def test_each_prompt_gets_what_it_asks_for(baseline: str, std: str) -> None:
         assert gain(own, prompt) > 0.5
 
 
-def test_a_resumed_run_ends_alike() -> None:
-    config = replace(SHORT, rounds=4, baseline="value")
+@pytest.mark.parametrize(
+    "config", [replace(SHORT, rounds=4, baseline="value"), replace(PLACES, rounds=4)], ids=["ppo", "places"]
+)
+def test_a_resumed_run_ends_alike(config: GeneratorConfig) -> None:
     whole, first, rest = learner(config), learner(config), learner(config)
     rounds = list(train_generator(whole, pictures, half))
     next(train_generator(first, pictures, half))
@@ -90,7 +123,7 @@ def test_a_resumed_run_ends_alike() -> None:
     assert torch.equal(rounds[-1].rewards, resumed[-1].rewards)
     assert whole.generator.fingerprint() == rest.generator.fingerprint()
     with pytest.raises(ConfigError, match="another learner"):
-        learner(replace(config, learning_rate=0.5)).load(*first.state())
+        learner(replace(config, seed=5)).load(*first.state())
 
 
 def test_the_divergence_is_held_back_by_its_weight() -> None:
@@ -105,6 +138,7 @@ def test_a_generator_is_distilled_from_what_was_found() -> None:
         for prompt, sign in (("left", 1), ("right", -1))
     }
     own = learner(SHORT).generator
+    assert isinstance(own, GaussianGenerator)
     losses = list(distil(own, found, steps=200, learning_rate=3e-3))
     assert losses[-1] < losses[0]
     for prompt, noise in found.items():
@@ -119,11 +153,14 @@ def test_a_generator_is_distilled_from_what_was_found() -> None:
     ("change", "said"),
     [
         ({"baseline": "mean"}, "baseline must be one of"),
-        ({"samples_per_prompt": 1}, "samples_per_prompt must be above 1"),
-        ({"basis": "fourier"}, "basis must be identity"),
-        ({"width": 10}, "does not split into 4 heads"),
-        ({"kl_weight": -1}, "kl_weight"),
-        ({"clip_range": 0}, "clip_range"),
+        ({"samples_per_prompt": 1, "rounds": 1}, "at least 2 samples"),
+        ({"samples_per_prompt": 1, "components": 0, "baseline": "leave-one-out"}, "must be above 1"),
+        ({"clip_range": 0.1, "epochs": 3}, "epochs, clip_range: only one Gaussian"),
+        ({"effective": 0.5}, "effective must be at least 1"),
+        ({"basis": "fourier", "components": 0}, "basis must be identity"),
+        ({"width": 10, "components": 0}, "does not split into 4 heads"),
+        ({"kl_weight": -1, "components": 0}, "kl_weight"),
+        ({"clip_range": 0, "components": 0}, "clip_range"),
         ({"rounds": 0}, "rounds"),
     ],
 )

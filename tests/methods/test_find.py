@@ -43,7 +43,7 @@ def test_the_origin_is_known_from_the_start(tiny_pipeline: Any) -> None:
 def test_the_model_is_fingerprinted_once(tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(
-        "diffalign.methods.common.fingerprint", lambda pipeline: calls.append(pipeline) or "abc"
+        "diffalign.methods.origins.fingerprint", lambda pipeline: calls.append(pipeline) or "abc"
     )
     run = Find(Sampler(tiny_pipeline, num_steps=2), "a dog", red, CONFIG)
     assert len(calls) == 1

@@ -49,6 +49,7 @@ def distil(
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import paths, stdout
     from diffalign.methods import NoisePPO, generator_preset
+    from diffalign.policies.gaussian_generator import GaussianGenerator
     from diffalign.policies.noise import NoiseDistribution
     from diffalign.training.distilling import distil as fit
 
@@ -63,8 +64,9 @@ def distil(
         if "prompt" not in noise.metadata:
             raise UsageError(f"{file} does not say for which prompt it was learned")
         found[noise.metadata["prompt"]] = noise
-    config = generator_preset("default", basis=basis, std=std, components=0, kl_weight=0.0, seed=seed)
+    config = generator_preset("paper", basis=basis, std=std, seed=seed)
     run = NoisePPO(sampler, list(found), lambda images, prompts: images.new_zeros(len(images)), config)
+    assert isinstance(run.generator, GaussianGenerator)  # of that preset
     for noise in found.values():
         noise.check_model(run.origin["model_fingerprint"], sampler.latent_shape)
     settings = {"runs": str(runs), "steps": steps, "learning_rate": learning_rate, "basis": basis}

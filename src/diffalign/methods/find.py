@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from diffalign.diffusion import Sampler
-from diffalign.methods.common import choose, name_of, origin, prepared
+from diffalign.methods.origins import name_of, origin, prepared
+from diffalign.methods.presets import choose
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction

@@ -1,7 +1,8 @@
 """Noise PPO: learn one generator of initial noise for all prompts.
 
 The preset `paper` decides on every element of the latent, with a value head and PPO's clipped surrogate;
-`default` weighs places that all prompts share. `docs/noise-ppo.md` says why and what was measured.
+`default` weighs places that all prompts share, by a Gaussian process over prompts. `docs/noise-ppo.md` says
+why and what was measured.
 
 References: Miao et al. (2025), https://arxiv.org/abs/2506.12036
 """
@@ -9,30 +10,42 @@ References: Miao et al. (2025), https://arxiv.org/abs/2506.12036
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from diffalign.diffusion import Sampler
 from diffalign.diffusion.conditions import prompt_states
-from diffalign.methods.common import choose, name_of, origin, prepared
-from diffalign.policies.generator import GeneratorShape, NoiseGenerator
+from diffalign.methods.origins import name_of, origin, prepared
+from diffalign.methods.presets import choose
+from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
+from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
+from diffalign.policies.place_generator import PlaceGenerator, PlaceShape
 from diffalign.rewards import RewardFunction
 from diffalign.training import ConfigError, GeneratorConfig, GeneratorLearner, GeneratorRound, train_generator
+from diffalign.training.gaussian_learner import GaussianLearner
+from diffalign.training.place_learner import PlaceLearner
 
 GENERATOR_PRESETS = {
     "default": GeneratorConfig(),
-    "paper": replace(
-        GeneratorConfig(),
+    "paper": GeneratorConfig(
+        components=0,
         basis="identity",  # μ_φ(c) and σ_φ(c) of every element
         std="learned",
-        components=0,
         baseline="value",
         kl_weight=1e-3,
         learning_rate=1e-4,
     ),
 }
+
+
+def _named(shape: type[Any], config: GeneratorConfig) -> dict[str, Any]:
+    """The settings that `shape` has too."""
+    return {each.name: getattr(config, each.name) for each in fields(shape) if hasattr(config, each.name)}
 
 
 def generator_preset(name: str, **changes: Any) -> GeneratorConfig:
@@ -75,29 +88,27 @@ class NoisePPO:
         pipeline = sampler.pipeline
         if not prompts:
             raise ConfigError("learning needs at least one prompt")
-        shape = GeneratorShape(
-            sampler.latent_shape,
-            prompt_states(pipeline, prompts[0]).shape[-1],
-            basis=config.basis,
-            std=config.std,
-            components=config.components,
-            correlation=config.correlation,
-            patch=config.patch,
-            width=config.width,
-            layers=config.layers,
-            heads=config.heads,
-        )
         self.origin = origin(sampler, reward_name or name_of(reward))
+        latent, width = sampler.latent_shape, prompt_states(pipeline, prompts[0]).shape[-1]
+        metadata = {"model": str(getattr(pipeline.config, "_name_or_path", "")), **self.origin}
+
+        def states(prompt: str) -> Tensor:
+            return prompt_states(pipeline, prompt)
+
+        self.learner: GeneratorLearner
         try:
-            generator = NoiseGenerator(
-                shape,
-                lambda prompt: prompt_states(pipeline, prompt),
-                {"model": str(getattr(pipeline.config, "_name_or_path", "")), **self.origin},
-                seed=config.seed,
-            )
+            if config.components:
+                places = PlaceShape(latent, width, len(prompts), **_named(PlaceShape, config))
+                self.learner = PlaceLearner(
+                    PlaceGenerator(places, states, metadata, seed=config.seed), prompts, config
+                )
+            else:
+                gaussian = GaussianShape(latent, width, **_named(GaussianShape, config))
+                self.learner = GaussianLearner(
+                    GaussianGenerator(gaussian, states, metadata, seed=config.seed), prompts, config
+                )
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        self.learner = GeneratorLearner(generator, prompts, config)
 
     @property
     def generator(self) -> NoiseGenerator:
@@ -106,7 +117,8 @@ class NoisePPO:
 
     def noise(self, prompt: str) -> NoiseDistribution:
         """What has been learned so far, of `prompt`'s noise."""
-        return self.learner.distribution(prompt)
+        with torch.no_grad():
+            return self.generator(prompt)
 
     def __iter__(self) -> Iterator[GeneratorRound]:
         return train_generator(self.learner, self.sampler, self.reward)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.diffusion import Sampler
-from diffalign.methods.common import choose, name_of, origin, prepared
+from diffalign.methods.origins import name_of, origin, prepared
+from diffalign.methods.presets import choose
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.rewards import RewardFunction
 from diffalign.training import Round, TuneConfig, Tuner

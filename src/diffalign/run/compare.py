@@ -20,7 +20,7 @@ from torch import Tensor
 from diffalign.diffusion import Sampler
 from diffalign.evaluation import Samples, assess
 from diffalign.methods import Find, NoisePPO, Tune, generator_preset, preset, tune_preset
-from diffalign.methods.common import origin
+from diffalign.methods.origins import origin
 from diffalign.metrics import clustered, mean_pairwise_distance
 from diffalign.run.guard import Noise, TuneSetup, measure
 from diffalign.run.progress import Progress, Watched

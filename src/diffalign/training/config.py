@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 #: Calibrations of a batch's rewards, beside FIND's value network "drcm" and "none".
 ADVANTAGES = ("rank", "leave-one-out", "standardise")
@@ -194,36 +196,40 @@ class GeneratorConfig:
         rounds: of sampling and learning.
         prompts_per_round: in turn.
         samples_per_prompt: pictures a prompt and round.
-        basis: where the noise is learned: identity (every element) or dctK (K×K lowest frequencies).
+        components: K for a mixture around K places that all prompts share, whose values a Gaussian process
+            learns; 0 for one Gaussian a prompt, which PPO learns.
+        correlation: of a mixture's samples with their place.
+        effective: places that a prompt's noise is drawn from in the end, exp of its weights' entropy.
+        explore: the same, while learning.
+        basis: where a Gaussian is learned: identity (every element) or dctK (K×K lowest frequencies).
         std: of a Gaussian: learned, or preserving (s² = 1 − m², so that second moments stay 1).
-        components: 0 for one Gaussian a prompt; K for a mixture around K samples that all prompts share.
-        correlation: of a mixture's samples with their component's centre.
-        baseline: of a sample's reward: leave-one-out (the other samples of its prompt and round), value (a
-            network's guess from the prompt), or running (the prompt's mean over the last 8 rounds).
+        baseline: of a sample's reward, in PPO: leave-one-out (the other samples of its prompt and round),
+            value (a network's guess from the prompt), or running (the prompt's mean over the last 8 rounds).
         epochs: passes over a round's samples.
         minibatch: prompts an optimiser step is made from.
         clip_range: ε of PPO, on the ratio of whole decisions.
-        kl_weight: of the divergence from the first policy, in nats: of a Gaussian KL(π ‖ N(0, I)), of a
-            mixture that of its weights from equal ones, which keeps it from betting on one place.
+        kl_weight: of KL(π ‖ N(0, I)), in nats.
         learning_rate: of Adam.
         max_grad_norm: the gradient is scaled down to it.
-        width, layers, heads, patch: of the generator.
+        width, layers, heads, patch: of a Gaussian's network.
         seed: of everything.
     """
 
     rounds: int = 40
     prompts_per_round: int = 24
     samples_per_prompt: int = 8
-    basis: str = "identity"
-    std: str = "preserving"
-    components: int = 64
+    components: int = 96
     correlation: float = 0.99
-    baseline: str = "leave-one-out"
+    effective: float = 4.0
+    explore: float = 24.0
+    basis: str = "identity"
+    std: str = "learned"
+    baseline: str = "value"
     epochs: int = 2
     minibatch: int = 8
     clip_range: float = 0.2
-    kl_weight: float = 0.0
-    learning_rate: float = 3e-3
+    kl_weight: float = 1e-3
+    learning_rate: float = 1e-4
     max_grad_norm: float = 1.0
     width: int = 64
     layers: int = 2
@@ -253,6 +259,13 @@ class GeneratorConfig:
             raise ConfigError(f"components must be 0 (one Gaussian) or at least 2, not {self.components}")
         if not 0 < self.correlation < 1:
             raise ConfigError(f"correlation must lie between 0 and 1, not at {self.correlation}")
+        for name in ("effective", "explore"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.components and self.samples_per_prompt * self.rounds < 2:
+            raise ConfigError("values of places need at least 2 samples a prompt: raise samples_per_prompt")
+        if self.components and (told := _changed(self, PPO)):
+            raise ConfigError(f"{', '.join(told)}: only one Gaussian learns by PPO; components must be 0")
         if not 0 <= self.kl_weight < math.inf:
             raise ConfigError(f"kl_weight must be finite and not negative, not {self.kl_weight}")
         if self.width % self.heads:
@@ -264,6 +277,19 @@ class GeneratorConfig:
         check_basis(self.basis)
         if self.seed < 0:
             raise ConfigError(f"seed must not be negative, not {self.seed}")
+
+
+#: Settings of `GeneratorConfig` that mean nothing to a mixture.
+PPO = (
+    *("basis", "std", "baseline", "epochs", "minibatch", "clip_range", "kl_weight", "learning_rate"),
+    *("max_grad_norm", "width", "layers", "heads", "patch"),
+)
+
+
+def _changed(config: Any, names: Sequence[str]) -> list[str]:
+    """Those of `names` that are not what they are by default."""
+    own = {field.name: field.default for field in fields(config)}
+    return [name for name in names if getattr(config, name) != own[name]]
 
 
 def check_basis(name: str) -> None:

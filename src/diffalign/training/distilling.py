@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from diffalign.policies.generator import NoiseGenerator
+from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.training.config import ConfigError
 
 
 def distil(
-    generator: NoiseGenerator,
+    generator: GaussianGenerator,
     found: Mapping[str, NoiseDistribution],
     *,
     steps: int = 300,

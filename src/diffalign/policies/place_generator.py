@@ -1,0 +1,129 @@
+r"""A mixture around K places that all prompts share.
+
+    π(x_T | c) = Σ_k w_k(c) N(a c_k, (1 − a²) I)
+    w(c) = argmax_w Σ_k w_k q_k(c)  with  KL(w ‖ 1/K) ≤ log(K/n)       (REPS)
+    q_k(c) = Σ_p κ(c, c_p) α_pk                                         (a Gaussian process's mean)
+    κ(c, c') = κ_0 + (1 − κ_0) (1 + d²/(4 l²))⁻²
+
+The places are samples of N(0, I). What each is worth to a prompt is learned for prompts of training, and
+carries over to others as far as the text encoder finds them alike: the kernel is rational quadratic (α = 2),
+whose long tail lets prompts that are little alike say a little of each other.
+
+Symbols:    c = prompt, c_p = prompts of training, c_k = places, w = weights, a = correlation, q = expected
+            reward less the prompt's mean, n = places that a prompt's noise is drawn from, κ = kernel,
+            κ_0 = what all prompts share, d = distance of prompts, l = length
+References: Peters et al. (AAAI 2010), relative entropy policy search, https://doi.org/10.1609/aaai.v24i1.7727
+            Krause and Ong (NeurIPS 2011), contextual Gaussian process bandits
+            Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, section 4.2
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffalign.diffusion.sampler import seeded_noise
+from diffalign.policies.generator import NoiseGenerator, States
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.policies.tilting import tilted
+
+SHARED = 0.01  # κ_0
+LENGTH = 0.2  # l, of features with length 1; docs/noise-ppo.md says how it was found
+
+
+@dataclass(frozen=True)
+class PlaceShape:
+    """What a generator of places is made of.
+
+    Attributes:
+        latent: the shape of one latent, `(C, H, W)`.
+        text_width: d of the prompt's token states.
+        prompts: P, of training.
+        components: K, places.
+        correlation: a, of samples with their place.
+        effective: n, places that a prompt's noise is drawn from: exp of its weights' entropy.
+    """
+
+    latent: tuple[int, ...]
+    text_width: int
+    prompts: int
+    components: int
+    correlation: float = 0.99
+    effective: float = 4.0
+
+
+class PlaceGenerator(NoiseGenerator):
+    """Places, and what each is worth to a prompt; it starts with all alike.
+
+    Arguments:
+        shape, states, metadata: as of `NoiseGenerator`.
+        seed: of the places.
+
+    Attributes:
+        places: c, `(K, *latent)`.
+        features: of the prompts of training, `(P, d)`, of length 1.
+        centre: the mean of their token states' means, `(d,)`.
+        coefficients: α, `(P, K)`, in units of the reward.
+    """
+
+    kind = "places"
+    shape: PlaceShape
+    places: Tensor
+    features: Tensor
+    centre: Tensor
+    coefficients: Tensor
+
+    def __init__(
+        self,
+        shape: PlaceShape,
+        states: States | None = None,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(shape, states, metadata)
+        places = seeded_noise(shape.latent, seed, "places", range(shape.components))
+        self.register_buffer("places", places)
+        self.register_buffer("features", torch.zeros(shape.prompts, shape.text_width))
+        self.register_buffer("centre", torch.zeros(shape.text_width))
+        self.register_buffer("coefficients", torch.zeros(shape.prompts, shape.components))
+
+    def read(self, prompts: Sequence[str]) -> None:
+        """Takes `prompts` for those of training."""
+        means = torch.stack([self.states(prompt).mean(0) for prompt in prompts])
+        self.centre.copy_(means.mean(0) if len(prompts) > 1 else torch.zeros_like(means[0]))
+        self.features.copy_(torch.stack([self.feature(prompt) for prompt in prompts]))
+
+    def feature(self, prompt: str) -> Tensor:
+        """The mean of the prompt's token states less `centre`, with length 1."""
+        return torch.nn.functional.normalize(self.states(prompt).mean(0) - self.centre, dim=0)
+
+    def values(self, prompt: str) -> Tensor:
+        """What each place's pictures are expected to earn above the prompt's mean, `(K,)`."""
+        return kernel(self.feature(prompt)[None], self.features)[0] @ self.coefficients
+
+    def forward(self, prompt: str, effective: float | None = None) -> NoiseDistribution:
+        """The distribution of `prompt`'s initial noise, drawn from about `effective` places."""
+        weights = tilted(self.values(prompt), effective or self.shape.effective)
+        correlation = self.shape.correlation
+        std = torch.full_like(self.places, math.sqrt(1 - correlation**2))
+        return NoiseDistribution(correlation * self.places, std, self.shape.latent, weights=weights)
+
+    def nearest(self, x_T: Tensor) -> Tensor:
+        """The place of each sample, `(B, *latent)` → `(B,)`."""
+        return torch.cdist(x_T.flatten(1), self.shape.correlation * self.places.flatten(1)).argmin(1)
+
+    def divergence(self, noise: NoiseDistribution) -> Tensor:
+        """KL of the weights from equal ones."""
+        assert noise.weights is not None
+        return torch.xlogy(noise.weights, noise.weights).sum() + math.log(len(noise.weights))
+
+
+def kernel(one: Tensor, other: Tensor) -> Tensor:
+    """κ of features `(P, d)` and `(Q, d)`, `(P, Q)`."""
+    squared = torch.cdist(one, other).square()
+    return SHARED + (1 - SHARED) * (1 + squared / (4 * LENGTH**2)) ** -2

@@ -1,0 +1,43 @@
+"""A Gaussian process over prompts: against its textbook formula, and what it makes of rewards."""
+
+from __future__ import annotations
+
+import torch
+
+from diffalign.advantages.process import posterior
+from diffalign.policies.place_generator import LENGTH, SHARED, kernel
+
+
+def test_the_kernel_is_that_of_the_docs() -> None:
+    one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    near, far = kernel(one, other)[0].tolist()
+    assert abs(near - 1) < 1e-6
+    assert abs(far - (SHARED + (1 - SHARED) * (1 + 2 / (4 * LENGTH**2)) ** -2)) < 1e-6
+
+
+def test_values_are_the_posterior_mean() -> None:
+    torch.manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(6, 3), dim=1)
+    gram, noise = kernel(features, features), 0.2
+    counts = torch.randint(0, 4, (6, 5)).float()
+    sums = torch.randn(6, 5) * counts
+    values = gram @ posterior(gram, sums, counts, noise)
+
+    # b and q jointly: b has a flat prior, so that a very wide one stands for it
+    tried = counts > 0
+    cells = tried.nonzero()
+    means = (sums / counts.clamp_min(1))[tried]
+    same_place = (cells[:, None, 1] == cells[None, :, 1]).float()
+    same_prompt = (cells[:, None, 0] == cells[None, :, 0]).float()
+    signal = (1 - noise) * gram[cells[:, 0]][:, cells[:, 0]] * same_place
+    covariance = (signal + 1e4 * same_prompt + torch.diag(noise / counts[tried])).double()
+    solved = torch.linalg.solve(covariance, means.double()).float()
+    for place in range(5):
+        own = (1 - noise) * gram[:, cells[:, 0]] * (cells[:, 1] == place)
+        torch.testing.assert_close(values[:, place], own @ solved, atol=0.02, rtol=0)
+
+
+def test_what_was_tried_nowhere_is_worth_nothing() -> None:
+    counts = torch.tensor([[2.0, 0.0], [3.0, 0.0]])
+    weights = posterior(torch.eye(2), counts * 1.5, counts, 0.5)
+    assert torch.equal(weights[:, 1], torch.zeros(2))
