@@ -133,6 +133,8 @@ def test_a_prompt_prefers_the_places_of_prompts_like_it(tmp_path: Path) -> None:
         assert abs(noise.effective_components() - 2) < 1e-3
         assert abs(float(generator.divergence(noise)) - math.log(8 / 2)) < 1e-3
     assert abs(generator("a dog", 5).effective_components() - 5) < 1e-3
+    starts = [generator.start("a dog", n).effective_components() for n in (2, 6, 60)]
+    assert [round(number, 2) for number in starts] == [2, 3, 8]
     x_T = dog.sample(16, 0)
     assert torch.equal(generator.nearest(x_T), dog.components(0, "sample", range(16)))
 

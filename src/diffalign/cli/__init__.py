@@ -74,12 +74,14 @@ are looked at while it learns, and measured at the end: a reward that rises alon
 """
 _NOISE_PPO = """Learn one generator of initial noise for many prompts, and measure it on held-out ones.
 
-The model stays frozen. A small network reads the prompt's tokens and says which noise
-a picture starts from; it costs one small forward a prompt. Held-out prompts are looked at while it
-learns, and measured at the end, in pairs of the same noise before and after.
+The model stays frozen. The generator reads the prompt's tokens and says which noise a picture starts
+from, at next to no cost. Held-out prompts are looked at while it learns, and measured at the end, in
+pairs of the same noise before and after. What it learns carries over to prompts that it never saw where
+it learns from hundreds: many prompts with few pictures each teach more than few prompts with many.
 
-    diffalign noise-ppo --prompts world/unusual --held-out world/heldout
+    diffalign noise-ppo --prompts world/many --held-out world/heldout
     diffalign noise-ppo --resume runs/noise-ppo-default
+    diffalign generate runs/noise-ppo-default --prompt "three pandas"
 """
 app.command("diffalign.cli.noise_ppo:noise_ppo", name="noise-ppo", help=_NOISE_PPO, config=fill, sort_key=0)
 app.command("diffalign.cli.tune:tune", name="tune", help=_TUNE, config=fill, sort_key=0)

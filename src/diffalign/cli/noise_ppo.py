@@ -40,7 +40,7 @@ def noise_ppo(
         overwrite: replace the run that the folder holds.
         resume: go on with the run in a folder; without one, in the folder of --out.
         config: a YAML file of settings, such as a run's config.yaml; what is given here goes first.
-        preset: default, or paper (every element of the latent, value head).
+        preset: default, or paper for Miao et al. (2025): one Gaussian a prompt, PPO with a value head.
     """
     from diffalign.artifacts import RunFolder
     from diffalign.cli.folders import RUNS

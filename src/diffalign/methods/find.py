@@ -84,7 +84,7 @@ class Find:
         self.sampler, self.prompt, self.reward = sampler, prompt, reward
         start = NoiseGenerator.load(config.start, sampler.pipeline) if config.start else None
         with torch.no_grad():
-            noise = None if start is None else start(prompt)
+            noise = None if start is None else start.start(prompt, config.first)
         self.learner = NoiseLearner(sampler.latent_shape, config, noise)
         self.origin = {
             **origin(sampler, reward_name or name_of(reward)),

@@ -56,6 +56,10 @@ class NoiseGenerator(nn.Module, ABC):
     def forward(self, prompt: str) -> NoiseDistribution:
         """The distribution of `prompt`'s initial noise."""
 
+    def start(self, prompt: str, n: int) -> NoiseDistribution:
+        """What a search's or another learner's first `n` samples are drawn from."""
+        return self(prompt)
+
     @abstractmethod
     def divergence(self, noise: NoiseDistribution) -> Tensor:
         """Of a prompt's noise from what the generator starts as, in nats, a scalar."""

@@ -113,6 +113,10 @@ class PlaceGenerator(NoiseGenerator):
         std = torch.full_like(self.places, math.sqrt(1 - correlation**2))
         return NoiseDistribution(correlation * self.places, std, self.shape.latent, weights=weights)
 
+    def start(self, prompt: str, n: int) -> NoiseDistribution:
+        """From about n / 2 places: a few alone would leave nothing to choose from."""
+        return self(prompt, min(max(n / 2, self.shape.effective), self.shape.components))
+
     def nearest(self, x_T: Tensor) -> Tensor:
         """The place of each sample, `(B, *latent)` → `(B,)`."""
         return torch.cdist(x_T.flatten(1), self.shape.correlation * self.places.flatten(1)).argmin(1)

@@ -100,6 +100,12 @@ class NoiseConfig:
         if self.batch == 1 and self.advantage in ADVANTAGES and not self.history:
             raise ConfigError(f"advantage {self.advantage!r} compares samples, so batch must be above 1")
 
+    @property
+    def first(self) -> int:
+        """Samples of the first update: a mixture's components, such that enough queries are left to tell
+        them apart."""
+        return min(self.components, 2 * self.queries // 5) if self.components else self.batch
+
 
 @dataclass(frozen=True)
 class TuneConfig:

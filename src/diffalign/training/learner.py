@@ -42,7 +42,7 @@ class NoiseLearner:
     ) -> None:
         self.config: Final = config
         self.policy: NoisePolicy | MixturePolicy = (
-            MixturePolicy(latent, self.components, config.correlation, config.basis, start)
+            MixturePolicy(latent, config.first, config.correlation, config.basis, start)
             if config.components
             else NoisePolicy(latent, config.basis, config.std)
         )
@@ -72,11 +72,6 @@ class NoiseLearner:
         return float(self.rewards.max()) if len(self.rewards) else float("-inf")
 
     @property
-    def components(self) -> int:
-        """Of the mixture, 0 for one Gaussian; enough queries are left to tell them apart."""
-        return self.config.components and min(self.config.components, 2 * self.config.queries // 5)
-
-    @property
     def queries(self) -> int:
         """Reward queries so far."""
         return len(self.rewards)
@@ -90,7 +85,7 @@ class NoiseLearner:
 
     def ask(self) -> range:
         """The numbers of the samples that the next update wants."""
-        batch = self.config.batch if self.queries else self.components or self.config.batch
+        batch = self.config.batch if self.queries else self.config.first
         return range(self.queries, min(self.queries + batch, self.config.queries))
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> tuple[float, Diagnostics]:
