@@ -79,9 +79,8 @@ def table(arguments: argparse.Namespace) -> None:
     distance, correlation = squared[*upper].sqrt(), torch.corrcoef(gain)[*upper]
     for low, high in ((0, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0), (1.0, 1.2), (1.2, 2.1)):
         near = (distance >= low) & (distance < high)
-        print(
-            f"  prompts at {low} to {high}: {int(near.sum())} pairs, correlation {correlation[near].mean():.3f}"
-        )
+        agree = float(correlation[near].mean())
+        print(f"  prompts at {low} to {high}: {int(near.sum())} pairs, correlation {agree:.3f}")
     scaled = gain / gain.var(1).mean().sqrt()
     for name, shape_of in KERNELS.items():
         gram, random = SHARED + (1 - SHARED) * shape_of(squared), torch.Generator().manual_seed(0)
