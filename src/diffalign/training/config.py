@@ -227,7 +227,7 @@ class GeneratorConfig:
     components: int = 96
     correlation: float = 0.99
     effective: float = 4.0
-    explore: float = 24.0
+    explore: float = 48.0
     basis: str = "identity"
     std: str = "learned"
     baseline: str = "value"
