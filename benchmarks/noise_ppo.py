@@ -58,7 +58,8 @@ class Measured:
             seed,
             generator,
         )
-        own, standard = NoiseGenerator.load(generator, sampler.pipeline), NoiseDistribution.standard
+        self.generator = own = NoiseGenerator.load(generator, sampler.pipeline)
+        standard = NoiseDistribution.standard
 
         @torch.no_grad()
         def learned(prompt: str) -> NoiseDistribution:
@@ -130,6 +131,7 @@ class Measured:
     def overhead(self) -> dict[str, Any]:
         """The generator's seconds over those of sampling, a batch of 16 a prompt."""
         generating = sampling = 0.0
+        self.generator._known.clear()  # reading the prompt counts
         for prompt in load_prompts(MEASURED["training"]).texts:
             seconds = {}
             for kind, noise in self.noises.items():
@@ -161,7 +163,7 @@ def run(arguments: argparse.Namespace) -> None:
     sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=32)
     for seed in range(arguments.seeds)[part::parts]:
         config = generator_preset(arguments.preset, rounds=arguments.rounds, seed=seed, **changes)
-        about = [fingerprint(pipeline), arguments.num_steps, asdict(config), PROMPTS]
+        about = [fingerprint(pipeline), arguments.num_steps, asdict(config), *load_prompts(PROMPTS).texts]
         file = results.parent / f"generator-{digest(about)}.safetensors"
         done = {row["key"] for row in read(results)}
         key = digest("learn", about)

@@ -39,7 +39,6 @@ KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
     },
     "none: the same for all prompts": torch.zeros_like,
 }
-SHARED = 0.01
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -66,9 +65,10 @@ def table(arguments: argparse.Namespace) -> None:
     prompts = [row["prompt"] for row in rows]
     pipeline = load_pipeline("world")
     width = prompt_states(pipeline, prompts[0]).shape[-1]
-    shape = PlaceShape((8, 8, 8), width, len(prompts), reward.shape[1])
+    latent = Sampler(pipeline).latent_shape
+    shape = PlaceShape(latent, width, len(prompts), reward.shape[1])
     generator = PlaceGenerator(shape, lambda prompt: prompt_states(pipeline, prompt))
-    generator.read(prompts)
+    generator.learn_from(prompts)
     squared = torch.cdist(generator.features, generator.features).square()
     gain = reward - reward.mean(1, keepdim=True)
     right = verdict - verdict.mean(1, keepdim=True)
@@ -83,7 +83,8 @@ def table(arguments: argparse.Namespace) -> None:
         print(f"  prompts at {low} to {high}: {int(near.sum())} pairs, correlation {agree:.3f}")
     scaled = gain / gain.var(1).mean().sqrt()
     for name, shape_of in KERNELS.items():
-        gram, random = SHARED + (1 - SHARED) * shape_of(squared), torch.Generator().manual_seed(0)
+        gram = shape.shared + (1 - shape.shared) * shape_of(squared)
+        random = torch.Generator().manual_seed(0)
         found = []
         for _ in range(TURNS):
             order = torch.randperm(len(prompts), generator=random)

@@ -54,6 +54,7 @@ FILES = (
 )
 LORA, DENOISER, CHECKPOINTS, LOGS = "lora", "denoiser", "checkpoints", "logs"
 FOLDERS = (LORA, DENOISER, CHECKPOINTS, LOGS)  # of a tuning run: removed likewise
+_EVALUATED = re.compile(r"evaluation-.+\.json")  # … of a generator, a file a prompt …
 _MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png")  # … with these of `generate` in PICTURES
 _PARTIAL = ".partial"
 #: What the run and its report read of a line of the metrics.
@@ -156,10 +157,13 @@ class RunFolder:
         with folder.lock():
             cls.check(path, overwrite)  # another may have begun meanwhile
             # the configuration is replaced below: without it the folder would be no run
-            old = [file for file in path.iterdir() if _of(file) in FILES and file.name != CONFIG]
+            old = [file for file in path.iterdir() if _written(_of(file)) and file.name != CONFIG]
             for tree in (path / name for name in FOLDERS):
                 shutil.rmtree(tree, ignore_errors=True)
-            for file in [*old, *(file for file in path.glob(f"{PICTURES}/*") if _MADE.fullmatch(_of(file)))]:
+            for file in [
+                *old,
+                *(file for file in path.glob(f"{PICTURES}/**/*") if _MADE.fullmatch(_of(file))),
+            ]:
                 file.unlink()
             with replacing(path / CONFIG) as file:
                 file.write_text(yaml.safe_dump(_plain(config), sort_keys=False))
@@ -274,6 +278,10 @@ class RunFolder:
         """Writes a JSON file of the run."""
         with replacing(self.path / name) as file:
             file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _written(name: str) -> bool:
+    return name in FILES or _EVALUATED.fullmatch(name) is not None
 
 
 def _of(file: Path) -> str:

@@ -88,7 +88,8 @@ def test_what_stops_a_run_loses_nothing(diffalign, quick, failure: str) -> None:
         (["--patch", "3", "--preset", "paper", "--components", "0"], "do not tile"),
         (["--basis", "dct", "--components", "0"], "basis must be"),
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
-        (["--look-every", "0", "--stop-on-alarm"], "give --look-every too"),
+        (["--look-every", "0", "--stop-on-alarm"], "stop-on-alarm needs looks; give --look-every too"),
+        (["--rounds", "1", "--samples-per-prompt", "1"], "leave no prompt with two"),
     ],
 )
 def test_a_mistake_leaves_no_folder(diffalign, quick, more: list[str], said: str) -> None:
@@ -108,10 +109,17 @@ def test_pictures_of_any_prompt_are_made_from_a_generator(diffalign, quick) -> N
     done = diffalign("generate", "generator", "--prompt", "a bird", "-n", 2, "--out", "pictures")
     assert done.code == 0, done.err
     assert len(list(Path("pictures").glob("seed0-0*.png"))) == 2
+    assert diffalign("generate", "generator", "--prompt", "a bird", "-n", 1).code == 0
+    assert Path("generator/pictures/a-bird/seed0-000.png").exists()
     assert diffalign("evaluate", "generator", "--prompt", "a bird", "--images", 4).code == 0
-    found = json.loads(Path("generator/evaluation.json").read_text())
+    found = json.loads(Path("generator/evaluation-a-bird.json").read_text())
     assert found["prompt"] == "a bird" and found["cost"]["tuned"]["reward_queries"] == 24
     assert "with --prompt" in diffalign("generate", "generator").err
+    assert "with --prompt" in diffalign("generate", "generator", "--prompt", " ").err
+    wrong = diffalign("generate", "generator", "--prompt", "a bird", "--model", "world")
+    assert wrong.code == 2 and "whose fingerprint is" in wrong.err
+    assert diffalign("noise-ppo", *quick, "--out", "generator", "--overwrite").code == 0
+    assert not Path("generator/evaluation-a-bird.json").exists()
 
 
 def test_find_starts_where_a_generator_or_other_runs_ended(diffalign, quick, small) -> None:
@@ -144,6 +152,8 @@ def test_methods_are_compared_and_what_is_done_is_kept(diffalign, quick) -> None
     assert [row["forwards"] for row in table.values()] == [2 * 4, 12 * 4, 12 * 4, 14 * 4]
     assert table["best-of-n"]["reward"]["mean"] > table["frozen"]["reward"]["mean"]
     assert Path("compared/comparison.png").stat().st_size > 1000
+    with Path("compared/comparison.jsonl").open("a") as lines:
+        lines.write('{"method": "fi')  # as a kill leaves it
     own_reward.calls = 0
     assert diffalign("compare", *options).code == 0
     assert own_reward.calls == 0

@@ -95,7 +95,7 @@ def test_what_stops_a_run_loses_nothing(diffalign, quick, failure: str) -> None:
         (["--eta", "1.05"], "eta is at most 1"),
         (["--tracker", "wandbb"], "did you mean 'wandb'"),
         (["--preset", "dpo", "--samples", "2"], "2 samples a round of 2 prompts are one each"),
-        (["--look-every", "0", "--keep", "2"], "need looks"),
+        (["--look-every", "0", "--keep", "2"], "--keep needs looks"),
         (["--first-steps", "9"], "the sampler takes 4 steps"),
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
     ],

@@ -44,7 +44,7 @@ def half(images: Tensor, prompts: list[str]) -> Tensor:
 
 
 PLACES = GeneratorConfig(
-    rounds=10, prompts_per_round=2, samples_per_prompt=16, components=16, effective=2, explore=8
+    rounds=10, prompts_per_round=2, samples_per_prompt=16, components=16, effective=2, explore=0.5
 )
 
 
@@ -153,7 +153,9 @@ def test_a_generator_is_distilled_from_what_was_found() -> None:
     ("change", "said"),
     [
         ({"baseline": "mean"}, "baseline must be one of"),
-        ({"samples_per_prompt": 1, "rounds": 1}, "at least 2 samples"),
+        ({"effective": 5, "components": 4}, "effective must be at least 1 and below components"),
+        ({"explore": 0.01}, "explore is a share"),
+        ({"effective": 5, "components": 0}, "effective: of a mixture"),
         ({"samples_per_prompt": 1, "components": 0, "baseline": "leave-one-out"}, "must be above 1"),
         ({"clip_range": 0.1, "epochs": 3}, "epochs, clip_range: only one Gaussian"),
         ({"effective": 0.5}, "effective must be at least 1"),

@@ -87,7 +87,7 @@ def test_what_is_no_generator_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="corrupt"):
         NoiseGenerator.load(file)
     save_file(
-        {"x": torch.zeros(1)}, file, {"format": "diffalign.generator/1", "kind": "gaussian", "shape": "{}"}
+        {"x": torch.zeros(1)}, file, {"format": "diffalign.generator/2", "kind": "gaussian", "shape": "{}"}
     )
     with pytest.raises(ArtifactError, match="corrupt"):
         NoiseGenerator.load(file)
@@ -111,14 +111,22 @@ PLACES = PlaceShape((4, 8, 8), 16, prompts=2, components=8, effective=2.0)
 def valued() -> PlaceGenerator:
     """The first prompt finds the first place good, the second the last."""
     generator = PlaceGenerator(PLACES, states, {"model": "m"})
-    generator.read(["a dog", "three cats"])
+    generator.learn_from(["a dog", "three cats"])
     generator.coefficients[0, 0] = generator.coefficients[1, 7] = 1.0
     return generator
 
 
+def test_the_kernel_is_that_of_the_docs() -> None:
+    generator = PlaceGenerator(PLACES, states)
+    generator.features.copy_(torch.eye(2, 16))
+    near, far = generator.kernel(torch.eye(1, 16))[0].tolist()
+    assert abs(near - 1) < 1e-6
+    assert abs(far - (0.01 + 0.99 * (1 + 2 / (4 * 0.2**2)) ** -2)) < 1e-6
+
+
 def test_places_start_alike() -> None:
     generator = PlaceGenerator(PLACES, states)
-    generator.read(["a dog", "three cats"])
+    generator.learn_from(["a dog", "three cats"])
     noise = generator("a bird")
     assert noise.weights is not None and (noise.weights == 1 / 8).all()
     assert generator.divergence(noise).abs() < 1e-6
@@ -134,7 +142,7 @@ def test_a_prompt_prefers_the_places_of_prompts_like_it(tmp_path: Path) -> None:
         assert abs(float(generator.divergence(noise)) - math.log(8 / 2)) < 1e-3
     assert abs(generator("a dog", 5).effective_components() - 5) < 1e-3
     starts = [generator.start("a dog", n).effective_components() for n in (2, 6, 60)]
-    assert [round(number, 2) for number in starts] == [2, 3, 8]
+    assert [round(number, 2) for number in starts] == [2, 3, 4]
     x_T = dog.sample(16, 0)
     assert torch.equal(generator.nearest(x_T), dog.components(0, "sample", range(16)))
 

@@ -70,6 +70,21 @@ def test_previews_are_scored_and_the_best_are_made_in_full() -> None:
     assert sum(full) == 4 and sum(cheap) == 46
 
 
+@pytest.mark.parametrize(("n", "keep"), [(2, 1), (32, 1), (39, 8)])
+def test_a_last_chunk_of_one_candidate_is_no_fault(n: int, keep: int) -> None:
+    found = spectral_evolution(
+        lambda x_T, prompt: x_T.repeat(1, 3, 1, 1),
+        LATENT,
+        "p",
+        brightness,
+        n,
+        keep=keep,
+        seed=0,
+        batch_size=8,
+    )
+    assert len(found.rewards) == n
+
+
 def test_the_band_is_orthonormal() -> None:
     x = NoiseDistribution.standard((3, 8, 8)).sample(5, 0)
     z = low_band(x, 2)

@@ -21,22 +21,18 @@ def posterior(gram: Tensor, sums: Tensor, counts: Tensor, noise: float) -> Tenso
         counts: of rewards, `(P, K)`.
         noise: share of a reward's variance that place and prompt do not decide.
     """
-    size, known = len(sums), counts > 0
-    mean = sums / counts.clamp_min(1)
-    inverses = [torch.cholesky_inverse(_factor((1 - noise) * gram, own, noise)) for own in counts.T]
-    # b by generalised least squares, of the cells that were tried
-    precision, target = torch.diag((~known.any(1)).to(sums.dtype)), sums.new_zeros(size)
-    for k, inverse in enumerate(inverses):
-        masked = inverse * known[:, k] * known[:, k, None]
-        precision, target = precision + masked, target + masked @ mean[:, k]
-    means = torch.linalg.solve(precision, target)
-    rest = torch.where(known, mean - means[:, None], 0.0)
-    return (1 - noise) * torch.stack([inverse @ rest[:, k] for k, inverse in enumerate(inverses)], 1)
-
-
-def _factor(signal: Tensor, counts: Tensor, noise: float) -> Tensor:
-    """Cholesky's factor of the covariance of one place's means, `(P, P)`; of prompts that did not try it
-    that of the identity."""
-    tried = (counts > 0).to(signal.dtype)
-    rest = torch.where(counts > 0, noise / counts.clamp_min(1), 1.0)
-    return torch.linalg.cholesky(signal * tried * tried[:, None] + rest.diag())
+    means = sums / counts.clamp_min(1)
+    known = [own.nonzero()[:, 0] for own in counts.T]  # the prompts that tried each place
+    inverses = []
+    # b by generalised least squares
+    precision, target = torch.diag((counts.sum(1) == 0).to(sums.dtype)), torch.zeros_like(sums[:, 0])
+    for place, rows in enumerate(known):
+        covariance = (1 - noise) * gram[rows][:, rows] + torch.diag(noise / counts[rows, place])
+        inverses.append(torch.cholesky_inverse(torch.linalg.cholesky(covariance)))
+        precision[rows[:, None], rows] += inverses[-1]
+        target[rows] += inverses[-1] @ means[rows, place]
+    baseline = torch.linalg.solve(precision, target)
+    coefficients = torch.zeros_like(sums)
+    for place, (rows, inverse) in enumerate(zip(known, inverses, strict=True)):
+        coefficients[rows, place] = (1 - noise) * inverse @ (means[rows, place] - baseline[rows])
+    return coefficients

@@ -48,10 +48,11 @@ def compare(
         seed: the first one.
         out: folder; runs/compare- and the set by default.
     """
-    from diffalign.artifacts import COMPARISON, RunFolder
+    from diffalign.artifacts import COMPARISON, CONFIG, RunFolder
     from diffalign.cli.folders import RUNS, slug
-    from diffalign.cli.loading import load_many, load_sampler, surprises
+    from diffalign.cli.loading import check_search, load_many, load_sampler, surprises
     from diffalign.cli.progress import RunProgress
+    from diffalign.cli.settings import read_settings
     from diffalign.cli.tables import figures, interval, paths, stdout, warn
     from diffalign.report.plots import quality_against_cost
     from diffalign.run.compare import METHODS, Task, compare_in, compared, pictures_of_a_comparison
@@ -64,10 +65,12 @@ def compare(
     if 2 * images > queries:
         raise UsageError(f"{images} pictures of {queries} queries leave no choice; raise --queries")
     path = out or RUNS / f"compare-{slug(Path(prompts).stem)}"
-    texts, _, setup = load_many(prompts, None, reward, sampling, judge)
+    _, texts, setup = load_many(prompts, prompts, reward, sampling, judge)
+    check_search(setup.sampler, chosen)
     settings = {"prompts": prompts, "methods": methods, "queries": queries, "images": images}
     settings |= {"seeds": seeds, "seed": seed, "reward": reward, "judge": judge, **asdict(sampling)}
-    folder = RunFolder(path) if (path / COMPARISON).is_file() else RunFolder.create(path, settings)
+    begun = (path / CONFIG).is_file() and "methods" in read_settings(path / CONFIG)
+    folder = RunFolder(path) if begun else RunFolder.create(path, settings)
     console = stdout()
     warn(console, surprises(setup.sampler, texts, judge, setup.model))
     with folder.lock():

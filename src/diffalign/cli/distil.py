@@ -48,8 +48,9 @@ def distil(
     from diffalign.cli.loading import load_sampler
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import paths, stdout
-    from diffalign.methods import NoisePPO, generator_preset
-    from diffalign.policies.gaussian_generator import GaussianGenerator
+    from diffalign.diffusion.conditions import prompt_states
+    from diffalign.methods.origins import origin
+    from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
     from diffalign.policies.noise import NoiseDistribution
     from diffalign.training.distilling import distil as fit
 
@@ -64,19 +65,23 @@ def distil(
         if "prompt" not in noise.metadata:
             raise UsageError(f"{file} does not say for which prompt it was learned")
         found[noise.metadata["prompt"]] = noise
-    config = generator_preset("paper", basis=basis, std=std, seed=seed)
-    run = NoisePPO(sampler, list(found), lambda images, prompts: images.new_zeros(len(images)), config)
-    assert isinstance(run.generator, GaussianGenerator)  # of that preset
+    pipeline, described = sampler.pipeline, origin(sampler, "distilled")
     for noise in found.values():
-        noise.check_model(run.origin["model_fingerprint"], sampler.latent_shape)
+        noise.check_model(described["model_fingerprint"], sampler.latent_shape)
+    width = prompt_states(pipeline, next(iter(found))).shape[-1]
+    generator = GaussianGenerator(
+        GaussianShape(sampler.latent_shape, width, basis, std),
+        lambda prompt: prompt_states(pipeline, prompt),
+        {"model": sampling.model, **described, **versions()},
+        seed=seed,
+    )
     settings = {"runs": str(runs), "steps": steps, "learning_rate": learning_rate, "basis": basis}
     folder = RunFolder.create(out, settings | {"std": std, "seed": seed}, overwrite=overwrite)
     console = stdout()
     with folder.lock(), RunProgress(console, steps) as progress, progress.phase("distil", steps):
-        for loss in fit(run.generator, found, steps=steps, learning_rate=learning_rate, seed=seed):
+        for loss in fit(generator, found, steps=steps, learning_rate=learning_rate, seed=seed):
             progress.advance(1)
             progress.reward(-loss, -loss)
-        run.generator.metadata |= {"model": sampling.model, "reward": "distilled", **versions()}
         with replacing(folder / GENERATOR) as file:
-            run.save(file)
+            generator.save(file)
     paths(console, [folder / GENERATOR])

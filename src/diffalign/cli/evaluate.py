@@ -42,9 +42,11 @@ def evaluate(
         images: fresh pictures of each row.
         seed: of the pictures; that of the run with as many pictures gives the run's own figures.
         prompt: what the pictures should show, of a generator; noise was learned for a prompt of its own.
-        out: JSON file of the figures, as in summary.json; evaluation.json beside the noise by default.
+        out: JSON file of the figures, as in summary.json; evaluation.json, with the prompt if one
+            is given, beside the noise by default.
     """
     from diffalign.artifacts import EVALUATION, replacing
+    from diffalign.cli.folders import slug
     from diffalign.cli.generate import open_noise, recorded_of
     from diffalign.cli.loading import check_pictures, check_prompts, load_judge
     from diffalign.cli.progress import RunProgress
@@ -56,7 +58,7 @@ def evaluate(
     from diffalign.rewards import RewardError, load_reward
     from diffalign.run import Watched
 
-    recorded = recorded_of(noise, prompt)
+    own, recorded = prompt, recorded_of(noise, prompt)
     prompt, name = recorded.get("prompt", ""), reward or recorded.get("reward", "")
     check_prompts([prompt], name, judge)
     try:
@@ -107,7 +109,8 @@ def evaluate(
         judge=None if verdicts is None else "world-scene",
         run={"seed": seed, "num_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale},
     )
-    out = out or (noise if noise.is_dir() else noise.parent) / EVALUATION
+    file_name = EVALUATION if own is None else f"evaluation-{slug(prompt)}.json"
+    out = out or (noise if noise.is_dir() else noise.parent) / file_name
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as file:
         file.write_text(json.dumps(summary, indent=2) + "\n")

@@ -42,18 +42,21 @@ def generate(
         number: pictures.
         seed: of the noise; other seeds give other pictures.
         prompt: what the pictures should show, of a generator; noise was learned for a prompt of its own.
-        out: folder of the pictures; pictures/ beside the noise by default.
+        out: folder of the pictures; pictures/ beside the noise by default, and the prompt if one is given.
     """
     from PIL import Image
 
     from diffalign.artifacts import PICTURES, replacing
+    from diffalign.cli.folders import slug
     from diffalign.cli.tables import stdout
     from diffalign.evaluation import as_bytes
     from diffalign.report.plots import grid
 
+    own = prompt
     learned, sampler = open_noise(noise, opening, prompt)
     prompt = learned.metadata["prompt"]
-    out = out or (noise if noise.is_dir() else noise.parent) / PICTURES
+    beside = (noise if noise.is_dir() else noise.parent) / PICTURES
+    out = out or (beside if own is None else beside / slug(prompt))
     out.mkdir(parents=True, exist_ok=True)
     pictures = as_bytes(sampler(learned.sample(number, seed), prompt))
     shown = pictures if pictures.ndim == 4 else pictures[:, pictures.shape[1] // 2]  # of a video its middle
@@ -81,7 +84,7 @@ def recorded_of(path: Path, prompt: str | None) -> dict[str, str]:
     from diffalign.policies.noise import NoiseDistribution
 
     if _generates(path):
-        if prompt is None:
+        if prompt is None or not prompt.strip():
             raise UsageError(f"{path} holds a noise generator; say with --prompt what pictures should show")
         return {**NoiseGenerator.load(path).metadata, "prompt": prompt}
     recorded = NoiseDistribution.load(path).metadata

@@ -16,6 +16,7 @@ from diffalign.policies.basis import make_basis
 from diffalign.prompts import load_prompts
 from diffalign.rewards import load_reward
 from diffalign.run import TuneSetup
+from diffalign.search.spectral import LEVEL, divides
 from diffalign.world.grammar import PromptError, parse
 from diffalign.world.judge import judge as scene_judge
 from diffalign.world.scenes import IMAGE_SIZE
@@ -103,6 +104,17 @@ def unrepeatable(sampler: Sampler) -> str | None:
     )
 
 
+def check_search(sampler: Sampler, algorithms: Sequence[str]) -> None:
+    """Checks, before anything is sampled, that the searches know the model's latents.
+
+    Raises:
+        UsageError: if not.
+    """
+    if "spectral" in algorithms and not divides(sampler.latent_shape):
+        size = "×".join(map(str, sampler.latent_shape[-2:]))
+        raise UsageError(f"spectral searches latents whose sides divide by {2**LEVEL}, not of {size}")
+
+
 def surprises(sampler: Sampler, prompts: Sequence[str], judge: JudgeChoice, model: str) -> list[str]:
     """What one should know before the run: why its pictures cannot be made again, and which prompts have
     no judge."""
@@ -162,13 +174,19 @@ def read_prompt_set(name: str) -> tuple[str, ...]:
         raise UsageError(str(error)) from error
 
 
+def spread(prompts: Sequence[str], most: int = 24) -> tuple[str, ...]:
+    """At most so many of `prompts`, evenly spread."""
+    number = min(most, len(prompts))
+    return tuple(prompts[place * len(prompts) // number] for place in range(number))
+
+
 def load_many(
     prompts: str, held_out: str | None, reward: str, sampling: Sampling, judge: JudgeChoice
 ) -> tuple[tuple[str, ...], tuple[str, ...], TuneSetup]:
-    """Training prompts, held-out prompts (those of training without a set of their own), and what a run
-    over them is measured with."""
+    """Training prompts, held-out prompts (without a set of their own some of training), and what a run over
+    them is measured with."""
     texts, model = read_prompt_set(prompts), sampling.model
-    others = texts if held_out is None else read_prompt_set(held_out)
+    others = spread(texts) if held_out is None else read_prompt_set(held_out)
     check_prompts([*texts, *others], reward, judge)
     function, sampler = load_reward(reward), load_sampler(sampling)
     check_pictures(sampler, reward, judge)

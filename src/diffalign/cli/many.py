@@ -31,22 +31,21 @@ class Plan(Generic[Learning]):
     preset: str = "default"
     sampling: Sampling = field(default_factory=Sampling)
     looking: Looking = field(default_factory=Looking)
-    keeping: Keeping = field(default_factory=Keeping)
+    keeping: Keeping | None = None
 
     def __post_init__(self) -> None:
-        looking = self.looking
-        if (self.keeping.keep or looking.stop_on_alarm) and not looking.look_every:
-            raise UsageError("--keep and --stop-on-alarm need looks; give --look-every too")
+        asked = {"--keep": self.keeping and self.keeping.keep, "--stop-on-alarm": self.looking.stop_on_alarm}
+        for flag, given in asked.items():
+            if given and not self.looking.look_every:
+                raise UsageError(f"{flag} needs looks; give --look-every too")
 
     def settings(self) -> dict[str, Any]:
         """The content of `config.yaml`, which `--config` and `--resume` read."""
         names = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _PARTS}
         parts: dict[str, Any] = {}
         for name in _PARTS:
-            parts |= asdict(getattr(self, name))
-        if isinstance(self.learning, GeneratorConfig):
-            for name in asdict(self.keeping):
-                del parts[name]
+            if (part := getattr(self, name)) is not None:
+                parts |= asdict(part)
         return names | parts
 
     @property

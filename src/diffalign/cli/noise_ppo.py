@@ -34,7 +34,7 @@ def noise_ppo(
 
     Args:
         prompts: what to learn from: a set of `diffalign prompts`, or a .txt or .json file.
-        held_out: what to measure on, likewise; the training prompts by default.
+        held_out: what to measure on, likewise; by default 24 of the training prompts, or all if fewer.
         reward: a name of `diffalign rewards`, or your own as my_module:my_function.
         out: the run's folder; runs/noise-ppo- and the preset by default.
         overwrite: replace the run that the folder holds.

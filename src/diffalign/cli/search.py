@@ -55,7 +55,14 @@ def search(
 
     from diffalign.artifacts import BEST, NOISES, SUMMARY, RunFolder, replacing, versions
     from diffalign.cli.folders import RUNS, slug
-    from diffalign.cli.loading import check_pictures, check_prompts, load_judge, load_sampler, surprises
+    from diffalign.cli.loading import (
+        check_pictures,
+        check_prompts,
+        check_search,
+        load_judge,
+        load_sampler,
+        surprises,
+    )
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import figures, interval, paths, stdout, warn
     from diffalign.diffusion import fingerprint
@@ -76,6 +83,7 @@ def search(
     function = load_reward(reward)
     sampler = load_sampler(sampling)
     check_pictures(sampler, reward, judge)
+    check_search(sampler, [algorithm])
     verdicts = load_judge(judge, sampling.model, prompt)
     settings = {"prompt": prompt, "queries": queries, "keep": keep, "reward": reward, "judge": judge}
     settings |= {"algorithm": algorithm}

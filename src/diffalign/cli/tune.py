@@ -38,7 +38,7 @@ def tune(
 
     Args:
         prompts: what to train on: a set of `diffalign prompts`, or a .txt or .json file.
-        held_out: what to measure on, likewise; the training prompts by default.
+        held_out: what to measure on, likewise; by default 24 of the training prompts, or all if fewer.
         reward: a name of `diffalign rewards`, or your own as my_module:my_function.
         out: the run's folder; runs/tune- and the preset by default.
         overwrite: replace the run that the folder holds.
@@ -82,8 +82,8 @@ def _prepare(plan: Plan[TuneConfig]) -> tuple[Any, Any, tuple[str, ...]]:
     sampling = plan.sampling
     if sampling.device is None and (device := own_device()) is not None:
         sampling = replace(sampling, device=str(device))
-    if plan.keeping.tracker is not None:
-        check_tracker(plan.keeping.tracker)
+    if (tracker := (plan.keeping or _KEEPING).tracker) is not None:
+        check_tracker(tracker)
     texts, others, setup = load_many(plan.prompts, plan.held_out, plan.reward, sampling, plan.looking.judge)
     run = Tune(setup.sampler, texts, setup.reward, plan.learning, reward_name=plan.reward)
     return run, setup, others
@@ -98,6 +98,7 @@ def _run(folder: Any, plan: Plan[TuneConfig], job: tuple[Any, Any, tuple[str, ..
 
     run, setup, held_out = job
     console, main, guard, images = stdout(), run.tuner.processes.is_main, plan.guard, plan.looking.images
+    keeping = plan.keeping or _KEEPING
     run.tuner.processes.gather([None])  # the main process has made the folder
     if not main:
         console.quiet = True
@@ -111,8 +112,8 @@ def _run(folder: Any, plan: Plan[TuneConfig], job: tuple[Any, Any, tuple[str, ..
         stack.enter_context(resumable(folder.path, "tune"))
         progress = stack.enter_context(RunProgress(console, total))
         tracker = None
-        if plan.keeping.tracker and main:
-            tracker = open_tracker(plan.keeping.tracker, folder.path, plan.settings())
+        if keeping.tracker and main:
+            tracker = open_tracker(keeping.tracker, folder.path, plan.settings())
             stack.callback(tracker.finish)
         summary = tune_in(
             folder,
@@ -123,7 +124,7 @@ def _run(folder: Any, plan: Plan[TuneConfig], job: tuple[Any, Any, tuple[str, ..
             guard=guard,
             progress=progress,
             record=record,
-            keep=plan.keeping.keep,
+            keep=keeping.keep,
             tracker=tracker,
         )
     if summary is not None:

@@ -90,7 +90,8 @@ class NoisePPO:
             raise ConfigError("learning needs at least one prompt")
         self.origin = origin(sampler, reward_name or name_of(reward))
         latent, width = sampler.latent_shape, prompt_states(pipeline, prompts[0]).shape[-1]
-        metadata = {"model": str(getattr(pipeline.config, "_name_or_path", "")), **self.origin}
+        model, dtype = str(getattr(pipeline.config, "_name_or_path", "")), str(pipeline.dtype).split(".")[-1]
+        metadata = {"model": model, "dtype": dtype, **self.origin}
 
         def states(prompt: str) -> Tensor:
             return prompt_states(pipeline, prompt)

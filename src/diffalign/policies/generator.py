@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffalign.diffusion import load_pipeline
+from diffalign.diffusion import fingerprint, load_pipeline
 from diffalign.diffusion.conditions import prompt_states
 from diffalign.policies.noise import ArtifactError, NoiseDistribution
 
-FORMAT = "diffalign.generator/1"
+FORMAT = "diffalign.generator/2"
 States = Callable[[str], Tensor]
 
 
@@ -102,7 +102,7 @@ class NoiseGenerator(nn.Module, ABC):
             pipeline: whose text encoder reads prompts; by default the model that it was learned for.
 
         Raises:
-            ArtifactError: if there is no such file, or it is not one of ours.
+            ArtifactError: if there is no such file, it is not one of ours, or is of another model.
         """
         from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
         from diffalign.policies.place_generator import PlaceGenerator, PlaceShape
@@ -129,6 +129,13 @@ class NoiseGenerator(nn.Module, ABC):
             states = None if pipeline is None else lambda text: prompt_states(pipeline, text)
             generator: NoiseGenerator = make(make_shape(**shape), states, header)
             generator.load_state_dict(tensors)
+            learned_for = generator.metadata.get("model_fingerprint")
+            if pipeline is not None and learned_for not in (None, own := fingerprint(pipeline)):
+                model = generator.metadata.get("model")
+                raise ArtifactError(
+                    f"{path} was learned for the model {model!r}, whose fingerprint is {learned_for}; "
+                    f"the given model's is {own}"
+                )
         except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
             if isinstance(error, ArtifactError):
                 raise

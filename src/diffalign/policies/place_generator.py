@@ -31,9 +31,6 @@ from diffalign.policies.generator import NoiseGenerator, States
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.policies.tilting import tilted
 
-SHARED = 0.01  # κ_0
-LENGTH = 0.2  # l, of features with length 1; docs/noise-ppo.md says how it was found
-
 
 @dataclass(frozen=True)
 class PlaceShape:
@@ -46,6 +43,8 @@ class PlaceShape:
         components: K, places.
         correlation: a, of samples with their place.
         effective: n, places that a prompt's noise is drawn from: exp of its weights' entropy.
+        length: l, of features with length 1; docs/noise-ppo.md says how it was found.
+        shared: κ_0.
     """
 
     latent: tuple[int, ...]
@@ -54,6 +53,8 @@ class PlaceShape:
     components: int
     correlation: float = 0.99
     effective: float = 4.0
+    length: float = 0.2
+    shared: float = 0.01
 
 
 class PlaceGenerator(NoiseGenerator):
@@ -92,7 +93,7 @@ class PlaceGenerator(NoiseGenerator):
         self.register_buffer("centre", torch.zeros(shape.text_width))
         self.register_buffer("coefficients", torch.zeros(shape.prompts, shape.components))
 
-    def read(self, prompts: Sequence[str]) -> None:
+    def learn_from(self, prompts: Sequence[str]) -> None:
         """Takes `prompts` for those of training."""
         means = torch.stack([self.states(prompt).mean(0) for prompt in prompts])
         self.centre.copy_(means.mean(0) if len(prompts) > 1 else torch.zeros_like(means[0]))
@@ -104,18 +105,24 @@ class PlaceGenerator(NoiseGenerator):
 
     def values(self, prompt: str) -> Tensor:
         """What each place's pictures are expected to earn above the prompt's mean, `(K,)`."""
-        return kernel(self.feature(prompt)[None], self.features)[0] @ self.coefficients
+        return self.kernel(self.feature(prompt)[None])[0] @ self.coefficients
+
+    def kernel(self, features: Tensor) -> Tensor:
+        """κ of features `(Q, d)` and those of training, `(Q, P)`."""
+        squared = torch.cdist(features, self.features).square()
+        shape = self.shape
+        return shape.shared + (1 - shape.shared) * (1 + squared / (4 * shape.length**2)) ** -2
 
     def forward(self, prompt: str, effective: float | None = None) -> NoiseDistribution:
         """The distribution of `prompt`'s initial noise, drawn from about `effective` places."""
-        weights = tilted(self.values(prompt), effective or self.shape.effective)
+        weights = tilted(self.values(prompt), self.shape.effective if effective is None else effective)
         correlation = self.shape.correlation
         std = torch.full_like(self.places, math.sqrt(1 - correlation**2))
         return NoiseDistribution(correlation * self.places, std, self.shape.latent, weights=weights)
 
     def start(self, prompt: str, n: int) -> NoiseDistribution:
         """From about n / 2 places: a few alone would leave nothing to choose from."""
-        return self(prompt, min(max(n / 2, self.shape.effective), self.shape.components))
+        return self(prompt, max(self.shape.effective, min(n, self.shape.components) / 2))
 
     def nearest(self, x_T: Tensor) -> Tensor:
         """The place of each sample, `(B, *latent)` → `(B,)`."""
@@ -125,9 +132,3 @@ class PlaceGenerator(NoiseGenerator):
         """KL of the weights from equal ones."""
         assert noise.weights is not None
         return torch.xlogy(noise.weights, noise.weights).sum() + math.log(len(noise.weights))
-
-
-def kernel(one: Tensor, other: Tensor) -> Tensor:
-    """κ of features `(P, d)` and `(Q, d)`, `(P, Q)`."""
-    squared = torch.cdist(one, other).square()
-    return SHARED + (1 - SHARED) * (1 + squared / (4 * LENGTH**2)) ** -2

@@ -159,15 +159,14 @@ def _curve_note(metrics: list[dict[str, Any]]) -> str:
         return ""
     last = metrics[-1]
     if "optimiser_steps" in last:  # of many prompts
+        steps = f", {last['optimiser_steps']} optimiser steps" * bool(last["optimiser_steps"])
         end = (
             f"the last round learned {last['interval']} sampler steps."
             if "interval" in last
             else f"a prompt's noise is {last['divergence']:.3g} nats from the first policy on average."
         )
-        return (
-            f"{len(metrics)} round{'s' * (len(metrics) > 1)}, {last['queries']} reward queries and "
-            f"{last['optimiser_steps']} optimiser steps in all; {end}"
-        )
+        rounds = f"{len(metrics)} round{'s' * (len(metrics) > 1)}"
+        return f"{rounds}, {last['queries']} reward queries{steps} in all; {end}"
     return (
         f"{len(metrics)} update{'s' * (len(metrics) > 1)} from {last['queries']} reward queries. "
         f"At the end the mean of the noise has the norm {last['mean_norm']:.3g}; "

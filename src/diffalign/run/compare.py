@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffalign.artifacts import replacing
 from diffalign.diffusion import Sampler
 from diffalign.evaluation import Samples, assess
 from diffalign.methods import Find, NoisePPO, Tune, generator_preset, preset, tune_preset
@@ -190,7 +191,10 @@ def compare_in(file: Path, methods: Sequence[str], task: Task, seeds: int) -> li
     setup, sampler = task.setup, task.setup.sampler
     about = {"prompts": list(task.prompts), "queries": task.queries, "images": task.images}
     about |= {"model": setup.model, **origin(sampler, setup.reward_name), "judge": setup.judge_name}
-    rows = [row for row in _lines(file) if row["about"] == about]
+    known = _lines(file)
+    with replacing(file) as whole:  # without what a kill cut short
+        whole.write_text("".join(json.dumps(row) + "\n" for row in known))
+    rows = [row for row in known if row["about"] == about]
     done = {(row["method"], row["seed"]) for row in rows}
     for seed in range(task.seed, task.seed + seeds):
         for method in methods:

@@ -23,6 +23,8 @@ from diffalign.rewards import RewardFunction, score
 from diffalign.rollout import Environment
 from diffalign.search.best_of_n import SearchResult, merge
 
+LEVEL = 2  # of the Haar transform: blocks of 4 × 4
+
 
 def spectral_evolution(
     environment: Environment,
@@ -37,7 +39,7 @@ def spectral_evolution(
     batch_size: int,
     population: int = 30,
     elites: float = 0.2,
-    level: int = 2,
+    level: int = LEVEL,
     on_batch: Callable[[SearchResult], None] | None = None,
 ) -> SearchResult:
     """Pictures of the noise of the `keep` best of n − keep previews.
@@ -60,10 +62,8 @@ def spectral_evolution(
     """
     if not 1 <= keep <= n // 2 or batch_size < 1 or population < 2 or not 0 < elites <= 1:
         raise ValueError(f"need 1 ≤ keep ≤ n / 2, population ≥ 2 and 0 < elites ≤ 1, not {keep}, {n}")
-    if any(size % 2**level for size in latent_shape[-2:]):
-        raise ValueError(
-            f"latents of {tuple(latent_shape[-2:])} have no band at level {level}; take a lower one"
-        )
+    if not divides(latent_shape, level):
+        raise ValueError(f"latents of {tuple(latent_shape[-2:])} have no band at level {level}; lower it")
     cheap = preview or environment
     mean = low_band(torch.zeros(1, *latent_shape), level)
     std = torch.ones_like(mean)
@@ -76,7 +76,8 @@ def spectral_evolution(
         images = torch.cat([cheap(part, prompt) for part in x_T.split(batch_size)])
         rewards = score(reward, images, (prompt,) * len(images))
         best = merge(best, SearchResult(x_T, images, rewards, indices), keep)
-        chosen = low_band(x_T[rewards.topk(max(2, round(elites * len(rewards)))).indices], level)
+        count = min(len(rewards), max(2, round(elites * len(rewards))))
+        chosen = low_band(x_T[rewards.topk(count).indices], level)
         mean, std = chosen.mean(0, keepdim=True), chosen.std(0, keepdim=True, correction=0).clamp_min(0.1)
         if on_batch is not None:
             on_batch(best)
@@ -88,6 +89,11 @@ def spectral_evolution(
     return SearchResult(
         best.x_T[order], images[order], seen, tuple(len(best.rewards) + i for i in order.tolist())
     )
+
+
+def divides(latent_shape: Sequence[int], level: int = LEVEL) -> bool:
+    """Whether latents of this shape have a lowest band."""
+    return all(size % 2**level == 0 for size in latent_shape[-2:])
 
 
 def low_band(x: Tensor, level: int) -> Tensor:

@@ -206,7 +206,7 @@ class GeneratorConfig:
             learns; 0 for one Gaussian a prompt, which PPO learns.
         correlation: of a mixture's samples with their place.
         effective: places that a prompt's noise is drawn from in the end, exp of its weights' entropy.
-        explore: the same, while learning.
+        explore: the same while learning, as a share of all places.
         basis: where a Gaussian is learned: identity (every element) or dctK (K×K lowest frequencies).
         std: of a Gaussian: learned, or preserving (s² = 1 − m², so that second moments stay 1).
         baseline: of a sample's reward, in PPO: leave-one-out (the other samples of its prompt and round),
@@ -227,7 +227,7 @@ class GeneratorConfig:
     components: int = 96
     correlation: float = 0.99
     effective: float = 4.0
-    explore: float = 48.0
+    explore: float = 0.5
     basis: str = "identity"
     std: str = "learned"
     baseline: str = "value"
@@ -265,13 +265,19 @@ class GeneratorConfig:
             raise ConfigError(f"components must be 0 (one Gaussian) or at least 2, not {self.components}")
         if not 0 < self.correlation < 1:
             raise ConfigError(f"correlation must lie between 0 and 1, not at {self.correlation}")
-        for name in ("effective", "explore"):
-            if not 1 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.components and self.samples_per_prompt * self.rounds < 2:
-            raise ConfigError("values of places need at least 2 samples a prompt: raise samples_per_prompt")
+        if self.components and not 1 <= self.effective < self.components:
+            raise ConfigError(
+                f"effective must be at least 1 and below components, {self.components}, "
+                f"not {self.effective}: else all places weigh the same"
+            )
+        if self.components and not self.effective / self.components <= self.explore <= 1:
+            raise ConfigError(
+                f"explore is a share of the places, at least effective / components, not {self.explore}"
+            )
         if self.components and (told := _changed(self, PPO)):
             raise ConfigError(f"{', '.join(told)}: only one Gaussian learns by PPO; components must be 0")
+        if not self.components and (told := _changed(self, PLACES)):
+            raise ConfigError(f"{', '.join(told)}: of a mixture; components must not be 0")
         if not 0 <= self.kl_weight < math.inf:
             raise ConfigError(f"kl_weight must be finite and not negative, not {self.kl_weight}")
         if self.width % self.heads:
@@ -285,7 +291,8 @@ class GeneratorConfig:
             raise ConfigError(f"seed must not be negative, not {self.seed}")
 
 
-#: Settings of `GeneratorConfig` that mean nothing to a mixture.
+#: Settings of `GeneratorConfig` that mean nothing to one Gaussian, and to a mixture.
+PLACES = ("correlation", "effective", "explore")
 PPO = (
     *("basis", "std", "baseline", "epochs", "minibatch", "clip_range", "kl_weight", "learning_rate"),
     *("max_grad_norm", "width", "layers", "heads", "patch"),

@@ -11,16 +11,14 @@ from torch import Tensor
 from diffalign.advantages.process import posterior
 from diffalign.objectives.diagnostics import Diagnostics, diagnose
 from diffalign.policies.noise import NoiseDistribution
-from diffalign.policies.place_generator import PlaceGenerator, kernel
+from diffalign.policies.place_generator import PlaceGenerator
 from diffalign.rollout import Rollout
-from diffalign.training.config import GeneratorConfig
+from diffalign.training.config import ConfigError, GeneratorConfig
 from diffalign.training.generating import GeneratorLearner
 
 NOISES = 0.02, 0.98  # bounds of the share of a reward's variance that prompt and place do not decide
 FIRST_NOISE, REPETITIONS = 0.1, 20  # a guess of it, which counts as much as so many repetitions
-
-
-ROUNDING = 1e-10  # of rewards' squares, below which a variance is none
+ROUNDING = 1e-13  # of rewards' squares, below which a variance is none
 
 
 class PlaceLearner(GeneratorLearner):
@@ -37,7 +35,13 @@ class PlaceLearner(GeneratorLearner):
 
     def __init__(self, generator: PlaceGenerator, prompts: Sequence[str], config: GeneratorConfig) -> None:
         super().__init__(generator, prompts, config)
-        generator.read(self.prompts)
+        visits = config.rounds * config.prompts_per_round
+        if config.samples_per_prompt * math.ceil(visits / len(self.prompts)) < 2:
+            raise ConfigError(
+                f"{visits} samples of {len(self.prompts)} prompts leave no prompt with two to compare; "
+                "raise rounds, prompts_per_round or samples_per_prompt"
+            )
+        generator.learn_from(self.prompts)
         size = len(self.prompts), generator.shape.components
         self.sums, self.counts = torch.zeros(size).double(), torch.zeros(size).double()
         self.squares = torch.zeros(size).double()
@@ -45,7 +49,7 @@ class PlaceLearner(GeneratorLearner):
     @torch.no_grad()
     def distribution(self, prompt: str) -> NoiseDistribution:
         """From `explore` places: those that are thought good are tried more often."""
-        return self.generator(prompt, min(self.config.explore, self.generator.shape.components))
+        return self.generator(prompt, self.config.explore * self.generator.shape.components)
 
     @torch.no_grad()
     def tell(self, rollouts: Sequence[Rollout], rewards: Tensor) -> tuple[float, Diagnostics]:
@@ -81,9 +85,9 @@ class PlaceLearner(GeneratorLearner):
         again = float((self.counts - 1).clamp_min(0).sum())
         rest = float(squares - (self.sums.square() / self.counts.clamp_min(1)).sum()) / variance
         noise = (rest + FIRST_NOISE * REPETITIONS) / (again + REPETITIONS)
-        known, scale = self.generator.features, math.sqrt(variance)
+        scale = math.sqrt(variance)
         weights = posterior(
-            kernel(known, known),
+            self.generator.kernel(self.generator.features),
             (self.sums / scale).float(),
             self.counts.float(),
             min(max(noise, NOISES[0]), NOISES[1]),
