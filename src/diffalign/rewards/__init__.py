@@ -27,13 +27,21 @@ class RewardError(RuntimeError):
 
 @dataclass(frozen=True)
 class Row:
-    """Where a reward is (`module:attribute`; a class is called without arguments), and what it is."""
+    """Where a reward is (`module:attribute`; a class is called, with a checkpoint if one is named), and what
+    it is."""
 
     factory: str
     description: str
 
 
 REWARDS = {
+    "clip": Row("diffalign.rewards.clip:ClipScore", "CLIPScore of any CLIP, 100 · cosine"),
+    "pickscore": Row("diffalign.rewards.pickscore:PickScore", "which picture people would pick"),
+    "hps": Row("diffalign.rewards.hps:HpsScore", "HPSv2: which picture people prefer"),
+    "image-reward": Row("diffalign.rewards.image_reward:ImageReward", "how people rank prompt and picture"),
+    "aesthetic": Row("diffalign.rewards.aesthetic:Aesthetic", "LAION's aesthetic predictor, 1 to 10"),
+    "jpeg-compressibility": Row("diffalign.rewards.jpeg:jpeg_compressibility", "minus kilobytes of the JPEG"),
+    "jpeg-incompressibility": Row("diffalign.rewards.jpeg:jpeg_incompressibility", "kilobytes of the JPEG"),
     "world-clip": Row(
         "diffalign.rewards.world_clip:WorldClip", "CLIPScore of the world's own CLIP: learned, imperfect"
     ),
@@ -46,12 +54,19 @@ REWARDS = {
 def load_reward(name: str) -> RewardFunction:
     """The reward called `name`, or the callable at `module:attribute` (also from the working folder).
 
+    `name@checkpoint` loads a network's weights from another folder, or another repository of the hub.
+
     Raises:
-        RewardError: if there is none, or its module fails.
+        RewardError: if there is none, its module fails, or its weights are not there.
     """
-    if name in REWARDS:
-        made = _attribute(REWARDS[name].factory)
-        return made() if isinstance(made, type) else made
+    registered, _, checkpoint = name.partition("@")
+    if registered in REWARDS:
+        made = _attribute(REWARDS[registered].factory)
+        if checkpoint and not (isinstance(made, type) and hasattr(made, "published")):
+            raise RewardError(f"the reward {registered!r} has no checkpoints to choose from; leave out @")
+        if isinstance(made, type):
+            return made(checkpoint) if checkpoint else made()
+        return made
     if ":" in name:
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))

@@ -1,0 +1,56 @@
+"""The LAION aesthetic predictor: five linear layers on a CLIP's embedding of the picture.
+
+Checkpoint: trl-lib/ddpo-aesthetic-predictor, aesthetic-model.pth (Apache-2.0), as LAION published it, on
+openai/clip-vit-large-patch14 (MIT).
+References: Schuhmann (2022), https://github.com/christophschuhmann/improved-aesthetic-predictor
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from diffalign.rewards.clip import ClipScore
+from diffalign.rewards.scorer import weights_of
+
+FILES = ("aesthetic-model.safetensors", "aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
+WIDTHS = (1024, 128, 64, 16, 1)
+
+
+class Aesthetic(ClipScore):
+    """How beautiful people would find the picture, whatever the prompt; from 1 to 10.
+
+    Arguments:
+        checkpoint: of the layers; a folder may hold the CLIP too, in `clip/`. All else as of `Scorer`.
+    """
+
+    published = "trl-lib/ddpo-aesthetic-predictor"
+
+    def load(self) -> Any:
+        """The CLIP, with the layers on top."""
+        layers = self.checkpoint
+        own = Path(layers) / "clip"
+        self.checkpoint = str(own) if own.is_dir() else ClipScore.published
+        network = super().load()
+        self.checkpoint = layers
+        # dropout lies between the published layers, which only counts for their numbers
+        weights = weights_of(layers, FILES)
+        numbers = sorted({int(name.split(".")[1]) for name in weights})
+        head = nn.Sequential(*(nn.Linear(*weights[f"layers.{n}.weight"].shape[::-1]) for n in numbers))
+        state = {
+            f"{place}.{kind}": weights[f"layers.{number}.{kind}"]
+            for place, number in enumerate(numbers)
+            for kind in ("weight", "bias")
+        }
+        head.load_state_dict(state)
+        network.add_module("aesthetic", head)
+        return network
+
+    def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+        """See `Scorer.score`."""
+        head: Any = self.network.aesthetic
+        scores: Tensor = head(self.embed_images(images))
+        return scores[:, 0]

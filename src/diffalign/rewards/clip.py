@@ -1,0 +1,57 @@
+"""CLIPScore of any CLIP checkpoint: 100 · cos(image, text).
+
+Checkpoints: openai/clip-vit-large-patch14 (MIT), or, as in B²-DiffuRL,
+laion/CLIP-ViT-H-14-laion2B-s32B-b79K (MIT).
+References: Hessel et al. (EMNLP 2021), https://arxiv.org/abs/2104.08718
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+from diffalign.rewards.scorer import Scorer
+
+TOKENIZER = "tokenizer_config.json"
+
+
+class ClipScore(Scorer):
+    """How well picture and prompt agree, from −100 to 100; about 15 to 35 for CLIPs of the real world."""
+
+    published = "openai/clip-vit-large-patch14"
+    #: whose tokenizer and image processor are taken where the checkpoint has none
+    processors = published
+    network: CLIPModel
+
+    def load(self) -> CLIPModel:
+        """A CLIP; its processors are loaded beside it."""
+        self.read_processors()
+        return CLIPModel.from_pretrained(self.checkpoint)
+
+    def read_processors(self) -> None:
+        """Those of the checkpoint, or the published ones."""
+        source = self.checkpoint
+        if source == self.published or (Path(source).is_dir() and not (Path(source) / TOKENIZER).exists()):
+            source = self.processors
+        self.tokenizer = CLIPTokenizer.from_pretrained(source)
+        self.processor = CLIPImageProcessorPil.from_pretrained(source)
+
+    def embed_images(self, images: list[Image.Image]) -> Tensor:
+        """Unit embeddings `(B, D)`."""
+        pixels = self.processor(images, return_tensors="pt")
+        features = self.network.get_image_features(**self.place(pixel_values=pixels["pixel_values"]))
+        return F.normalize(features.pooler_output, dim=-1)
+
+    def embed_prompts(self, prompts: list[str]) -> Tensor:
+        """Unit embeddings `(B, D)`."""
+        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+        features = self.network.get_text_features(**self.place(**tokens))
+        return F.normalize(features.pooler_output, dim=-1)
+
+    def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+        """See `Scorer.score`."""
+        return 100 * (self.embed_images(images) * self.embed_prompts(prompts)).sum(-1)

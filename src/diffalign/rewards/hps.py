@@ -1,0 +1,133 @@
+"""HPSv2: a CLIP ViT-H/14 tuned on people's preferences; the cosine of picture and prompt.
+
+Checkpoint: xswu/HPSv2, HPS_v2.1_compressed.pt or HPS_v2_compressed.pt (Apache-2.0), in open_clip's
+layout; the tokenizer is that of laion/CLIP-ViT-H-14-laion2B-s32B-b79K (MIT).
+References: Wu et al. (2023), https://arxiv.org/abs/2306.09341
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from diffalign.rewards.clip import TOKENIZER, ClipScore
+from diffalign.rewards.scorer import weights_of
+
+FILES = ("HPS_v2.1_compressed.safetensors", "HPS_v2.1_compressed.pt", "HPS_v2_compressed.pt")
+HEADS = 16  # of both towers of a ViT-H/14; weights do not say it
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_LAYER = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+
+
+class HpsScore(ClipScore):
+    """Which picture of a prompt people prefer; about 0.2 to 0.35."""
+
+    published = "xswu/HPSv2"
+    processors = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+    def load(self) -> CLIPModel:
+        """A CLIP with the published weights."""
+        self.read_processors()
+        weights = weights_of(self.checkpoint, FILES)
+        return clip_of(weights.get("state_dict", weights), self.tokenizer.eos_token_id)
+
+    def read_processors(self) -> None:
+        """The tokenizer alone: HPSv2 prepares pictures in its own way."""
+        has = (Path(self.checkpoint) / TOKENIZER).exists()
+        self.tokenizer = CLIPTokenizer.from_pretrained(self.checkpoint if has else self.processors)
+
+    def embed_images(self, images: list[Image.Image]) -> Tensor:
+        """Unit embeddings `(B, D)` of pictures whose longer side fits, on black."""
+        side = self.network.config.vision_config.image_size
+        pixels = torch.stack([fitted(image, side) for image in images])
+        features = self.network.get_image_features(**self.place(pixel_values=pixels))
+        return torch.nn.functional.normalize(features.pooler_output, dim=-1)
+
+    def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+        """See `Scorer.score`."""
+        return super().score(images, prompts) / 100
+
+
+def fitted(image: Image.Image, side: int) -> Tensor:
+    """The whole picture in `(3, side, side)`, on black, normalised."""
+    square = ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=0)
+    pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(side, side, 3)
+    return ((pixels.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)
+
+
+def clip_of(weights: Mapping[str, Tensor], end: int, heads: int = HEADS) -> CLIPModel:
+    """The `CLIPModel` of a ViT CLIP in open_clip's layout; `end` is the token that ends a text.
+
+    Raises:
+        KeyError: if it is none.
+    """
+    mapped = {
+        "logit_scale": weights["logit_scale"],
+        "visual_projection.weight": weights["visual.proj"].T,
+        "text_projection.weight": weights["text_projection"].T,
+        "vision_model.embeddings.class_embedding": weights["visual.class_embedding"],
+        "vision_model.embeddings.position_embedding.weight": weights["visual.positional_embedding"],
+        "vision_model.embeddings.patch_embedding.weight": weights["visual.conv1.weight"],
+        "text_model.embeddings.token_embedding.weight": weights["token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": weights["positional_embedding"],
+    }
+    # transformers spells it so
+    norms = {
+        "visual.ln_pre": "vision_model.pre_layrnorm",
+        "visual.ln_post": "vision_model.post_layernorm",
+        "ln_final": "text_model.final_layer_norm",
+    }
+    for one, other in norms.items():
+        for kind in ("weight", "bias"):
+            mapped[f"{other}.{kind}"] = weights[f"{one}.{kind}"]
+    layers = {}
+    for tower, prefix in (("vision_model", "visual.transformer"), ("text_model", "transformer")):
+        blocks = (name for name in weights if name.startswith(f"{prefix}.resblocks."))
+        numbers = {int(name.removeprefix(f"{prefix}.resblocks.").split(".")[0]) for name in blocks}
+        layers[tower] = len(numbers)
+        for number in numbers:
+            one, other = f"{prefix}.resblocks.{number}", f"{tower}.encoder.layers.{number}"
+            for kind in ("weight", "bias"):
+                for a, b in _LAYER.items():
+                    mapped[f"{other}.{b}.{kind}"] = weights[f"{one}.{a}.{kind}"]
+                parts = weights[f"{one}.attn.in_proj_{kind}"].chunk(3)
+                for letter, part in zip("qkv", parts, strict=True):
+                    mapped[f"{other}.self_attn.{letter}_proj.{kind}"] = part
+    vision, text = weights["visual.conv1.weight"], weights["token_embedding.weight"]
+    patch, places = vision.shape[-1], len(weights["visual.positional_embedding"]) - 1
+    width = weights["visual.proj"].shape[1]
+    shared = {"num_attention_heads": heads, "hidden_act": "gelu", "projection_dim": width}
+    config = CLIPConfig(
+        vision_config={
+            "hidden_size": vision.shape[0],
+            "intermediate_size": len(weights["visual.transformer.resblocks.0.mlp.c_fc.weight"]),
+            "num_hidden_layers": layers["vision_model"],
+            "patch_size": patch,
+            "image_size": patch * round(places**0.5),
+            **shared,
+        },
+        text_config={
+            "vocab_size": text.shape[0],
+            "hidden_size": text.shape[1],
+            "intermediate_size": len(weights["transformer.resblocks.0.mlp.c_fc.weight"]),
+            "num_hidden_layers": layers["text_model"],
+            "max_position_embeddings": len(weights["positional_embedding"]),
+            "eos_token_id": end,
+            **shared,
+        },
+        projection_dim=width,
+    )
+    model = CLIPModel(config)
+    model.load_state_dict({name: value.float().contiguous() for name, value in mapped.items()})
+    return model

@@ -1,0 +1,158 @@
+"""ImageReward: a BLIP that reads prompt and picture together, and a head that was taught people's rankings.
+
+Checkpoint: zai-org/ImageReward, ImageReward.pt and med_config.json (Apache-2.0); the tokenizer is that of
+google-bert/bert-base-uncased (Apache-2.0).
+References: Xu et al. (NeurIPS 2023), https://arxiv.org/abs/2304.05977
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import (
+    BertTokenizer,
+    BlipTextConfig,
+    BlipTextModel,
+    BlipVisionConfig,
+    BlipVisionModel,
+    CLIPImageProcessorPil,
+)
+
+from diffalign.rewards.scorer import Scorer, file_of, weights_of
+
+FILES = ("ImageReward.safetensors", "ImageReward.pt")
+TOKENS = 35
+MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of scores on the published training set
+_TEXT = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("max_position_embeddings", "layer_norm_eps", "hidden_act", "pad_token_id"),
+)
+_VISION = {
+    "cls_token": "embeddings.class_embedding",
+    "pos_embed": "embeddings.position_embedding",
+    "patch_embed.proj": "embeddings.patch_embedding",
+    "blocks": "encoder.layers",
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "attn.qkv": "self_attn.qkv",
+    "attn.proj": "self_attn.projection",
+    "norm": "post_layernorm",
+}
+
+
+class Blip(nn.Module):
+    """Vision tower, text tower that attends to it, and the head."""
+
+    def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig, widths: list[int]) -> None:
+        super().__init__()
+        self.vision, self.text = BlipVisionModel(vision), BlipTextModel(text, add_pooling_layer=False)
+        self.head = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Scores `(B,)`, not standardised."""
+        seen = self.vision(pixel_values).last_hidden_state
+        read = self.text(
+            input_ids,
+            attention_mask=attention_mask,
+            encoder_hidden_states=seen,
+            encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
+        )
+        scores: Tensor = self.head(read.last_hidden_state[:, 0])
+        return scores[:, 0]
+
+
+class ImageReward(Scorer):
+    """How well people would rank the picture for the prompt; mean 0 and standard deviation 1 on its data."""
+
+    published = "zai-org/ImageReward"
+    tokenizers = "google-bert/bert-base-uncased"
+    network: Blip
+
+    def load(self) -> Blip:
+        """The network; its tokenizer and image processor are made beside it."""
+        own = Path(self.checkpoint)
+        has = (own / "vocab.txt").exists() or (own / "tokenizer.json").exists()
+        self.tokenizer = BertTokenizer.from_pretrained(own if has else self.tokenizers)
+        described = json.loads(file_of(self.checkpoint, ["med_config.json"]).read_text())
+        network = blip_of(weights_of(self.checkpoint, FILES), described)
+        side = network.vision.config.image_size
+        self.processor = CLIPImageProcessorPil(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        )
+        return network
+
+    def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+        """See `Scorer.score`."""
+        tokens = self.tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+        )
+        pixels = self.processor(images, return_tensors="pt")["pixel_values"]
+        inputs = self.place(
+            pixel_values=pixels, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        )
+        return (self.network(**inputs) - MEAN) / STD
+
+
+def blip_of(weights: Mapping[str, Tensor], described: Mapping[str, Any], heads: int | None = None) -> Blip:
+    """The network of the published weights.
+
+    Arguments:
+        described: the text tower, as med_config.json.
+        heads: of the vision tower; one for 64 of its width by default.
+
+    Raises:
+        KeyError: if the weights are another network's.
+    """
+    patch = weights["blip.visual_encoder.patch_embed.proj.weight"]
+    width, places = patch.shape[0], weights["blip.visual_encoder.pos_embed"].shape[1] - 1
+    blocks = {int(n.split(".")[3]) for n in weights if n.startswith("blip.visual_encoder.blocks.")}
+    layers = sorted({int(n.split(".")[2]) for n in weights if n.startswith("mlp.layers.")})
+    vision = BlipVisionConfig(
+        hidden_size=width,
+        intermediate_size=len(weights["blip.visual_encoder.blocks.0.mlp.fc1.weight"]),
+        num_hidden_layers=len(blocks),
+        num_attention_heads=heads or max(1, width // 64),
+        patch_size=patch.shape[-1],
+        image_size=patch.shape[-1] * round(places**0.5),
+        layer_norm_eps=1e-6,
+    )
+    text = BlipTextConfig(
+        encoder_hidden_size=width, **{name: described[name] for name in _TEXT if name in described}
+    )
+    text.vocab_size = len(weights["blip.text_encoder.embeddings.word_embeddings.weight"])
+    first = [weights[f"mlp.layers.{n}.weight"] for n in layers]
+    network = Blip(vision, text, [first[0].shape[1], *(len(weight) for weight in first)])
+    mapped = {}
+    for name, value in weights.items():
+        if name.startswith("blip.visual_encoder."):
+            mapped["vision." + _vision_name(name.removeprefix("blip.visual_encoder."))] = value
+        elif name.startswith("blip.text_encoder.") and not name.endswith("position_ids"):
+            mapped["text." + name.removeprefix("blip.text_encoder.")] = value
+        elif name.startswith("mlp.layers."):
+            _, _, number, kind = name.split(".")
+            mapped[f"head.{layers.index(int(number))}.{kind}"] = value
+    network.load_state_dict({name: value.float() for name, value in mapped.items()})
+    return network
+
+
+def _vision_name(name: str) -> str:
+    """transformers' name of a weight of timm's vision transformer."""
+    for one, other in _VISION.items():
+        if name == one or name.startswith(f"{one}."):
+            name = other + name[len(one) :]
+            break
+    if name.startswith("encoder.layers."):
+        *path, number, rest = name.split(".", 3)
+        for one, other in _VISION.items():
+            if rest.startswith(f"{one}."):
+                rest = other + rest[len(one) :]
+                break
+        name = ".".join([*path, number, rest])
+    return name

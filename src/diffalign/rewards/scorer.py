@@ -1,0 +1,131 @@
+"""Rewards that are networks: where their weights come from, on which device they are, in which batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from diffalign.rewards import RewardError
+
+
+class Scorer(ABC):
+    """A network that scores pictures; a subclass says how it is loaded and what it computes.
+
+    Arguments:
+        checkpoint: a folder with the published files, or a hub name; the published one by default.
+        device: where it scores; the accelerator, if there is one, by default.
+        dtype: of the network; float32 on a CPU and float16 elsewhere, by default.
+        batch_size: pictures scored at a time.
+        offload: whether the network waits on the CPU between two calls.
+
+    Raises:
+        RewardError: if the checkpoint is not there, or is another one's.
+    """
+
+    #: On the hub.
+    published: ClassVar[str]
+
+    def __init__(
+        self,
+        checkpoint: str | Path = "",
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        batch_size: int = 16,
+        offload: bool = False,
+    ) -> None:
+        self.checkpoint, self.batch_size, self.offload = (
+            str(checkpoint or self.published),
+            batch_size,
+            offload,
+        )
+        self.device = torch.device(device or torch.accelerator.current_accelerator() or "cpu")
+        self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.float16)
+        try:
+            self.network = self.load().eval().requires_grad_(False).to(self.dtype)
+        except (OSError, KeyError, RuntimeError, ValueError) as error:  # what loaders raise of missing files
+            reason = " ".join(str(error).split())[:300]
+            raise RewardError(
+                f"cannot load {type(self).__name__} from {self.checkpoint!r}: {reason}; "
+                "give a folder with the published files as NAME@FOLDER"
+            ) from error
+        if not offload:
+            self.network.to(self.device)
+
+    @abstractmethod
+    def load(self) -> nn.Module:
+        """The network, in float32 on the CPU."""
+
+    @abstractmethod
+    def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+        """Scores `(B,)` of a batch; the network is on `device`."""
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """Scores `(B,)` of pictures `(B, 3, H, W)` in [0, 1], float32 on the CPU; higher is better."""
+        self.network.to(self.device)
+        pictures, scores = as_pictures(images), []
+        for start in range(0, len(pictures), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            scores.append(self.score(pictures[part], prompts[part]).float().cpu())
+        if self.offload:
+            self.network.to("cpu")
+        return torch.cat(scores)
+
+    def place(self, **inputs: Any) -> dict[str, Any]:
+        """Tensors on the device; those of floating point in the network's precision."""
+        return {
+            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+        }
+
+
+def as_pictures(images: Tensor) -> list[Image.Image]:
+    """Pictures `(B, 3, H, W)` in [0, 1], rounded as diffusers does on the way to PIL."""
+    pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).numpy()]
+
+
+def weights_of(checkpoint: str, names: Sequence[str]) -> dict[str, Any]:
+    """The first of the files `names` that a folder, or a repository of the hub, holds.
+
+    Files that are no safetensors are read by torch's restricted loader, which runs no code of theirs.
+
+    Raises:
+        OSError: if there is none.
+    """
+    from safetensors.torch import load_file
+
+    path = file_of(checkpoint, names)
+    if path.suffix == ".safetensors":
+        return dict(load_file(path))
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def file_of(checkpoint: str, names: Sequence[str]) -> Path:
+    """The place of the first of `names` that a folder, or a repository of the hub, holds.
+
+    Raises:
+        OSError: if there is none.
+    """
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        raise FileNotFoundError(f"the folder holds none of {', '.join(names)}")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for name in names[:-1]:
+        try:
+            return Path(hf_hub_download(checkpoint, name))
+        except EntryNotFoundError:
+            continue
+    return Path(hf_hub_download(checkpoint, names[-1]))
