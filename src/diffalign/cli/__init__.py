@@ -27,6 +27,7 @@ from diffalign.cli.prompts import prompts
 from diffalign.cli.report import report
 from diffalign.cli.rewards import rewards
 from diffalign.cli.search import search
+from diffalign.cli.serve import serve
 from diffalign.cli.settings import fill, spell_out
 
 _HELP = """Align diffusion models with a reward by reinforcement learning: their noise, or their weights.
@@ -95,6 +96,7 @@ _LIGHT: tuple[Callable[..., object], ...] = (
     models,
     rewards,
     prompts,
+    serve,
     doctor,
 )
 for _place, _command in enumerate(_LIGHT, start=1):

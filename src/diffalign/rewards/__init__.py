@@ -42,6 +42,9 @@ REWARDS = {
     "aesthetic": Row("diffalign.rewards.aesthetic:Aesthetic", "LAION's aesthetic predictor, 1 to 10"),
     "jpeg-compressibility": Row("diffalign.rewards.jpeg:jpeg_compressibility", "minus kilobytes of the JPEG"),
     "jpeg-incompressibility": Row("diffalign.rewards.jpeg:jpeg_incompressibility", "kilobytes of the JPEG"),
+    "remote": Row(
+        "diffalign.rewards.remote:RemoteReward", "that of a diffalign serve, as remote@http://host:port"
+    ),
     "world-clip": Row(
         "diffalign.rewards.world_clip:WorldClip", "CLIPScore of the world's own CLIP: learned, imperfect"
     ),

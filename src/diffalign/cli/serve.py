@@ -1,0 +1,50 @@
+"""`diffalign serve`: a reward for other processes and machines."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+from rich.text import Text
+
+from diffalign.cli.options import RUN
+
+
+def serve(
+    reward: Annotated[str, Parameter(name="REWARD", group=RUN)],
+    /,
+    *,
+    host: Annotated[str, Parameter(group=RUN)] = "127.0.0.1",
+    port: Annotated[int, Parameter(group=RUN, validator=validators.Number(gte=0, lte=65535))] = 8000,
+    max_megabytes: Annotated[int, Parameter(group=RUN, validator=validators.Number(gte=1))] = 64,
+) -> None:
+    """Offer a reward over HTTP, so that a run elsewhere can use it.
+
+    The token of the environment variable DIFFALIGN_REWARD_TOKEN must come with every request; without one,
+    one is made and printed. There is no encryption: between machines, put it behind a tunnel or a proxy.
+
+        diffalign serve image-reward --port 8000
+        DIFFALIGN_REWARD_TOKEN=… diffalign find "a dog" --reward remote@http://127.0.0.1:8000
+
+    Args:
+        reward: a name of `diffalign rewards`, or your own as my_module:my_function.
+        host: where it listens; 127.0.0.1 is this machine alone.
+        port: likewise; 0 takes a free one.
+        max_megabytes: greatest request.
+    """
+    from diffalign.cli.tables import stdout
+    from diffalign.rewards import load_reward
+    from diffalign.rewards.remote import TOKEN
+    from diffalign.rewards.server import RewardServer
+
+    given = os.environ.get(TOKEN)
+    token, console = given or secrets.token_urlsafe(24), stdout()
+    with RewardServer(
+        load_reward(reward), token, host=host, port=port, max_bytes=max_megabytes * 2**20
+    ) as server:
+        if given is None:
+            console.print(Text(f"export {TOKEN}={token}"), soft_wrap=True)
+        console.print(Text(f"{reward} listens; use it with --reward remote@{server.url}"), soft_wrap=True)
+        server.serve_forever()

@@ -1,0 +1,118 @@
+"""A reward in another process or on another machine: pictures as PNG in JSON, scores back; no pickles.
+
+    POST /score  {"id": "…", "images": ["base64 of a PNG", …], "prompts": ["…", …]}
+              →  {"id": "…", "scores": […]}
+
+Every request has a bearer token, and an id by which the server knows one that comes again: what was scored
+is not scored twice, however often an answer is lost.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import time
+import uuid
+from typing import Any
+
+import requests
+import torch
+from torch import Tensor
+
+from diffalign.rewards import RewardError
+from diffalign.rewards.scorer import as_pictures
+
+TOKEN = "DIFFALIGN_REWARD_TOKEN"
+BUSY = (429, 500, 502, 503, 504)  # worth another try
+LONGEST_PAUSE = 30.0  # seconds
+SCHEMA = "diffalign.reward/1"
+
+
+class RemoteReward:
+    """The reward that a `diffalign serve` elsewhere offers.
+
+    Pictures travel with 8 bits a channel. What fails on the way, or for the moment, is tried again after
+    a pause that doubles.
+
+    Arguments:
+        url: such as http://127.0.0.1:8000.
+        token: that the server asks for; that of the environment variable DIFFALIGN_REWARD_TOKEN by default.
+        timeout: seconds to wait for an answer.
+        retries: further tries of a request.
+        backoff: seconds before the first of them.
+        batch_size: pictures a request.
+
+    Raises:
+        RewardError: if there is no url or no token.
+    """
+
+    published = ""  # there is no server but one's own
+
+    def __init__(
+        self,
+        url: str = "",
+        *,
+        token: str | None = None,
+        timeout: float = 120.0,
+        retries: int = 8,
+        backoff: float = 0.5,
+        batch_size: int = 16,
+    ) -> None:
+        token = token or os.environ.get(TOKEN)
+        if not url.startswith(("http://", "https://")):
+            raise RewardError(f"the reward remote needs a server, as remote@http://host:port, not {url!r}")
+        if not token:
+            raise RewardError(f"the server {url} asks for a token; put it in the variable {TOKEN}")
+        self.url, self.timeout, self.batch_size = url.rstrip("/"), timeout, batch_size
+        self.retries, self.backoff = retries, backoff
+        self.session = requests.Session()
+        self.session.headers["Authorization"] = f"Bearer {token}"
+
+    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """Scores `(B,)` of pictures `(B, 3, H, W)` in [0, 1].
+
+        Raises:
+            RewardError: if the server does not answer, refuses, or answers something else.
+        """
+        if images.ndim != 4:
+            raise RewardError(f"a remote reward reads pictures (B, 3, H, W), not {tuple(images.shape)}")
+        files, scores = [_png(picture) for picture in as_pictures(images)], []
+        for start in range(0, len(files), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            body = {"id": uuid.uuid4().hex, "images": files[part], "prompts": prompts[part]}
+            scores += self._ask(body)
+        return torch.tensor(scores)
+
+    def _ask(self, body: dict[str, Any]) -> list[float]:
+        for turn in range(self.retries + 1):
+            pause = min(self.backoff * 2**turn, LONGEST_PAUSE)
+            try:
+                answer = self.session.post(f"{self.url}/score", json=body, timeout=self.timeout)
+                found = answer.json()
+            except requests.RequestException as error:  # also an answer that is cut off, or no JSON
+                fault = f"did not answer: {error}"
+            else:
+                if answer.status_code == 200:
+                    return self._scores(found, body)
+                said = found.get("error") if isinstance(found, dict) else found
+                fault = f"answered {answer.status_code}: {said}"
+                if answer.status_code not in BUSY:
+                    break
+                asked = answer.headers.get("Retry-After", "")
+                pause = min(float(asked), LONGEST_PAUSE) if asked.isdigit() else pause
+            if turn < self.retries:
+                time.sleep(pause)
+        raise RewardError(f"the reward server {self.url} {fault}")
+
+    def _scores(self, found: Any, body: dict[str, Any]) -> list[float]:
+        scores = found.get("scores") if isinstance(found, dict) and found.get("id") == body["id"] else None
+        if not isinstance(scores, list) or len(scores) != len(body["images"]):
+            raise RewardError(f"the reward server {self.url} answered something else than was asked")
+        return [float(score) for score in scores]
+
+
+def _png(picture: Any) -> str:
+    file = io.BytesIO()
+    picture.save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()

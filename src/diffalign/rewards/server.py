@@ -1,0 +1,195 @@
+"""Offers a reward over HTTP, to `RemoteReward`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import io
+import json
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from diffalign.rewards import RewardError, RewardFunction, score
+from diffalign.rewards.remote import SCHEMA
+
+MAX_BYTES = 64 * 2**20  # of a request
+MAX_PIXELS = 4096 * 4096  # of a picture
+REMEMBERED = 4096  # requests whose scores are kept, in case they come again
+IDLE_SECONDS = 60  # after which a silent connection ends
+
+
+class RequestError(ValueError):
+    """A request cannot be answered; with its HTTP status."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(said)
+        self.status = status
+
+
+class RewardServer(ThreadingHTTPServer):
+    """Scores one request at a time; each id once.
+
+    Arguments:
+        reward: what scores.
+        token: that each request must carry.
+        host, port: where it listens; port 0 takes a free one.
+        max_bytes: greatest request.
+
+    Raises:
+        ValueError: if the token is empty.
+        OSError: if it cannot listen there.
+    """
+
+    daemon_threads = True
+
+    def __init__(
+        self,
+        reward: RewardFunction,
+        token: str,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        if not token:
+            raise ValueError("a reward server needs a token")
+        self.reward, self.token, self.max_bytes = reward, token, max_bytes
+        self._scored: OrderedDict[str, Future[list[float]]] = OrderedDict()
+        self._known, self._scoring = threading.Lock(), threading.Lock()
+        super().__init__((host, port), _Handler)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def scores(self, request: str, images: Tensor, prompts: list[str]) -> list[float]:
+        """Of a request's pictures; a request that came before gets the scores that it got then.
+
+        Raises:
+            RewardError: if the reward fails; then the request may come again.
+        """
+        with self._known:
+            known = self._scored.get(request)
+            own: Future[list[float]] = known or Future()
+            if known is None:
+                self._scored[request] = own
+                while len(self._scored) > REMEMBERED:
+                    self._scored.popitem(last=False)
+        if known is not None:
+            return known.result()
+        try:
+            with self._scoring:
+                own.set_result(score(self.reward, images, prompts).tolist())
+        except RewardError as error:
+            with self._known:
+                self._scored.pop(request, None)
+            own.set_exception(error)
+        return own.result()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: RewardServer
+    protocol_version = "HTTP/1.1"
+    timeout = IDLE_SECONDS
+
+    def do_GET(self) -> None:
+        """Whether it is there."""
+        self._answer(200, {"schema": SCHEMA}) if self._allowed() else self._refuse()
+
+    def do_POST(self) -> None:
+        """Scores."""
+        if not self._allowed():
+            return self._refuse()
+        try:
+            body = self._body()
+            request, images, prompts = _read(body)
+            self._answer(200, {"id": request, "scores": self.server.scores(request, images, prompts)})
+        except RequestError as error:
+            self._answer(error.status, {"error": str(error)})
+        except RewardError as error:
+            self._answer(422, {"error": str(error)})
+        return None
+
+    def _allowed(self) -> bool:
+        given = self.headers.get("Authorization", "")
+        return hmac.compare_digest(given.encode(), f"Bearer {self.server.token}".encode())
+
+    def _refuse(self) -> None:
+        self._answer(401, {"error": "the token is missing or wrong"})
+
+    def _body(self) -> Any:
+        if self.path != "/score":
+            raise RequestError(404, "there is /score alone")
+        length = self.headers.get("Content-Length", "")
+        if not length.isdigit():
+            raise RequestError(411, "the length of the request is missing")
+        if int(length) > self.server.max_bytes:
+            raise RequestError(413, f"a request has at most {self.server.max_bytes} bytes, not {length}")
+        try:
+            return json.loads(self.rfile.read(int(length)))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RequestError(400, f"this is no JSON: {error}") from error
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        if status != 200:  # what was sent may be unread
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: a line a request would hide what matters."""
+
+
+def _read(body: Any) -> tuple[str, Tensor, list[str]]:
+    """Id, pictures `(B, 3, H, W)` and prompts of a request.
+
+    Raises:
+        RequestError: if it holds something else.
+    """
+    wanted = {"id": str, "images": list, "prompts": list}
+    if not isinstance(body, dict) or any(not isinstance(body.get(n), kind) for n, kind in wanted.items()):
+        raise RequestError(400, "a request has an id, images and prompts")
+    files, prompts = body["images"], body["prompts"]
+    if not files or len(files) != len(prompts) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise RequestError(
+            400, f"{len(files)} images and {len(prompts)} prompts: one prompt an image, at least one"
+        )
+    pictures = [_picture(file) for file in files]
+    if len({picture.shape for picture in pictures}) > 1:
+        raise RequestError(400, "the images of a request must have one size")
+    return body["id"], torch.stack(pictures), prompts
+
+
+def _picture(file: Any) -> Tensor:
+    if not isinstance(file, str):
+        raise RequestError(400, "an image is the base64 of a PNG")
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(file, validate=True)), formats=["PNG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise RequestError(413, f"an image has at most {MAX_PIXELS} pixels")
+            pixels = np.asarray(image.convert("RGB"))
+    except (
+        binascii.Error,
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise RequestError(400, f"an image is the base64 of a PNG: {error}") from error
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255

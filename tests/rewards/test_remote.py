@@ -1,0 +1,177 @@
+"""A reward over HTTP: what is lost is asked for again, what is scored is not scored twice."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffalign.rewards import RewardError, load_reward, score
+from diffalign.rewards import server as server_module
+from diffalign.rewards.remote import TOKEN, RemoteReward
+from diffalign.rewards.server import RewardServer
+
+
+class Brightness:
+    """Counts how often each picture was scored."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[float] = Counter()
+
+    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
+        found = images.mean((1, 2, 3))
+        self.seen.update(round(value, 4) for value in found.tolist())
+        return found
+
+
+@pytest.fixture
+def served() -> Iterator[Any]:
+    made = []
+
+    def start(reward: Any, **more: Any) -> RewardServer:
+        made.append(RewardServer(reward, "secret", **more))
+        threading.Thread(target=made[-1].serve_forever, daemon=True).start()
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.shutdown()
+        server.server_close()
+
+
+def grey(value: int, n: int = 1) -> Tensor:
+    return torch.full((n, 3, 4, 4), value / 255)
+
+
+def test_scores_are_those_of_the_reward(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = served(load_reward("jpeg-incompressibility"))
+    monkeypatch.setenv(TOKEN, "secret")
+    images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    own = score(load_reward(f"remote@{server.url}"), images, ["a"] * 5)
+    assert torch.equal(own, score(load_reward("jpeg-incompressibility"), images, ["a"] * 5))
+    parts = RemoteReward(server.url, batch_size=2)
+    assert torch.equal(score(parts, images, ["a"] * 5), own)
+
+
+def test_of_1000_requests_with_faults_none_is_lost_or_scored_twice(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reward, faults, lock, turn = Brightness(), Counter[str](), threading.Lock(), [0]
+    own_answer, own_post = server_module._Handler._answer, server_module._Handler.do_POST
+
+    def answer(self: Any, status: int, body: dict[str, Any]) -> None:
+        with lock:
+            turn[0] += 1
+            fault = {3: "lost", 7: "slow", 11: "garbled"}.get(turn[0] % 13)
+        if fault is None or status != 200:
+            return own_answer(self, status, body)
+        with lock:
+            faults[fault] += 1
+        if fault == "slow":  # later than the client waits
+            time.sleep(0.4)
+            return own_answer(self, status, body)
+        if fault == "garbled":  # an end in the middle of the body
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        self.close_connection = True
+        return None
+
+    def post(self: Any) -> None:
+        with lock:
+            turn[0] += 1
+            fault = {5: 429, 8: 500, 10: 503}.get(turn[0] % 17)
+        if fault is None:
+            return own_post(self)
+        with lock:
+            faults[str(fault)] += 1
+        return own_answer(self, fault, {"error": "injected"})
+
+    monkeypatch.setattr(server_module._Handler, "_answer", answer)
+    monkeypatch.setattr(server_module._Handler, "do_POST", post)
+    url, found = served(reward).url, {}
+
+    def ask(worker: int) -> None:
+        client = RemoteReward(url, token="secret", timeout=0.3, retries=20, backoff=0.001)
+        for number in range(worker, 1000, 4):
+            # each request's grey is its own: 1000 values of 4 × 4 pixels with 8 bits
+            image = grey(number // 16)
+            image[0, :, 0, : number % 16 % 4] = 1
+            image[0, :, 1, : number % 16 // 4] = 1
+            found[number] = (float(client(image, ["a"])[0]), round(float(image.mean()), 4))
+
+    workers = [threading.Thread(target=ask, args=(worker,)) for worker in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert len(found) == 1000
+    assert all(abs(own - expected) < 1e-3 for own, expected in found.values())
+    assert sum(reward.seen.values()) == 1000
+    assert set(faults) == {"lost", "slow", "garbled", "429", "500", "503"}
+
+
+def test_without_the_token_there_is_no_answer(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reward = Brightness()
+    server = served(reward)
+    with pytest.raises(RewardError, match="answered 401: the token is missing or wrong"):
+        RemoteReward(server.url, token="guess")(grey(1), ["a"])
+    assert requests.post(f"{server.url}/score", json={}, timeout=5).status_code == 401
+    assert requests.get(server.url, timeout=5).status_code == 401
+    assert not reward.seen
+    monkeypatch.delenv(TOKEN, raising=False)
+    with pytest.raises(RewardError, match="asks for a token"):
+        RemoteReward(server.url)
+    with pytest.raises(RewardError, match="remote@http"):
+        load_reward("remote")
+
+
+def png(width: int = 4, height: int = 4, kind: str = "png") -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height)).save(file, kind)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (b"no json", 400, "no JSON"),
+        (b"[]", 400, "an id, images and prompts"),
+        ({"id": "1", "images": [], "prompts": []}, 400, "at least one"),
+        ({"id": "1", "images": [png()], "prompts": ["a", "b"]}, 400, "one prompt an image"),
+        ({"id": "1", "images": ["!"], "prompts": ["a"]}, 400, "base64 of a PNG"),
+        ({"id": "1", "images": [base64.b64encode(b"text").decode()], "prompts": ["a"]}, 400, "of a PNG"),
+        ({"id": "1", "images": [png(kind="gif")], "prompts": ["a"]}, 400, "of a PNG"),
+        ({"id": "1", "images": [png(), png(8)], "prompts": ["a", "b"]}, 400, "one size"),
+        ({"id": "1", "images": [png(5000, 5000)], "prompts": ["a"]}, 413, "pixels"),
+        (b" " * 200_000, 413, "at most 100000 bytes"),
+    ],
+)
+def test_what_is_no_request_is_refused(served: Any, body: Any, status: int, said: str) -> None:
+    reward = Brightness()
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"Authorization": "Bearer secret"}
+    server = served(reward, max_bytes=100_000)
+    answer = requests.post(f"{server.url}/score", data=content, headers=headers, timeout=10)
+    assert answer.status_code == status and said in answer.json()["error"]
+    assert not reward.seen
+
+
+def test_a_reward_that_fails_is_named_at_once(served: Any) -> None:
+    def bad(images: Tensor, prompts: list[str]) -> Tensor:
+        return torch.full((len(images),), float("nan"))
+
+    client = RemoteReward(served(bad).url, token="secret")
+    with pytest.raises(RewardError, match="answered 422: the reward bad returned nan"):
+        client(grey(1), ["a"])
+    with pytest.raises(RewardError, match="did not answer"):
+        RemoteReward("http://127.0.0.1:9", token="secret", retries=1, backoff=0)(grey(1), ["a"])
