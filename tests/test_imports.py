@@ -133,7 +133,7 @@ def vague_names(package: Path) -> list[str]:
 
 
 def unsafe_deserialisation(package: Path) -> list[str]:
-    """Whatever may run code out of a data file: pickle in its guises, `torch.load`, `allow_pickle=True`."""
+    """Whatever may run code out of a data file: pickle in its guises, `torch.load`, `allow_pickle=True`, `weights_only=False`."""
     faults = [str(found) for found in foreign(package, *UNPICKLERS)]
     faults += [str(it) for it in imports(package) if it.target in ("torch.load", "torch.save")]
     for file, tree in sources(package):
@@ -151,6 +151,10 @@ def unsafe_deserialisation(package: Path) -> list[str]:
                 case ast.keyword(arg="allow_pickle", value=value):
                     if not (isinstance(value, ast.Constant) and value.value is False):
                         faults.append(f"{file}:{node.value.lineno}: allow_pickle")
+                case ast.Call(func=ast.Name(id="load_state_dict_from_file"), keywords=given):
+                    asked = {word.arg: word.value for word in given}.get("weights_only")
+                    if not (isinstance(asked, ast.Constant) and asked.value is True):
+                        faults.append(f"{file}:{node.lineno}: load_state_dict_from_file")
     return faults
 
 
@@ -181,6 +185,7 @@ CHECKS: dict[Callable[[Path], list[str]], dict[str, str]] = {
         "training.py": "import torch\nstate = torch.load('state.pt')",
         "search/renamed.py": "import torch as t\nt.save({}, 'state.pt')",
         "metrics/from_.py": "from torch import load",
+        "rewards/file.py": "load_state_dict_from_file('x.pt')",
         "prompts/array.py": "import numpy as np\nnp.load('a.npy', allow_pickle=True)",
     },
 }

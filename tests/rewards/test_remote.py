@@ -123,7 +123,7 @@ def test_of_1000_requests_with_faults_none_is_lost_or_scored_twice(
 def test_without_the_token_there_is_no_answer(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     reward = Brightness()
     server = served(reward)
-    with pytest.raises(RewardError, match="answered 401: the token is missing or wrong"):
+    with pytest.raises(RewardError, match=r"answered 401: .*the token is missing or wrong"):
         RemoteReward(server.url, token="guess")(grey(1), ["a"])
     assert requests.post(f"{server.url}/score", json={}, timeout=5).status_code == 401
     assert requests.get(server.url, timeout=5).status_code == 401
@@ -171,7 +171,7 @@ def test_a_reward_that_fails_is_named_at_once(served: Any) -> None:
         return torch.full((len(images),), float("nan"))
 
     client = RemoteReward(served(bad).url, token="secret")
-    with pytest.raises(RewardError, match="answered 422: the reward bad returned nan"):
+    with pytest.raises(RewardError, match=r"answered 422: .*the reward bad returned nan"):
         client(grey(1), ["a"])
     with pytest.raises(RewardError, match="did not answer"):
         RemoteReward("http://127.0.0.1:9", token="secret", retries=1, backoff=0)(grey(1), ["a"])

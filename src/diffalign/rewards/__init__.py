@@ -45,6 +45,7 @@ REWARDS = {
     "remote": Row(
         "diffalign.rewards.remote:RemoteReward", "that of a diffalign serve, as remote@http://host:port"
     ),
+    "vlm": Row("diffalign.rewards.vlm:VlmJudge", "a vision-language model, as vlm@http://host:port/v1#model"),
     "world-clip": Row(
         "diffalign.rewards.world_clip:WorldClip", "CLIPScore of the world's own CLIP: learned, imperfect"
     ),

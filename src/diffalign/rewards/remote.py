@@ -12,20 +12,19 @@ from __future__ import annotations
 import base64
 import io
 import os
-import time
 import uuid
+from functools import partial
 from typing import Any
 
-import requests
 import torch
+from PIL import Image
 from torch import Tensor
 
 from diffalign.rewards import RewardError
+from diffalign.rewards.connection import Connection
 from diffalign.rewards.scorer import as_pictures
 
 TOKEN = "DIFFALIGN_REWARD_TOKEN"
-BUSY = (429, 500, 502, 503, 504)  # worth another try
-LONGEST_PAUSE = 30.0  # seconds
 SCHEMA = "diffalign.reward/1"
 
 
@@ -64,10 +63,8 @@ class RemoteReward:
             raise RewardError(f"the reward remote needs a server, as remote@http://host:port, not {url!r}")
         if not token:
             raise RewardError(f"the server {url} asks for a token; put it in the variable {TOKEN}")
-        self.url, self.timeout, self.batch_size = url.rstrip("/"), timeout, batch_size
-        self.retries, self.backoff = retries, backoff
-        self.session = requests.Session()
-        self.session.headers["Authorization"] = f"Bearer {token}"
+        self.batch_size = batch_size
+        self.connection = Connection(url, token, timeout=timeout, retries=retries, backoff=backoff)
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores `(B,)` of pictures `(B, 3, H, W)` in [0, 1].
@@ -77,42 +74,23 @@ class RemoteReward:
         """
         if images.ndim != 4:
             raise RewardError(f"a remote reward reads pictures (B, 3, H, W), not {tuple(images.shape)}")
-        files, scores = [_png(picture) for picture in as_pictures(images)], []
+        files, scores = [png(picture) for picture in as_pictures(images)], []
         for start in range(0, len(files), self.batch_size):
             part = slice(start, start + self.batch_size)
             body = {"id": uuid.uuid4().hex, "images": files[part], "prompts": prompts[part]}
-            scores += self._ask(body)
+            scores += self.connection.ask("/score", body, partial(_scores, body))
         return torch.tensor(scores)
 
-    def _ask(self, body: dict[str, Any]) -> list[float]:
-        for turn in range(self.retries + 1):
-            pause = min(self.backoff * 2**turn, LONGEST_PAUSE)
-            try:
-                answer = self.session.post(f"{self.url}/score", json=body, timeout=self.timeout)
-                found = answer.json()
-            except requests.RequestException as error:  # also an answer that is cut off, or no JSON
-                fault = f"did not answer: {error}"
-            else:
-                if answer.status_code == 200:
-                    return self._scores(found, body)
-                said = found.get("error") if isinstance(found, dict) else found
-                fault = f"answered {answer.status_code}: {said}"
-                if answer.status_code not in BUSY:
-                    break
-                asked = answer.headers.get("Retry-After", "")
-                pause = min(float(asked), LONGEST_PAUSE) if asked.isdigit() else pause
-            if turn < self.retries:
-                time.sleep(pause)
-        raise RewardError(f"the reward server {self.url} {fault}")
 
-    def _scores(self, found: Any, body: dict[str, Any]) -> list[float]:
-        scores = found.get("scores") if isinstance(found, dict) and found.get("id") == body["id"] else None
-        if not isinstance(scores, list) or len(scores) != len(body["images"]):
-            raise RewardError(f"the reward server {self.url} answered something else than was asked")
-        return [float(score) for score in scores]
-
-
-def _png(picture: Any) -> str:
+def png(picture: Image.Image) -> str:
+    """The base64 of its PNG."""
     file = io.BytesIO()
     picture.save(file, "png")
     return base64.b64encode(file.getvalue()).decode()
+
+
+def _scores(body: dict[str, Any], found: Any) -> list[float]:
+    scores = found.get("scores") if isinstance(found, dict) and found.get("id") == body["id"] else None
+    if not isinstance(scores, list) or len(scores) != len(body["images"]):
+        raise ValueError("not one score a picture")
+    return [float(score) for score in scores]

@@ -100,12 +100,9 @@ def weights_of(checkpoint: str, names: Sequence[str]) -> dict[str, Any]:
     Raises:
         OSError: if there is none.
     """
-    from safetensors.torch import load_file
+    from huggingface_hub import load_state_dict_from_file
 
-    path = file_of(checkpoint, names)
-    if path.suffix == ".safetensors":
-        return dict(load_file(path))
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
+    return dict(load_state_dict_from_file(file_of(checkpoint, names), map_location="cpu", weights_only=True))
 
 
 def file_of(checkpoint: str, names: Sequence[str]) -> Path:

@@ -1,0 +1,111 @@
+"""A vision-language model as the judge, over any OpenAI-compatible endpoint.
+
+The model is asked how well the picture shows the prompt, on a scale from 0 (not at all) to 10 (exactly); the
+score is the first number of its answer, over 10. An answer without a number from 0 to 10 is asked for again.
+
+References: FIND's future work (Chen et al., ACM MM 2024), https://arxiv.org/abs/2407.19453
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffalign.rewards import RewardError
+from diffalign.rewards.connection import Connection
+from diffalign.rewards.remote import png
+from diffalign.rewards.scorer import as_pictures
+
+KEY = "OPENAI_API_KEY"
+SCALE = 10
+QUESTION = (
+    "The picture was made for the description “{prompt}”. Check each thing, its number, its colour, its "
+    "place and the background. How well does it show the description, from 0 (not at all) to "
+    f"{SCALE} (exactly)? Answer with the number alone."
+)
+_NUMBER = re.compile(r"(?<![\d.])\d+(?:\.\d+)?(?![\d.]*\d)")
+
+
+class VlmJudge:
+    """How well a vision-language model finds that the picture shows the prompt, from 0 to 1.
+
+    Arguments:
+        endpoint: the server's address, up to and with /v1, then # and the model's name:
+            http://127.0.0.1:8000/v1#llava.
+        key: that the server asks for; that of the environment variable OPENAI_API_KEY by default, or none.
+        question: with {prompt} in it.
+        timeout: seconds to wait for an answer.
+        retries: further tries of a question.
+        backoff: seconds before the first of them.
+        at_once: questions that are open at a time.
+
+    Raises:
+        RewardError: if the endpoint has no address or no model.
+    """
+
+    published = ""  # there is no server but one's own
+
+    def __init__(
+        self,
+        endpoint: str = "",
+        *,
+        key: str | None = None,
+        question: str = QUESTION,
+        timeout: float = 120.0,
+        retries: int = 6,
+        backoff: float = 0.5,
+        at_once: int = 8,
+    ) -> None:
+        url, _, model = endpoint.partition("#")
+        if not url.startswith(("http://", "https://")) or not model:
+            raise RewardError(
+                "the reward vlm needs a server and a model, as vlm@http://host:port/v1#model, "
+                f"not {endpoint!r}"
+            )
+        self.model, self.question, self.at_once = model, question, at_once
+        key = os.environ.get(KEY, "") if key is None else key
+        self.connection = Connection(url, key, timeout=timeout, retries=retries, backoff=backoff)
+
+    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """Scores `(B,)` of pictures `(B, 3, H, W)` in [0, 1].
+
+        Raises:
+            RewardError: if the server refuses, or a picture gets no number after all tries.
+        """
+        with ThreadPoolExecutor(self.at_once) as pool:
+            return torch.tensor(list(pool.map(self._judge, as_pictures(images), prompts)))
+
+    def _judge(self, picture: Image.Image, prompt: str) -> float:
+        content = [
+            {"type": "text", "text": self.question.format(prompt=prompt)},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png(picture)}"}},
+        ]
+        messages = [{"role": "user", "content": content}]
+        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 16}
+        return self.connection.ask("/chat/completions", body, _read)
+
+
+def _read(found: Any) -> float:
+    try:
+        said = str(found["choices"][0]["message"]["content"])
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"no choice with a message in {str(found)[:200]}") from error
+    return parsed(said)
+
+
+def parsed(said: str) -> float:
+    """The score of an answer, from 0 to 1.
+
+    Raises:
+        ValueError: if it holds no number from 0 to 10.
+    """
+    number = _NUMBER.search(said)
+    if number is None or not 0 <= float(number[0]) <= SCALE:
+        raise ValueError(f"no number from 0 to {SCALE} in {said[:100]!r}")
+    return float(number[0]) / SCALE
