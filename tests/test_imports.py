@@ -133,7 +133,10 @@ def vague_names(package: Path) -> list[str]:
 
 
 def unsafe_deserialisation(package: Path) -> list[str]:
-    """Whatever may run code out of a data file: pickle in its guises, `torch.load`, `allow_pickle=True`, `weights_only=False`."""
+    """Whatever may run code out of a data file: pickle in its guises, `torch.load` ….
+
+    The restricted loader of published checkpoints must say `weights_only=True`.
+    """
     faults = [str(found) for found in foreign(package, *UNPICKLERS)]
     faults += [str(it) for it in imports(package) if it.target in ("torch.load", "torch.save")]
     for file, tree in sources(package):

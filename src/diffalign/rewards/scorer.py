@@ -102,7 +102,9 @@ def weights_of(checkpoint: str, names: Sequence[str]) -> dict[str, Any]:
     """
     from huggingface_hub import load_state_dict_from_file
 
-    return dict(load_state_dict_from_file(file_of(checkpoint, names), map_location="cpu", weights_only=True))
+    file = file_of(checkpoint, names)
+    published = file.suffix != ".safetensors"
+    return dict(load_state_dict_from_file(file, map_location="cpu", safe=not published, weights_only=True))
 
 
 def file_of(checkpoint: str, names: Sequence[str]) -> Path:
