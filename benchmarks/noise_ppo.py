@@ -7,7 +7,8 @@ Learns on `world/many` with `world-clip`. Of its prompts those of `world/unusual
 `world/fresh` and `world/heldout`. Frozen and learned noise start from the same ε. FIND starts from N(0, I)
 with 150 reward queries, and from the generator with half as many, on prompts of both kinds.
 `run` appends one line a seed and part to a results file and skips those that it holds; a learned generator
-stays beside it. `--shard 0/2` shares the seeds, `--parts` the parts.
+stays beside it. `--shard 0/2` shares the seeds, `--parts` the parts; `--prompts world/unusual` with other
+`--results` learns from few prompts with many queries each.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from diffalign.rewards.world_clip import WorldClip
 from diffalign.rollout import collect
 from diffalign.world.judge import judge
 
-PROMPTS = "world/many"
 MEASURED = {"training": "world/unusual", "unseen": "world/fresh", "heldout": "world/heldout"}
 STEPS = (2, 4, 8, 16, 32)
 QUERIES = 150  # of FIND
@@ -163,12 +163,13 @@ def run(arguments: argparse.Namespace) -> None:
     sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=32)
     for seed in range(arguments.seeds)[part::parts]:
         config = generator_preset(arguments.preset, rounds=arguments.rounds, seed=seed, **changes)
-        about = [fingerprint(pipeline), arguments.num_steps, asdict(config), *load_prompts(PROMPTS).texts]
+        prompts = load_prompts(arguments.prompts).texts
+        about = [fingerprint(pipeline), arguments.num_steps, asdict(config), *prompts]
         file = results.parent / f"generator-{digest(about)}.safetensors"
         done = {row["key"] for row in read(results)}
         key = digest("learn", about)
         if key not in done or not file.is_file():
-            learning = NoisePPO(sampler, load_prompts(PROMPTS).texts, clip, config, reward_name="world-clip")
+            learning = NoisePPO(sampler, prompts, clip, config, reward_name="world-clip")
             began, curve = time.perf_counter(), []
             for step in learning:
                 curve.append(round(float(step.rewards.mean()), 3))
@@ -240,6 +241,7 @@ def main() -> None:
         command.set_defaults(function=function)
         command.add_argument("--results", type=Path, default=Path("benchmarks/results/noise_ppo.jsonl"))
         if name == "run":
+            command.add_argument("--prompts", default="world/many", help="to learn from")
             command.add_argument("--preset", default="default")
             command.add_argument("--changes", default="{}", help="of the preset's settings, as JSON")
             command.add_argument("--parts", default=",".join(PARTS))
