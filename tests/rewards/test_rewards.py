@@ -45,12 +45,22 @@ def test_a_reward_that_changes_its_pictures_changes_a_copy() -> None:
 def test_unknown_rewards_are_named() -> None:
     with pytest.raises(RewardError, match="did you mean 'world-clip'"):
         load_reward("world-clap")
+    with pytest.raises(RewardError, match=r"unknown reward .clp.*did you mean .clip"):
+        load_reward("clp@http://host/folder")
     with pytest.raises(RewardError, match="cannot import"):
         load_reward("no_such_module:reward")
     with pytest.raises(RewardError, match="has no 'nothing'"):
         load_reward("math:nothing")
     with pytest.raises(RewardError, match="a reward is a function"):
         load_reward("math:pi")
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "requests", None)
+    for module in ("remote", "connection"):
+        monkeypatch.delitem(sys.modules, f"diffalign.rewards.{module}", raising=False)
+    with pytest.raises(RewardError, match=r"requests.*pip install 'diffalign\[rewards\]'"):
+        load_reward("remote@http://127.0.0.1:1")
 
 
 def test_own_reward_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def load_reward(name: str) -> RewardFunction:
         if isinstance(made, type):
             return made(checkpoint) if checkpoint else made()
         return made
-    if ":" in name:
+    if ":" in registered:
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
         try:  # a user's module may raise anything
@@ -86,10 +86,10 @@ def load_reward(name: str) -> RewardFunction:
                 f"{name} is a {type(reward).__name__}; a reward is a function (images, prompts) -> (B,)"
             )
         return reward
-    near = difflib.get_close_matches(name, REWARDS, 1)
+    near = difflib.get_close_matches(registered, REWARDS, 1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise RewardError(
-        f"unknown reward {name!r}{hint}; choose one of: {', '.join(REWARDS)}, "
+        f"unknown reward {registered!r}{hint}; choose one of: {', '.join(REWARDS)}, "
         "or give your own as my_module:my_function"
     )
 
@@ -99,7 +99,8 @@ def _attribute(path: str) -> RewardFunction | type:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise RewardError(f"cannot import the reward {path!r}: {error}") from error
+        hint = "; pip install 'diffalign[rewards]'" if name.startswith(__name__) else ""
+        raise RewardError(f"cannot import the reward {path!r}: {error}{hint}") from error
     if not hasattr(module, attribute):
         raise RewardError(f"the module {name!r} has no {attribute!r}")
     return getattr(module, attribute)
