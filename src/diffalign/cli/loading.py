@@ -81,8 +81,9 @@ def check_pictures(sampler: Sampler, reward: str, judge: JudgeChoice) -> None:
     sizes = [scale * size for size in sampler.latent_shape[-2:]] if isinstance(scale, int) else []
     if all(size == IMAGE_SIZE for size in sizes):
         return
+    worldly = any(name in reward for name in ("world-clip", "world-scene"))
     for reads, who, instead in (
-        (reward in ("world-clip", "world-scene"), f"reward {reward}", "--reward my_module:my_function"),
+        (worldly, f"reward {reward}", "--reward my_module:my_function"),
         (judge == "world-scene", f"judge {judge}", "--judge none"),
     ):
         if reads:

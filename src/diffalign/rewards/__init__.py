@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,11 +59,16 @@ REWARDS = {
 def load_reward(name: str) -> RewardFunction:
     """The reward called `name`, or the callable at `module:attribute` (also from the working folder).
 
-    `name@checkpoint` loads a network's weights from another folder, or another repository of the hub.
+    `name@checkpoint` loads a network's weights from another folder, or another repository of the hub;
+    "clip + 0.5*aesthetic" is a weighted sum.
 
     Raises:
         RewardError: if there is none, its module fails, or its weights are not there.
     """
+    if is_sum(name):
+        from diffalign.rewards.composite import composed
+
+        return composed(name, load_reward)
     registered, _, checkpoint = name.partition("@")
     if registered in REWARDS:
         made = _attribute(REWARDS[registered].factory)
@@ -92,6 +98,17 @@ def load_reward(name: str) -> RewardFunction:
         f"unknown reward {registered!r}{hint}; choose one of: {', '.join(REWARDS)}, "
         "or give your own as my_module:my_function"
     )
+
+
+def is_sum(name: str) -> bool:
+    """Whether a reward's name describes a weighted sum."""
+    return "*" in name or re.search(r"\s[+-]\s", name) is not None
+
+
+def parts_of(reward: RewardFunction) -> dict[str, Any]:
+    """Of a weighted sum each reward's mean since the last call of this, for the metrics; else nothing."""
+    components = getattr(reward, "components", None)
+    return {} if components is None else {"components": components()}
 
 
 def _attribute(path: str) -> RewardFunction | type:

@@ -16,6 +16,7 @@ from typing import Any
 from diffalign.artifacts import GENERATOR, METRICS, SUMMARY, RunFolder, replacing, versions
 from diffalign.evaluation import Summary
 from diffalign.methods import NoisePPO
+from diffalign.rewards import parts_of
 from diffalign.run.guard import Guard, TuneSetup, look, looks_at, measure
 from diffalign.run.progress import Progress, Watched
 from diffalign.run.saved import SAVE_EVERY, restore, snapshot
@@ -91,7 +92,11 @@ def _learn(
                 progress.advance(len(step.rewards))
                 progress.reward(float(step.rewards.mean()), float(step.rewards.max()))
                 forwards = environment.forwards * len(step.rewards)
-                row: dict[str, Any] = {**step.figures(), "denoiser_forwards": forwards}
+                row: dict[str, Any] = {
+                    **step.figures(),
+                    **parts_of(setup.reward),
+                    "denoiser_forwards": forwards,
+                }
                 if looks_at(guard, step.round):
                     seed = learner.config.seed
                     looks.append(look(environment, setup, held_out, guard, seed, run.noise))

@@ -34,6 +34,7 @@ from diffalign.evaluation import Cost, Samples, Summary, peak_memory_mb, pooled,
 from diffalign.methods import Tune
 from diffalign.report.html import write_report
 from diffalign.report.plots import before_after, reward_curve
+from diffalign.rewards import parts_of
 from diffalign.run.guard import Guard, TuneSetup, look, looks_at, measure
 from diffalign.run.progress import Progress, Watched
 from diffalign.run.saved import SAVE_EVERY, restore, snapshot
@@ -175,7 +176,11 @@ def learn(
             for step in run:
                 progress.advance(len(step.rewards))
                 progress.reward(float(step.rewards.mean()), float(step.rewards.max()))
-                row: dict[str, Any] = {**step.figures(), "denoiser_forwards": guided * step.forwards}
+                row: dict[str, Any] = {
+                    **step.figures(),
+                    **parts_of(setup.reward),
+                    "denoiser_forwards": guided * step.forwards,
+                }
                 if looks_at(guard, step.round):
                     looks.append(look(environment, setup, held_out, guard, tuner.config.seed))
                     row |= {"held_out": looks[-1], "alarm": guard.alarm(looks)}
