@@ -141,7 +141,7 @@ def noise_ppo(task: Task) -> Outcome:
     """One generator for all the prompts."""
     config = generator_preset("default", seed=task.seed)
     asked = min(len(task.prompts), config.prompts_per_round)
-    rounds = max(1, round(task.queries * len(task.prompts) / (asked * config.samples_per_prompt)))
+    rounds = max(1, task.queries * len(task.prompts) // (asked * config.samples_per_prompt))
     config = replace(config, prompts_per_round=asked, rounds=rounds)
     run = NoisePPO(task.setup.sampler, task.prompts, task.setup.reward, config)
     for step in run:
@@ -154,7 +154,7 @@ def tuned(task: Task) -> Outcome:
     """One adapter for all the prompts, by the default of `tune`."""
     sampler, config = task.load(), tune_preset("default", seed=task.seed)
     first = max(1, sampler.num_steps * config.first_steps // 20)
-    rounds = max(1, round(task.queries * len(task.prompts) / config.samples))
+    rounds = max(1, task.queries * len(task.prompts) // config.samples)
     run = Tune(sampler, task.prompts, task.setup.reward, replace(config, rounds=rounds, first_steps=first))
     forwards = 0
     for step in run:
