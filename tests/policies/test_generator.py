@@ -143,6 +143,10 @@ def test_a_prompt_prefers_the_places_of_prompts_like_it(tmp_path: Path) -> None:
     assert abs(generator("a dog", 5).effective_components() - 5) < 1e-3
     starts = [generator.start("a dog", n).effective_components() for n in (2, 6, 60)]
     assert [round(number, 2) for number in starts] == [2, 3, 4]
+    far = generator.start("a prompt that is like none of them", 60)
+    alike = float(generator.kernel(generator.feature("a prompt that is like none of them")[None]).max())
+    assert far.weights is not None and alike < 0.9
+    assert abs(float(far.weights[-1]) - (1 - alike)) < 1e-6 and (far.mean[-1] == 0).all()
     x_T = dog.sample(16, 0)
     assert torch.equal(generator.nearest(x_T), dog.components(0, "sample", range(16)))
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -121,8 +121,17 @@ class PlaceGenerator(NoiseGenerator):
         return NoiseDistribution(correlation * self.places, std, self.shape.latent, weights=weights)
 
     def start(self, prompt: str, n: int) -> NoiseDistribution:
-        """From about n / 2 places: a few alone would leave nothing to choose from."""
-        return self(prompt, max(self.shape.effective, min(n, self.shape.components) / 2))
+        """From about n / 2 places, as a few alone would leave nothing to choose from; and from N(0, I) as far
+        as no prompt of training is like this one."""
+        noise = self(prompt, max(self.shape.effective, min(n, self.shape.components) / 2))
+        assert noise.weights is not None
+        alike = self.kernel(self.feature(prompt)[None]).max().clamp(max=1)
+        return replace(
+            noise,
+            mean=torch.cat([noise.mean, torch.zeros_like(noise.mean[:1])]),
+            std=torch.cat([noise.std, torch.ones_like(noise.std[:1])]),
+            weights=torch.cat([alike * noise.weights, 1 - alike[None]]),
+        )
 
     def nearest(self, x_T: Tensor) -> Tensor:
         """The place of each sample, `(B, *latent)` → `(B,)`."""
