@@ -133,6 +133,8 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
     try:
         # a copy: the judge and the artefacts see the pictures next, and it costs nothing beside making them
         values = reward(images.clone(), list(prompts))
+    except RewardError:  # which says enough
+        raise
     except Exception as error:  # a user's code may raise anything; the run must stop with its state saved
         raise RewardError(f"the reward {name} raised {type(error).__name__}: {error}") from error
     if not isinstance(values, Tensor):
