@@ -25,6 +25,7 @@ COMMANDS = (
     "models",
     "rewards",
     "prompts",
+    "serve",
     "doctor",
 )
 

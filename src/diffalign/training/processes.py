@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -17,8 +18,11 @@ PATIENCE = timedelta(hours=12)  # the others wait while the main process looks a
 
 
 def _state(cpu: bool) -> Any:
-    started = {"timeout": PATIENCE} if int(os.environ.get("WORLD_SIZE", 1)) > 1 else {}
-    return PartialState(cpu=cpu, **started)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return PartialState(cpu=cpu)
+    if not PartialState._shared_state:  # the first; left to the interpreter's end, gloo's threads may abort
+        atexit.register(lambda: PartialState().destroy_process_group())
+    return PartialState(cpu=cpu, timeout=PATIENCE)
 
 
 def own_device() -> torch.device | None:
