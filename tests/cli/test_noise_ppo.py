@@ -132,6 +132,8 @@ def test_find_starts_where_a_generator_or_other_runs_ended(diffalign, quick, sma
     assert diffalign("distil", "warm", *small[:2], "--steps", 5, "--out", "distilled").code == 0
     assert diffalign("find", "a dog", *small, *more, "--start", "distilled", "--out", "again").code == 0
     assert "no noise generator" in diffalign("find", "a dog", *small, "--start", "x", "--out", "no").err
+    other = ["--model", "world", "--queries", 5, "--start", "generator", "--out", "no"]
+    assert "whose fingerprint is" in diffalign("find", "a dog", *other).err
     assert (
         "components must not be 0" in diffalign("find", "a", "--start", "generator", "--preset", "paper").err
     )

@@ -73,7 +73,6 @@ def find(
     """
     from diffalign.cli.folders import RUNS, places, slug
     from diffalign.cli.loading import check_prompts, read_prompt_set
-    from diffalign.policies.generator import NoiseGenerator
 
     if prompts is not None and prompt:
         raise UsageError("give prompts or --prompts, not both")
@@ -86,8 +85,6 @@ def find(
     if resume is not None:
         return _resume(Path(resume) if resume else out or (folders[0] if len(texts) == 1 else RUNS))
     check_prompts(texts, reward, evaluation.judge)
-    if noise.start:
-        NoiseGenerator.load(noise.start)  # what does not fit leaves no folder
     plans = [
         Plan(text, folder, sampling, reward, preset, noise, evaluation)
         for text, folder in zip(texts, folders, strict=True)
@@ -188,6 +185,7 @@ def _loader() -> Callable[[Plan], Setup]:
     """Loads what a plan asks for; what the plan before it asked for too is there already."""
     from diffalign.cli.loading import check_basis, check_pictures, load_judge, load_sampler
     from diffalign.metrics import embedder
+    from diffalign.policies.generator import NoiseGenerator
     from diffalign.rewards import load_reward
     from diffalign.run import Setup
 
@@ -196,10 +194,17 @@ def _loader() -> Callable[[Plan], Setup]:
     reward_of, sampler_of, embedder_of = once(load_reward), once(load_sampler), once(embedder)
 
     def load(plan: Plan) -> Setup:
+        """The setup of a plan.
+
+        Raises:
+            UsageError, ArtifactError: if reward, judge, basis or start do not fit the model.
+        """
         model, choice = plan.sampling.model, plan.evaluation.judge
         reward, sampler = reward_of(plan.reward), sampler_of(plan.sampling)
         check_pictures(sampler, plan.reward, choice)
         check_basis(sampler, plan.noise.basis)
+        if plan.noise.start:
+            NoiseGenerator.load(plan.noise.start, sampler.pipeline)
         judge = load_judge(choice, model, plan.prompt)
         judge_name = None if judge is None else "world-scene"
         return Setup(sampler, reward, judge, embedder_of(model), model, plan.reward, judge_name)
