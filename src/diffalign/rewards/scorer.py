@@ -71,11 +71,13 @@ class Scorer(ABC):
         """Scores `(B,)` of pictures `(B, 3, H, W)` in [0, 1], float32 on the CPU; higher is better."""
         self.network.to(self.device)
         pictures, scores = as_pictures(images), []
-        for start in range(0, len(pictures), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            scores.append(self.score(pictures[part], prompts[part]).float().cpu())
-        if self.offload:
-            self.network.to("cpu")
+        try:
+            for start in range(0, len(pictures), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                scores.append(self.score(pictures[part], prompts[part]).float().cpu())
+        finally:
+            if self.offload:
+                self.network.to("cpu")
         return torch.cat(scores)
 
     def place(self, **inputs: Any) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/score":
             raise RequestError(404, "there is /score alone")
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit():
+        if not length.isdecimal():
             raise RequestError(411, "the length of the request is missing")
         if int(length) > self.server.max_bytes:
             raise RequestError(413, f"a request has at most {self.server.max_bytes} bytes, not {length}")
