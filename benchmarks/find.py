@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ VARIANTS: dict[str, NoiseConfig] = {
 }
 WANTED = (1, 16, 64)  # pictures, for best-of-N at equal cost
 QUERIES = 150
+Job = Callable[[argparse.Namespace], None]
 
 
 class Scored:
@@ -216,26 +217,32 @@ def interval(values: list[list[float]]) -> str:
     return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
+def commands(
+    doc: str | None, run: Job, table: Job, results: str
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argparse.ArgumentParser]:
+    """A benchmark's parser, and those of its two commands, which share a file of results."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    both, made = parser.add_subparsers(required=True), []
     for name, function in (("run", run), ("table", table)):
-        command = commands.add_parser(name)
-        command.set_defaults(function=function)
+        made.append(both.add_parser(name))
+        made[-1].set_defaults(function=function)
+        made[-1].add_argument("--results", type=Path, default=Path(f"benchmarks/results/{results}.jsonl"))
+    return parser, made[0], made[1]
+
+
+def main() -> None:
+    parser, run_command, table_command = commands(__doc__, run, table, "find")
+    for command in (run_command, table_command):
         command.add_argument("--prompts", default="world/heldout")
-        command.add_argument("--results", type=Path, default=Path("benchmarks/results/find.jsonl"))
-        if name == "run":
-            command.add_argument("--variants", default="default,paper")
-            command.add_argument("--reward", default="world-clip")
-            command.add_argument("--seeds", type=int, default=3)
-            command.add_argument("--fresh", type=int, default=64)
-            command.add_argument("--num-steps", type=int, default=20)
-            command.add_argument("--guidance-scale", type=float)
-            command.add_argument("--together", type=int, default=16, help="runs in step")
-            command.add_argument("--shard", default="0/1")
-            command.add_argument("--threads", type=int, default=1)
+    run_command.add_argument("--variants", default="default,paper")
+    run_command.add_argument("--reward", default="world-clip")
+    run_command.add_argument("--seeds", type=int, default=3)
+    run_command.add_argument("--fresh", type=int, default=64)
+    run_command.add_argument("--num-steps", type=int, default=20)
+    run_command.add_argument("--guidance-scale", type=float)
+    run_command.add_argument("--together", type=int, default=16, help="runs in step")
+    run_command.add_argument("--shard", default="0/1")
+    run_command.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     arguments.function(arguments)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from find import append, digest, interval, percent, read
+from find import append, commands, digest, interval, percent, read
 
 from diffalign import NoiseDistribution, NoiseGenerator, Sampler, load_pipeline, load_prompts
 from diffalign.diffusion import fingerprint
@@ -232,26 +232,18 @@ def table(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
-    for name, function in (("run", run), ("table", table)):
-        command = commands.add_parser(name)
-        command.set_defaults(function=function)
-        command.add_argument("--results", type=Path, default=Path("benchmarks/results/noise_ppo.jsonl"))
-        if name == "run":
-            command.add_argument("--prompts", default="world/many", help="to learn from")
-            command.add_argument("--preset", default="default")
-            command.add_argument("--changes", default="{}", help="of the preset's settings, as JSON")
-            command.add_argument("--parts", default=",".join(PARTS))
-            command.add_argument("--seeds", type=int, default=3)
-            command.add_argument("--rounds", type=int, default=40)
-            command.add_argument("--num-steps", type=int, default=10, help="of the sampler, while learning")
-            command.add_argument("--fresh", type=int, default=24, help="fresh pictures a prompt")
-            command.add_argument("--few", type=int, default=8, help="the same, of each step count")
-            command.add_argument("--shard", default="0/1")
-            command.add_argument("--threads", type=int, default=1)
+    parser, run_command, _ = commands(__doc__, run, table, "noise_ppo")
+    run_command.add_argument("--prompts", default="world/many", help="to learn from")
+    run_command.add_argument("--preset", default="default")
+    run_command.add_argument("--changes", default="{}", help="of the preset's settings, as JSON")
+    run_command.add_argument("--parts", default=",".join(PARTS))
+    run_command.add_argument("--seeds", type=int, default=3)
+    run_command.add_argument("--rounds", type=int, default=40)
+    run_command.add_argument("--num-steps", type=int, default=10, help="of the sampler, while learning")
+    run_command.add_argument("--fresh", type=int, default=24, help="fresh pictures a prompt")
+    run_command.add_argument("--few", type=int, default=8, help="the same, of each step count")
+    run_command.add_argument("--shard", default="0/1")
+    run_command.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     arguments.function(arguments)
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from find import append, read
+from find import append, commands, read
 from torch import Tensor
 
 from diffalign import Sampler, load_pipeline, load_prompts
@@ -100,18 +99,10 @@ def table(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
-    for name, function in (("run", run), ("table", table)):
-        command = commands.add_parser(name)
-        command.set_defaults(function=function)
-        command.add_argument("--results", type=Path, default=Path("benchmarks/results/places.jsonl"))
-        if name == "run":
-            command.add_argument("--prompts", type=int, default=160)
-            command.add_argument("--places", type=int, default=96)
-            command.add_argument("--threads", type=int, default=1)
+    parser, run_command, _ = commands(__doc__, run, table, "places")
+    run_command.add_argument("--prompts", type=int, default=160)
+    run_command.add_argument("--places", type=int, default=96)
+    run_command.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     arguments.function(arguments)
 

@@ -18,11 +18,10 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from find import append, digest, interval, percent, read
+from find import append, commands, digest, interval, percent, read
 
 from diffalign import NoiseDistribution, Sampler, load_pipeline, load_prompts
 from diffalign.diffusion import fingerprint
@@ -146,25 +145,17 @@ def table(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
-    for name, function in (("run", run), ("table", table)):
-        command = commands.add_parser(name)
-        command.set_defaults(function=function)
-        command.add_argument("--results", type=Path, default=Path("benchmarks/results/tune.jsonl"))
-        if name == "run":
-            command.add_argument("--variants", default=",".join(PUBLISHED))
-            command.add_argument("--seeds", type=int, default=3)
-            command.add_argument("--samples", type=int, default=96, help="pictures a round")
-            command.add_argument("--rounds", type=int, default=20)
-            command.add_argument("--num-steps", type=int, default=10, help="of the sampler")
-            command.add_argument("--every", type=int, default=3, help="of the training prompts, every n-th")
-            command.add_argument("--fresh", type=int, default=32, help="fresh pictures a prompt")
-            command.add_argument("--changes", default="{}", help="of the settings, as JSON")
-            command.add_argument("--shard", default="0/1")
-            command.add_argument("--threads", type=int, default=1)
+    parser, run_command, _ = commands(__doc__, run, table, "tune")
+    run_command.add_argument("--variants", default=",".join(PUBLISHED))
+    run_command.add_argument("--seeds", type=int, default=3)
+    run_command.add_argument("--samples", type=int, default=96, help="pictures a round")
+    run_command.add_argument("--rounds", type=int, default=20)
+    run_command.add_argument("--num-steps", type=int, default=10, help="of the sampler")
+    run_command.add_argument("--every", type=int, default=3, help="of the training prompts, every n-th")
+    run_command.add_argument("--fresh", type=int, default=32, help="fresh pictures a prompt")
+    run_command.add_argument("--changes", default="{}", help="of the settings, as JSON")
+    run_command.add_argument("--shard", default="0/1")
+    run_command.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     arguments.function(arguments)
 
