@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from diffalign.cli.many import Plan, planned, resumed
 from diffalign.cli.options import LEARNING, RUN, Looking, Sampling
+from diffalign.cli.plans import Plan, planned, resumed
 from diffalign.training.config import GeneratorConfig
 
 _OUTPUT = Parameter(group=RUN)

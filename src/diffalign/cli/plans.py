@@ -1,4 +1,4 @@
-"""What `tune` and `noise-ppo` share: a run over a set of prompts, looked at on held-out ones."""
+"""The plan of `tune` and of `noise-ppo`: a run over a set of prompts, looked at on held-out ones."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from diffalign.cli.many import Plan, planned, resumed
 from diffalign.cli.options import LEARNING, RUN, Keeping, Looking, Sampling
+from diffalign.cli.plans import Plan, planned, resumed
 from diffalign.training.config import TuneConfig
 
 _OUTPUT = Parameter(group=RUN)

@@ -84,6 +84,7 @@ def run_stage(stage: Stage, folder: Path, threads: int) -> None:
             }
 
     def save(step: int) -> None:
+        """Writes all that going on from `step` needs."""
         state = {}
         for name, parameter, average in zip(names, parameters, ema, strict=True):
             state[f"model.{name}"] = parameter.detach().contiguous()
