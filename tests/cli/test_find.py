@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,8 @@ def test_a_process_that_is_stopped_goes_on_to_the_same(
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        # a shell that runs the tests in the background lets them ignore it
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
     calls = workplace / "calls.txt"
     while process.poll() is None and not (calls.exists() and len(calls.read_text()) > 2):
