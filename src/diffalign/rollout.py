@@ -35,6 +35,17 @@ class Rollout:
     prompts: tuple[str, ...]
     indices: tuple[int, ...]
 
+    @classmethod
+    def cat(cls, parts: Sequence[Rollout]) -> Rollout:
+        """One batch of several."""
+        return cls(
+            torch.cat([part.x_T for part in parts]),
+            torch.cat([part.log_prob for part in parts]),
+            torch.cat([part.images for part in parts]),
+            tuple(prompt for part in parts for prompt in part.prompts),
+            tuple(index for part in parts for index in part.indices),
+        )
+
 
 def collect(
     distribution: NoiseDistribution,

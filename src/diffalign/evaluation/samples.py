@@ -17,6 +17,7 @@ from torch import Tensor
 from diffalign.metrics import Embedder
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction, score
+from diffalign.rewards.overlap import overlapped
 from diffalign.rollout import Environment, collect
 
 #: Pictures and their prompts to verdicts `(B,)`, bool, and graded scores `(B,)` in [0, 1].
@@ -111,13 +112,17 @@ def evaluate(
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"n and batch_size must be positive, not {n} and {batch_size}")
+    batches = (
+        collect(distribution, environment, prompt, range(n)[i : i + batch_size], seed=seed, stream=stream)
+        for i in range(0, n, batch_size)
+    )
     parts = []
-    for start in range(0, n, batch_size):
-        indices = range(start, min(start + batch_size, n))
-        batch = collect(distribution, environment, prompt, indices, seed=seed, stream=stream)
-        parts.append(assess(batch.images, prompt, reward, judge=judge, embed=embed))
+    for batch, part in overlapped(
+        batches, lambda batch: assess(batch.images, prompt, reward, judge=judge, embed=embed)
+    ):
+        parts.append(part)
         if on_batch is not None:
-            on_batch(indices.stop)
+            on_batch(batch.indices[-1] + 1)
     return replace(pooled(parts), parts=())
 
 

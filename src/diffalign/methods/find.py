@@ -94,7 +94,7 @@ class Find:
         }
 
     def __iter__(self) -> Iterator[Step]:
-        return train(self.learner, self.sampler, self.prompt, self.reward)
+        return train(self.learner, self.sampler, self.prompt, self.reward, batch_size=self.sampler.batch_size)
 
     def run(self) -> NoiseDistribution:
         """Runs to the end and returns the learned distribution."""

@@ -121,7 +121,9 @@ def learn(folder: RunFolder, find: Find, environment: Watched, progress: Progres
     state, saved = snapshot(learner, find.origin), time.monotonic()
     try:
         with progress.phase("learn", learner.config.queries, learner.queries):
-            for step in train(learner, environment, find.prompt, find.reward):
+            for step in train(
+                learner, environment, find.prompt, find.reward, batch_size=find.sampler.batch_size
+            ):
                 folder.append_metrics({**step.figures(), **parts_of(find.reward)})
                 state = snapshot(learner, find.origin)
                 progress.reward(float(step.rewards.mean()), step.best)

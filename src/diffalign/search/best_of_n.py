@@ -19,6 +19,7 @@ from torch import Tensor
 
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction, score
+from diffalign.rewards.overlap import overlapped
 from diffalign.rollout import Environment, collect
 
 
@@ -93,10 +94,11 @@ def best_of_n(
         raise ValueError(f"need 1 ≤ keep ≤ n and a positive batch size, not keep {keep}, n {n}, {batch_size}")
     standard = NoiseDistribution.standard(latent_shape)
     best: SearchResult | None = None
-    for start in range(0, n, batch_size):
-        indices = range(start, min(start + batch_size, n))
-        batch = collect(standard, environment, prompt, indices, seed=seed, stream="search")
-        rewards = score(reward, batch.images, batch.prompts)
+    batches = (
+        collect(standard, environment, prompt, range(n)[i : i + batch_size], seed=seed, stream="search")
+        for i in range(0, n, batch_size)
+    )
+    for batch, rewards in overlapped(batches, lambda part: score(reward, part.images, part.prompts)):
         best = merge(best, SearchResult(batch.x_T, batch.images, rewards, batch.indices), keep)
         if on_batch is not None:
             on_batch(best)

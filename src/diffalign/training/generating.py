@@ -16,6 +16,7 @@ from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction, score
+from diffalign.rewards.overlap import overlapped
 from diffalign.rollout import Environment, Rollout, collect
 from diffalign.training.config import ConfigError, GeneratorConfig
 
@@ -138,13 +139,14 @@ def train_generator(
     """
     while learner.round < learner.config.rounds:
         began = time.perf_counter()
-        rollouts, rewards, asked = [], [], learner.ask()
-        for prompt, indices in asked:
-            noise = learner.distribution(prompt)
-            rollout = collect(noise, environment, prompt, indices, seed=learner.config.seed)
-            rollouts.append(rollout)
-            rewards.append(score(reward, rollout.images, rollout.prompts))
-        loss, diagnostics = learner.tell(rollouts, torch.cat(rewards))
+        asked, seed = learner.ask(), learner.config.seed
+        parts = (
+            collect(learner.distribution(prompt), environment, prompt, indices, seed=seed)
+            for prompt, indices in asked
+        )
+        scored = list(overlapped(parts, lambda part: score(reward, part.images, part.prompts)))
+        rollouts, rewards = [part for part, _ in scored], torch.cat([said for _, said in scored])
+        loss, diagnostics = learner.tell(rollouts, rewards)
         generator = learner.generator
         with torch.no_grad():
             divergences = [float(generator.divergence(generator(prompt))) for prompt, _ in asked]
@@ -152,7 +154,7 @@ def train_generator(
             round=learner.round,
             queries=learner.queries,
             prompts=tuple(prompt for prompt, _ in asked),
-            rewards=torch.cat(rewards),
+            rewards=rewards,
             images=rollouts[-1].images,
             loss=loss,
             diagnostics=diagnostics,

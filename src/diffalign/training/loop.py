@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.rewards import RewardFunction, score
-from diffalign.rollout import Environment, collect
+from diffalign.rewards.overlap import overlapped
+from diffalign.rollout import Environment, Rollout, collect
 from diffalign.training.learner import NoiseLearner
 
 
@@ -50,9 +52,17 @@ class Step:
 
 
 def train(
-    learner: NoiseLearner, environment: Environment, prompt: str, reward: RewardFunction
+    learner: NoiseLearner,
+    environment: Environment,
+    prompt: str,
+    reward: RewardFunction,
+    *,
+    batch_size: int = 16,
 ) -> Iterator[Step]:
     """Learns until the queries are spent; yields a `Step` an update.
+
+    Arguments:
+        batch_size: pictures made at a time; one batch is scored while the next is made.
 
     Raises:
         RewardError: if the reward fails; the learner is as it was before the update, and can go on.
@@ -60,11 +70,7 @@ def train(
     config = learner.config
     while learner.queries < config.queries:
         began = time.perf_counter()
-        current = learner.distribution()
-        rollout = collect(
-            current, environment, prompt, learner.ask(), seed=config.seed, antithetic=config.antithetic
-        )
-        rewards = score(reward, rollout.images, rollout.prompts)
+        rollout, rewards = _sample_and_score(learner, environment, prompt, reward, batch_size)
         loss, diagnostics = learner.tell(rollout, rewards)
         learned = learner.distribution()
         yield Step(
@@ -81,3 +87,16 @@ def train(
             kl_to_standard=float(learned.kl()),
             seconds=time.perf_counter() - began,
         )
+
+
+def _sample_and_score(
+    learner: NoiseLearner, environment: Environment, prompt: str, reward: RewardFunction, batch_size: int
+) -> tuple[Rollout, Tensor]:
+    """The samples that the next update wants, and their rewards `(B,)`."""
+    config, current, asked = learner.config, learner.distribution(), learner.ask()
+    parts = (
+        collect(current, environment, prompt, part, seed=config.seed, antithetic=config.antithetic)
+        for part in (asked[i : i + batch_size] for i in range(0, len(asked), batch_size))
+    )
+    scored = list(overlapped(parts, lambda part: score(reward, part.images, part.prompts)))
+    return Rollout.cat([part for part, _ in scored]), torch.cat([rewards for _, rewards in scored])

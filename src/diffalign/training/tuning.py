@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from diffalign.rewards import RewardFunction, score
+from diffalign.rewards.overlap import overlapped
 from diffalign.rollout import Trajectories, collect_trajectories
 from diffalign.training.tuner import Order, Tuner, Update
 
@@ -94,31 +94,18 @@ def sample_and_score(tuner: Tuner, order: Order, reward: RewardFunction) -> tupl
     """This process's part of `order` and its rewards `(B,)`; a batch is scored while the next is sampled."""
     places = [place for parcel in tuner.processes.share(order.parcels) for place in parcel]
     size = max(1, tuner.policy.sampler.batch_size // tuner.branches.number)
-    parts: list[Trajectories] = []
-    scores: list[Future[Tensor]] = []
-    device = tuner.policy.device
-
-    def on_its_accelerator() -> None:  # each thread has a current one of its own, the first by default
-        if device.type != "cpu" and device.index is not None:
-            torch.accelerator.set_device_index(device.index)
-
-    pool = ThreadPoolExecutor(1, initializer=on_its_accelerator)  # one: a reward need not be thread-safe
-    try:
-        for batch in (places[i : i + size] for i in range(0, len(places), size)):
-            for future in scores:
-                if future.done():
-                    future.result()  # a reward that failed stops the round here
-            part = collect_trajectories(
-                tuner.policy,
-                [order.groups[place] for place in batch],
-                [order.prompts[place] for place in batch],
-                order.interval,
-                tuner.branches,
-                seed=tuner.config.seed,
-            )
-            parts.append(part)
-            scores.append(pool.submit(score, reward, part.images, part.prompts))
-        rewards = torch.cat([future.result() for future in scores])
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    return Trajectories.cat(parts), rewards
+    parts = (
+        collect_trajectories(
+            tuner.policy,
+            [order.groups[place] for place in batch],
+            [order.prompts[place] for place in batch],
+            order.interval,
+            tuner.branches,
+            seed=tuner.config.seed,
+        )
+        for batch in (places[i : i + size] for i in range(0, len(places), size))
+    )
+    scored = list(
+        overlapped(parts, lambda part: score(reward, part.images, part.prompts), tuner.policy.device)
+    )
+    return Trajectories.cat([part for part, _ in scored]), torch.cat([rewards for _, rewards in scored])
