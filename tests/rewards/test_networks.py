@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,16 @@ from torch import Tensor
 from diffalign.rewards import RewardError, load_reward, score
 from diffalign.rewards.scorer import as_pictures
 
-from .tiny import PROMPTS, pictures, save_clip, save_hps, save_image_reward
+from .tiny import (
+    PROMPTS,
+    pictures,
+    save_aesthetic,
+    save_clip,
+    save_hps,
+    save_image_reward,
+    save_llava,
+    save_viclip,
+)
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
@@ -47,13 +57,7 @@ def test_pickscore_scales_the_cosine(tmp_path: Path) -> None:
 
 
 def test_aesthetic_is_linear_in_the_embedding(tmp_path: Path) -> None:
-    save_clip(tmp_path / "clip")
-    random, weights, width = torch.Generator().manual_seed(0), {}, 10
-    for number, out in ((0, 8), (2, 6), (4, 5), (6, 4), (7, 1)):  # the published numbers
-        weights[f"layers.{number}.weight"] = torch.randn(out, width, generator=random)
-        weights[f"layers.{number}.bias"] = torch.randn(out, generator=random)
-        width = out
-    torch.save(weights, tmp_path / "sac+logos+ava1-l14-linearMSE.pth")
+    weights = save_aesthetic(tmp_path)
     reward = load_reward(f"aesthetic@{tmp_path}")
     x = load_reward(f"clip@{tmp_path / 'clip'}").embed_images(as_pictures(pictures()))  # type: ignore[attr-defined]
     for number in (0, 2, 4, 6, 7):
@@ -136,6 +140,67 @@ def test_jpeg_rewards_are_the_file_s_size() -> None:
     )
 
 
+@pytest.mark.parametrize("frames", [1, 3, 4, 9])
+def test_viclip_is_the_published_network(frames: int, tmp_path: Path) -> None:
+    reference, reward = save_viclip(tmp_path), load_reward(f"viclip@{tmp_path}")
+    video = pictures(2 * frames, 40).unflatten(0, (2, frames))
+    chosen = {1: [0], 3: [0, 0, 1, 2], 4: [0, 1, 2, 3], 9: [0, 2, 4, 6]}[frames]
+    rounded = (video[:, chosen] * 255).round() / 255
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    pixels = (F.interpolate(rounded.flatten(0, 1), (32, 32), mode="bilinear") - mean) / std
+    tokenizer = reward.tokenizer  # type: ignore[attr-defined]
+    tokens = tokenizer(PROMPTS[:2], padding="max_length", max_length=12, return_tensors="pt").input_ids
+    with torch.no_grad():
+        text = reference.text(tokens, tokenizer.eos_token_id)
+        expected = (reference.video(pixels.unflatten(0, (2, -1))) * text).sum(-1)
+        torch.testing.assert_close(score(reward, video, PROMPTS[:2]), expected, atol=1e-4, rtol=0)
+        if frames == 1:
+            torch.testing.assert_close(score(reward, video[:, 0], PROMPTS[:2]), expected, atol=1e-4, rtol=0)
+
+
+def test_bert_score_recalls_the_prompt_in_what_llava_says(tmp_path: Path) -> None:
+    llava, deberta = save_llava(tmp_path)
+    reward = load_reward(f"bert-score@{tmp_path}")
+    tokenizer = reward.processor.tokenizer  # type: ignore[attr-defined]
+    asked = f"USER: {'<image>' * 16}\nAnswer concisely: what is going on in this image? ASSISTANT:"
+    ids = tokenizer(asked, return_tensors="pt").input_ids
+    told = []
+    for pixels in prepared(32, pictures()):
+        said = llava.generate(input_ids=ids, pixel_values=pixels[None], max_new_tokens=64, do_sample=False)
+        told.append(tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True).strip())
+    assert len(set(told)) == 3 and all(told)
+    assert reward.describe(as_pictures(pictures())) == told  # type: ignore[attr-defined]
+
+    def embedded(text: str) -> Tensor:
+        tokens = reward.scorer._tokenizer(text, return_tensors="pt").input_ids  # type: ignore[attr-defined]
+        return F.normalize(deberta(input_ids=tokens).last_hidden_state[0], dim=-1)
+
+    with torch.no_grad():
+        expected = []
+        for prompt, text in zip(PROMPTS, told, strict=True):
+            cosines = embedded(f"The image contains {prompt}") @ embedded(text).T
+            expected.append(cosines[1:-1].max(1).values.mean())  # the ends count nothing
+    torch.testing.assert_close(score(reward, pictures(), PROMPTS), torch.stack(expected), atol=1e-4, rtol=0)
+
+
+def test_bert_score_of_a_picture_of_which_nothing_is_said(tmp_path: Path, monkeypatch: Any) -> None:
+    save_llava(tmp_path)
+    reward = load_reward(f"bert-score@{tmp_path}")
+    monkeypatch.setattr(reward, "describe", lambda images: ["", "a blue car", ""])
+    first, second, third = score(reward, pictures(), PROMPTS).tolist()
+    assert first == third == 0 != second
+
+
+def test_video_gets_the_mean_of_its_frames(tmp_path: Path) -> None:
+    save_clip(tmp_path)
+    reward, frames = load_reward(f"clip@{tmp_path}"), pictures(6)
+    each = score(reward, frames, [PROMPTS[0]] * 4 + [PROMPTS[1]] * 2)
+    video = frames.unflatten(0, (3, 2))
+    expected = each.view(3, 2).mean(1)
+    found = score(reward, video, [PROMPTS[0], PROMPTS[0], PROMPTS[1]])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
 def test_batches_and_offload_change_nothing(tmp_path: Path) -> None:
     from diffalign.rewards.clip import ClipScore
 
@@ -148,7 +213,7 @@ def test_batches_and_offload_change_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    for name in ("clip", "pickscore", "hps", "image-reward", "aesthetic"):
+    for name in ("clip", "pickscore", "hps", "image-reward", "aesthetic", "bert-score", "viclip"):
         with pytest.raises(RewardError, match=r"cannot load .*NAME@FOLDER"):
             load_reward(f"{name}@{tmp_path}")
     with pytest.raises(RewardError, match="has no checkpoints"):

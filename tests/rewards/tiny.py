@@ -16,6 +16,10 @@ def pictures(n: int = 3, side: int = 40) -> Tensor:
     return nn.functional.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1)
 
 
+CHAT = (
+    "{% for message in messages %}USER: {% for part in message.content %}{% if part.type == 'text' %}"
+    "{{ part.text }}{% else %}<image>{% endif %}{% endfor %}{% endfor %} ASSISTANT:"
+)
 PROMPTS = ["a blue car", "three dogs on the moon", "a cat"]
 
 
@@ -65,12 +69,24 @@ def save_clip(folder: Path, side: int = 32) -> Any:
     return model
 
 
+def save_aesthetic(folder: Path) -> dict[str, Tensor]:
+    """The layers with the published numbers, and a CLIP in `clip/`."""
+    save_clip(folder / "clip")
+    random, weights, width = torch.Generator().manual_seed(0), {}, 10
+    for number, out in ((0, 8), (2, 6), (4, 5), (6, 4), (7, 1)):
+        weights[f"layers.{number}.weight"] = torch.randn(out, width, generator=random)
+        weights[f"layers.{number}.bias"] = torch.randn(out, generator=random)
+        width = out
+    torch.save(weights, folder / "sac+logos+ava1-l14-linearMSE.pth")
+    return weights
+
+
 class OpenClip(nn.Module):
     """The forward pass of open_clip's ViT CLIP, written on torch's own attention."""
 
-    def __init__(self, weights: dict[str, Tensor], heads: int) -> None:
+    def __init__(self, weights: dict[str, Tensor], heads: int, quick: bool = False) -> None:
         super().__init__()
-        self.w, self.heads = weights, heads
+        self.w, self.heads, self.quick = weights, heads, quick
 
     def layers(self, x: Tensor, prefix: str, mask: Tensor | None) -> Tensor:
         w, number = self.w, 0
@@ -86,12 +102,26 @@ class OpenClip(nn.Module):
             y = self.norm(x, f"{at}.ln_1")
             x = x + attention(y, y, y, need_weights=False, attn_mask=mask)[0]
             y = self.norm(x, f"{at}.ln_2") @ w[f"{at}.mlp.c_fc.weight"].T + w[f"{at}.mlp.c_fc.bias"]
-            x = x + nn.functional.gelu(y) @ w[f"{at}.mlp.c_proj.weight"].T + w[f"{at}.mlp.c_proj.bias"]
+            y = y * (1.702 * y).sigmoid() if self.quick else nn.functional.gelu(y)
+            x = x + y @ w[f"{at}.mlp.c_proj.weight"].T + w[f"{at}.mlp.c_proj.bias"]
             number += 1
         return x
 
     def norm(self, x: Tensor, at: str) -> Tensor:
         return nn.functional.layer_norm(x, x.shape[-1:], self.w[f"{at}.weight"], self.w[f"{at}.bias"])
+
+    def video(self, frames: Tensor) -> Tensor:
+        """ViCLIP's, `(B, T, 3, H, W)`: patches of all frames beside each other, each with place and time."""
+        w, (B, T) = self.w, frames.shape[:2]
+        kernel = w["visual.conv1.weight"]  # one frame deep
+        x = nn.functional.conv3d(frames.transpose(1, 2), kernel, stride=kernel.shape[2:])
+        x = x.flatten(3).permute(0, 2, 3, 1) + w["visual.positional_embedding"][1:]
+        times = w["visual.temporal_positional_embedding"]
+        x = x + (times if T > 1 else times.mean(1, keepdim=True)).unsqueeze(2)
+        whole = w["visual.class_embedding"] + w["visual.positional_embedding"][0]
+        x = self.norm(torch.cat([whole.expand(B, 1, -1), x.flatten(1, 2)], 1), "visual.ln_pre")
+        x = self.norm(self.layers(x, "visual.transformer.resblocks", None)[:, 0], "visual.ln_post")
+        return nn.functional.normalize(x @ w["visual.proj"], dim=-1)
 
     def image(self, pixels: Tensor) -> Tensor:
         w = self.w
@@ -111,11 +141,9 @@ class OpenClip(nn.Module):
         return nn.functional.normalize(x, dim=-1)
 
 
-def save_hps(folder: Path) -> OpenClip:
-    """HPS_v2.1_compressed.pt in open_clip's layout, with 16 heads, and a tokenizer."""
-    from diffalign.world.models import build_tokenizer
-
-    tokenizer, random = build_tokenizer(), torch.Generator().manual_seed(0)
+def open_clip_weights(tokens: int, length: int) -> dict[str, Tensor]:
+    """In open_clip's layout, for a vocabulary of so many `tokens` and texts of that `length`."""
+    random = torch.Generator().manual_seed(0)
 
     def normal(*shape: int, std: float = 0.3) -> Tensor:
         return std * torch.randn(shape, generator=random)
@@ -146,14 +174,23 @@ def save_hps(folder: Path) -> OpenClip:
         "visual.positional_embedding": normal(17, 32),
         "visual.conv1.weight": normal(32, 3, 8, 8),
         "visual.proj": normal(32, 10),
-        "positional_embedding": normal(tokenizer.model_max_length, 16),
-        "token_embedding.weight": normal(len(tokenizer), 16),
+        "positional_embedding": normal(length, 16),
+        "token_embedding.weight": normal(tokens, 16),
         "text_projection": normal(16, 10),
         **tower("visual.transformer", 32),
         **tower("transformer", 16),
     }
     for name, width in (("visual.ln_pre", 32), ("visual.ln_post", 32), ("ln_final", 16)):
         weights |= {f"{name}.weight": 1 + normal(width), f"{name}.bias": normal(width)}
+    return weights
+
+
+def save_hps(folder: Path) -> OpenClip:
+    """HPS_v2.1_compressed.pt in open_clip's layout, with 16 heads, and a tokenizer."""
+    from diffalign.world.models import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    weights = open_clip_weights(len(tokenizer), tokenizer.model_max_length)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"epoch": 0, "state_dict": weights}, folder / "HPS_v2.1_compressed.pt")
     tokenizer.save_pretrained(folder)
@@ -227,3 +264,88 @@ def save_image_reward(folder: Path) -> tuple[dict[str, Tensor], Any]:
     described = {**config.to_dict(), "encoder_width": width, "vocab_size": len(words) + 1}
     (folder / "med_config.json").write_text(json.dumps(described))
     return weights, bert.eval()
+
+
+def save_viclip(folder: Path) -> OpenClip:
+    """model.safetensors with the publishers' names, 4 frames and one head a tower, and a tokenizer."""
+    from safetensors.torch import save_file
+
+    from diffalign.world.models import build_tokenizer
+
+    tokenizer, random = build_tokenizer(), torch.Generator().manual_seed(1)
+    weights = open_clip_weights(len(tokenizer), 12)
+    weights["visual.conv1.weight"] = weights["visual.conv1.weight"].unsqueeze(2)
+    weights["visual.temporal_positional_embedding"] = 0.3 * torch.randn(1, 4, 32, generator=random)
+    del weights["logit_scale"]
+    published = {
+        name.replace("visual.", "vision_encoder.") if "visual" in name else f"text_encoder.{name}": value
+        for name, value in weights.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(published | {"temp": torch.tensor(0.01)}, folder / "model.safetensors")
+    tokenizer.save_pretrained(folder)
+    return OpenClip(weights, 1, quick=True)
+
+
+def save_llava(folder: Path, counts: bool = False) -> Any:
+    """A LLaVA with its processor's files, and a DeBERTa in `deberta/`.
+
+    Arguments:
+        counts: whether it says nothing but numbers from 0 to 9.
+    """
+    from transformers import (
+        CLIPImageProcessorPil,
+        CLIPVisionConfig,
+        DebertaConfig,
+        DebertaModel,
+        DebertaTokenizer,
+        LlamaConfig,
+        LlamaTokenizer,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    letters = "abcdefghijklmnopqrstuvwxyzAEIRSTU:,?\n"
+    numbers = [f"▁{number}" for number in range(10)]
+    words = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "▁", "▁blue", "▁car", "▁dogs", "▁moon", *letters]
+    words += numbers
+    tokenizer = LlamaTokenizer(
+        vocab={word: number for number, word in enumerate(words)},
+        merges=[],
+        pad_token="<pad>",
+        additional_special_tokens=["<image>"],
+    )
+    pieces = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", "Ġ", *letters]
+    comparing = DebertaTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[])
+    shared = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+    relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        llava = LlavaForConditionalGeneration(
+            LlavaConfig(
+                vision_config=CLIPVisionConfig(image_size=32, patch_size=8, **shared),
+                text_config=LlamaConfig(vocab_size=len(words), **ends, **shared),
+                image_token_index=words.index("<image>"),
+                image_seq_length=16,
+            )
+        )
+        deberta = DebertaModel(DebertaConfig(vocab_size=len(pieces), pad_token_id=1, **relative, **shared))
+        for parameter in [*llava.parameters(), *deberta.parameters()]:
+            if parameter.ndim > 1:  # far from the near zero of initialisation
+                nn.init.normal_(parameter, std=0.3)
+    if counts:
+        llava.lm_head.weight.data[: -len(numbers)] = 0
+        for layer in llava.model.language_model.layers:  # so that the picture decides, not the last word
+            for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+                part.weight.data *= 10
+    llava.save_pretrained(folder)
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    own = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    LlavaProcessor(CLIPImageProcessorPil(**size), tokenizer, chat_template=CHAT, **own).save_pretrained(
+        folder
+    )
+    deberta.save_pretrained(folder / "deberta")
+    comparing.save_pretrained(folder / "deberta")
+    return llava.eval(), deberta.eval()

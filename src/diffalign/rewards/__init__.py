@@ -41,6 +41,10 @@ REWARDS = {
     "hps": Row("diffalign.rewards.hps:HpsScore", "HPSv2: which picture people prefer"),
     "image-reward": Row("diffalign.rewards.image_reward:ImageReward", "how people rank prompt and picture"),
     "aesthetic": Row("diffalign.rewards.aesthetic:Aesthetic", "LAION's aesthetic predictor, 1 to 10"),
+    "bert-score": Row(
+        "diffalign.rewards.bertscore:BertScore", "how much of the prompt a description of the picture holds"
+    ),
+    "viclip": Row("diffalign.rewards.viclip:ViClip", "how well video and prompt agree"),
     "jpeg-compressibility": Row("diffalign.rewards.jpeg:jpeg_compressibility", "minus kilobytes of the JPEG"),
     "jpeg-incompressibility": Row("diffalign.rewards.jpeg:jpeg_incompressibility", "kilobytes of the JPEG"),
     "remote": Row(

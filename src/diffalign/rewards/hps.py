@@ -66,8 +66,15 @@ def fitted(image: Image.Image, side: int) -> Tensor:
     return ((pixels.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)
 
 
-def clip_of(weights: Mapping[str, Tensor], end: int, heads: int = HEADS) -> CLIPModel:
-    """The `CLIPModel` of a ViT CLIP in open_clip's layout; `end` is the token that ends a text.
+def clip_of(
+    weights: Mapping[str, Tensor], end: int, heads: tuple[int, int] = (HEADS, HEADS), act: str = "gelu"
+) -> CLIPModel:
+    """The `CLIPModel` of a ViT CLIP in open_clip's layout.
+
+    Arguments:
+        end: the token that ends a text.
+        heads: of the two towers, for pictures and for text.
+        act: the activation, "quick_gelu" in OpenAI's networks.
 
     Raises:
         KeyError: if it is none.
@@ -107,12 +114,13 @@ def clip_of(weights: Mapping[str, Tensor], end: int, heads: int = HEADS) -> CLIP
     vision, text = weights["visual.conv1.weight"], weights["token_embedding.weight"]
     patch, places = vision.shape[-1], len(weights["visual.positional_embedding"]) - 1
     width = weights["visual.proj"].shape[1]
-    shared = {"num_attention_heads": heads, "hidden_act": "gelu", "projection_dim": width}
+    shared = {"hidden_act": act, "projection_dim": width}
     config = CLIPConfig(
         vision_config={
             "hidden_size": vision.shape[0],
             "intermediate_size": len(weights["visual.transformer.resblocks.0.mlp.c_fc.weight"]),
             "num_hidden_layers": layers["vision_model"],
+            "num_attention_heads": heads[0],
             "patch_size": patch,
             "image_size": patch * round(places**0.5),
             **shared,
@@ -122,8 +130,10 @@ def clip_of(weights: Mapping[str, Tensor], end: int, heads: int = HEADS) -> CLIP
             "hidden_size": text.shape[1],
             "intermediate_size": len(weights["transformer.resblocks.0.mlp.c_fc.weight"]),
             "num_hidden_layers": layers["text_model"],
+            "num_attention_heads": heads[1],
             "max_position_embeddings": len(weights["positional_embedding"]),
             "eos_token_id": end,
+            "bos_token_id": None,
             **shared,
         },
         projection_dim=width,

@@ -21,7 +21,7 @@ class Scorer(ABC):
         checkpoint: a folder with the published files, or a hub name; the published one by default.
         device: where it scores; the accelerator, if there is one, by default.
         dtype: of the network; float32 on a CPU and float16 elsewhere, by default.
-        batch_size: pictures scored at a time.
+        batch_size: pictures, or videos, scored at a time.
         offload: whether the network waits on the CPU between two calls.
 
     Raises:
@@ -64,17 +64,23 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
-        """Scores `(B,)` of a batch; the network is on `device`."""
+        """Scores `(B,)` of a batch of pictures; the network is on `device`."""
+
+    def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """Scores `(B,)` of pictures `(B, 3, H, W)`; of video `(B, F, 3, H, W)` the mean of its frames'."""
+        frames = images.shape[1] if images.ndim == 5 else 1
+        each = [prompt for prompt in prompts for _ in range(frames)]
+        return self.score(as_pictures(images.flatten(0, -4)), each).view(-1, frames).mean(1)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """Scores `(B,)` of pictures `(B, 3, H, W)` in [0, 1], float32 on the CPU; higher is better."""
+        """Scores `(B,)` of pictures `(B, 3, H, W)` or video `(B, F, 3, H, W)` in [0, 1]; higher is better."""
         self.network.to(self.device)
-        pictures, scores = as_pictures(images), []
+        scores = []
         try:
-            for start in range(0, len(pictures), self.batch_size):
+            for start in range(0, len(images), self.batch_size):
                 part = slice(start, start + self.batch_size)
-                scores.append(self.score(pictures[part], prompts[part]).float().cpu())
+                scores.append(self.score_batch(images[part], prompts[part]).float().cpu())
         finally:
             if self.offload:
                 self.network.to("cpu")

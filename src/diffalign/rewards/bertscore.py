@@ -1,0 +1,92 @@
+"""BERTScore of a description: LLaVA says what the picture shows, DeBERTa compares that with the prompt.
+
+    score = recall = mean over the prompt's tokens of their greatest cosine with a token of the description
+
+Checkpoints: llava-hf/llava-1.5-7b-hf (Llama 2 licence), microsoft/deberta-xlarge-mnli (MIT).
+Deviations:  LLaVA 1.5, which transformers loads, instead of the first; pictures are not made JPEGs before.
+References:  Black et al. (ICLR 2024), section 5.2, https://arxiv.org/abs/2305.13301
+             Zhang et al. (ICLR 2020), https://arxiv.org/abs/1904.09675
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from bert_score import BERTScorer
+from PIL import Image
+from torch import Tensor, nn
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from diffalign.rewards.scorer import Scorer
+
+QUESTION = "USER: <image>\nAnswer concisely: what is going on in this image? ASSISTANT:"  # DDPO's
+ANSWER = "The image contains {prompt}"  # DDPO's
+TOKENS = 64  # of a description, at most
+LAYER = 40  # of DeBERTa, as bert-score recommends
+
+
+class BertScore(Scorer):
+    """How much of the prompt a description of the picture holds, from −1 to 1; about 0.5 to 0.9.
+
+    Arguments:
+        checkpoint: of LLaVA; a folder may hold the DeBERTa too, in `deberta/`. All else as of `Scorer`.
+    """
+
+    published = "llava-hf/llava-1.5-7b-hf"
+    comparer = "microsoft/deberta-xlarge-mnli"
+
+    def load(self) -> nn.Module:
+        """LLaVA and DeBERTa; the one's processor and the other's tokenizer are loaded beside them."""
+        config = LlavaConfig.from_pretrained(self.checkpoint)
+        self.processor = LlavaProcessor(
+            CLIPImageProcessorPil.from_pretrained(self.checkpoint),
+            AutoTokenizer.from_pretrained(self.checkpoint),
+            patch_size=config.vision_config.patch_size,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+            num_additional_image_tokens=1,  # the one of the whole picture
+        )
+        llava = LlavaForConditionalGeneration.from_pretrained(self.checkpoint, dtype=torch.float32)
+        own = Path(self.checkpoint) / "deberta"
+        self.scorer = scorer_of(str(own) if own.is_dir() else self.comparer)
+        return nn.ModuleDict({"llava": llava, "deberta": self.scorer._model})
+
+    def describe(self, images: list[Image.Image]) -> list[str]:
+        """What LLaVA says of each picture, the likeliest word after word."""
+        inputs = self.processor(images=images, text=[QUESTION] * len(images), return_tensors="pt")
+        network: Any = self.network
+        said = network["llava"].generate(**self.place(**inputs), max_new_tokens=TOKENS, do_sample=False)
+        answers = said[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.processor.batch_decode(answers, skip_special_tokens=True)]
+
+    def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+        """See `Scorer.score`; a picture of which nothing is said gets 0."""
+        told, scores = self.describe(images), torch.zeros(len(images))
+        spoken = [place for place, text in enumerate(told) if text]
+        if spoken:
+            self.scorer.device = self.device
+            _, recall, _ = self.scorer.score(
+                [told[place] for place in spoken],
+                [ANSWER.format(prompt=prompts[place]) for place in spoken],
+                batch_size=self.batch_size,
+            )
+            scores[spoken] = recall.float()
+        return scores
+
+
+def scorer_of(checkpoint: str) -> BERTScorer:
+    """bert-score on a DeBERTa, on the CPU."""
+    from transformers import AutoConfig
+
+    layers = AutoConfig.from_pretrained(checkpoint).num_hidden_layers
+    scorer = BERTScorer(checkpoint, num_layers=min(LAYER, layers), device="cpu", use_fast_tokenizer=True)
+    # tokenizers that know no end overflow where bert-score asks them to cut there
+    scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, 512)
+    return scorer

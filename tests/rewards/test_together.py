@@ -1,0 +1,75 @@
+"""All rewards load and score in one environment and one process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffalign.rewards import REWARDS, load_reward, score
+from diffalign.rewards.remote import TOKEN
+from diffalign.rewards.server import RewardServer
+
+from .test_vlm import Faulty
+from .tiny import (
+    pictures,
+    save_aesthetic,
+    save_clip,
+    save_hps,
+    save_image_reward,
+    save_llava,
+    save_viclip,
+)
+
+NETWORKS: dict[str, Callable[[Path], Any]] = {
+    "clip": save_clip,
+    "pickscore": save_clip,
+    "hps": save_hps,
+    "image-reward": save_image_reward,
+    "aesthetic": save_aesthetic,
+    "bert-score": save_llava,
+    "viclip": save_viclip,
+}
+SERVED = ("remote", "vlm")
+PROMPTS = ["a blue car", "three dogs on the moon", "a cat"]
+
+
+def test_every_reward_runs_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN, "secret")
+    remote, judge = RewardServer(load_reward("jpeg-compressibility"), "secret"), Faulty([])
+    names = {name: name for name in REWARDS if name not in NETWORKS}
+    names |= {"remote": f"remote@{remote.url}", "vlm": f"vlm@{judge.url}#judge"}
+    for name, save in NETWORKS.items():
+        save(tmp_path / name)
+        names[name] = f"{name}@{tmp_path / name}"
+    for server in (remote, judge):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        rewards = {name: load_reward(full) for name, full in names.items()}
+        assert rewards.keys() == REWARDS.keys()
+        once = {name: score(reward, pictures(3, 64), PROMPTS) for name, reward in rewards.items()}
+        for name, reward in rewards.items():  # all are loaded; none changed another
+            torch.testing.assert_close(score(reward, pictures(3, 64), PROMPTS), once[name])
+    finally:
+        for server in (remote, judge):
+            server.shutdown()
+            server.server_close()
+
+
+def test_a_reward_is_imported_when_it_is_asked_for() -> None:
+    modules = sorted({row.factory.partition(":")[0] for row in REWARDS.values()})
+    script = f"""
+import importlib, sys, diffalign.rewards
+print({{'transformers', 'bert_score', 'requests'}} & sys.modules.keys() or 'light')
+for name in {modules}:
+    importlib.import_module(name)
+print('torchvision' in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["light", "False"]
