@@ -1,0 +1,170 @@
+"""The classifier of the classic inception score: Inception v3, which knows ImageNet's 1000 classes.
+
+Checkpoint: timm/inception_v3.tf_in1k, model.safetensors (Apache-2.0). These are the weights of TensorFlow's
+            slim library. The score's first program reads a graph of 2015 with 1008 outputs: figures compare
+            with each other, not to the last digit with those of other programs.
+References: Szegedy et al. (CVPR 2016), https://arxiv.org/abs/1512.00567
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffalign.rewards.scorer import weights_of
+
+PUBLISHED = "timm/inception_v3.tf_in1k"
+FILES = ("model.safetensors",)
+SIDE = 299
+Size = tuple[int, int]
+#: Of a convolution: whose output it reads, channels, kernel, stride, padding.
+Row = tuple[str, int, int | Size, int, int | Size]
+FLAT, TALL, BESIDE, ABOVE = (1, 7), (7, 1), (0, 3), (3, 0)
+
+
+class Convolution(nn.Module):
+    """Convolution, batch normalisation, ReLU."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int | Size, stride: int = 1, padding: int | Size = 0
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, outputs, H', W')`."""
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Mixed(nn.Module):
+    """Convolutions side by side, and a pooled branch: of averages, or of maxima in strides of 2."""
+
+    def __init__(self, inputs: int, rows: dict[str, Row], pooled: int = 0) -> None:
+        super().__init__()
+        self.rows, width = rows, {"": inputs}
+        for name, (source, outputs, kernel, stride, padding) in rows.items():
+            self.add_module(name, Convolution(width[source], outputs, kernel, stride, padding))
+            width[name] = outputs
+        sources = {row[0] for row in rows.values()}
+        self.ends = [name for name in rows if name not in sources]
+        self.outputs = sum(width[name] for name in self.ends) + (pooled or inputs)
+        self.branch_pool = Convolution(inputs, pooled, 1) if pooled else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, outputs, H', W')`."""
+        made = {"": x}
+        for name, (source, *_) in self.rows.items():
+            made[name] = self.get_submodule(name)(made[source])
+        if self.branch_pool is None:
+            last = F.max_pool2d(x, 3, 2)
+        else:
+            last = self.branch_pool(F.avg_pool2d(x, 3, 1, 1))
+        return torch.cat([*(made[name] for name in self.ends), last], 1)
+
+
+def _chain(name: str, *shapes: tuple[int, int | Size, int, int | Size]) -> dict[str, Row]:
+    """Convolutions one after the other, `name`_1, `name`_2 …"""
+    places = [f"{name}_{number}" for number in range(1, len(shapes) + 1)]
+    return {
+        place: (source, *shape) for place, source, shape in zip(places, ["", *places], shapes, strict=False)
+    }
+
+
+def _fine(pooled: int) -> tuple[dict[str, Row], int]:
+    return {
+        "branch1x1": ("", 64, 1, 1, 0),
+        **_chain("branch5x5", (48, 1, 1, 0), (64, 5, 1, 2)),
+        **_chain("branch3x3dbl", (64, 1, 1, 0), (96, 3, 1, 1), (96, 3, 1, 1)),
+    }, pooled
+
+
+def _middle(c: int) -> tuple[dict[str, Row], int]:
+    double = ((c, 1, 1, 0), (c, TALL, 1, ABOVE), (c, FLAT, 1, BESIDE), (c, TALL, 1, ABOVE))
+    return {
+        "branch1x1": ("", 192, 1, 1, 0),
+        **_chain("branch7x7", (c, 1, 1, 0), (c, FLAT, 1, BESIDE), (192, TALL, 1, ABOVE)),
+        **_chain("branch7x7dbl", *double, (192, FLAT, 1, BESIDE)),
+    }, 192
+
+
+_COARSE: tuple[dict[str, Row], int] = (
+    {
+        "branch1x1": ("", 320, 1, 1, 0),
+        "branch3x3_1": ("", 384, 1, 1, 0),
+        "branch3x3_2a": ("branch3x3_1", 384, (1, 3), 1, (0, 1)),
+        "branch3x3_2b": ("branch3x3_1", 384, (3, 1), 1, (1, 0)),
+        **_chain("branch3x3dbl", (448, 1, 1, 0), (384, 3, 1, 1)),
+        "branch3x3dbl_3a": ("branch3x3dbl_2", 384, (1, 3), 1, (0, 1)),
+        "branch3x3dbl_3b": ("branch3x3dbl_2", 384, (3, 1), 1, (1, 0)),
+    },
+    192,
+)
+_BLOCKS: dict[str, tuple[dict[str, Row], int]] = {
+    "Mixed_5b": _fine(32),
+    "Mixed_5c": _fine(64),
+    "Mixed_5d": _fine(64),
+    "Mixed_6a": (
+        {"branch3x3": ("", 384, 3, 2, 0)}
+        | _chain("branch3x3dbl", (64, 1, 1, 0), (96, 3, 1, 1), (96, 3, 2, 0)),
+        0,
+    ),
+    "Mixed_6b": _middle(128),
+    "Mixed_6c": _middle(160),
+    "Mixed_6d": _middle(160),
+    "Mixed_6e": _middle(192),
+    "Mixed_7a": (
+        _chain("branch3x3", (192, 1, 1, 0), (320, 3, 2, 0))
+        | _chain(
+            "branch7x7x3", (192, 1, 1, 0), (192, FLAT, 1, BESIDE), (192, TALL, 1, ABOVE), (192, 3, 2, 0)
+        ),
+        0,
+    ),
+    "Mixed_7b": _COARSE,
+    "Mixed_7c": _COARSE,
+}
+
+
+class InceptionV3(nn.Module):
+    """Pictures `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`; names of weights as in timm."""
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        self.Conv2d_1a_3x3 = Convolution(3, 32, 3, 2)
+        self.Conv2d_2a_3x3 = Convolution(32, 32, 3)
+        self.Conv2d_2b_3x3 = Convolution(32, 64, 3, padding=1)
+        self.Conv2d_3b_1x1 = Convolution(64, 80, 1)
+        self.Conv2d_4a_3x3 = Convolution(80, 192, 3)
+        width = 192
+        for name, (rows, pooled) in _BLOCKS.items():
+            block = Mixed(width, rows, pooled)
+            self.add_module(name, block)
+            width = block.outputs
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `(B, classes)`; pictures are resized bilinearly to 299×299."""
+        size = (SIDE, SIDE)
+        x = 2 * F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False) - 1
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
+        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, 2)))
+        x = F.max_pool2d(x, 3, 2)
+        for name in _BLOCKS:
+            x = self.get_submodule(name)(x)
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
+
+
+def load_inception(checkpoint: str | Path = PUBLISHED, device: str | torch.device = "cpu") -> InceptionV3:
+    """The classifier with the weights of a folder, or of a repository of the hub.
+
+    Raises:
+        OSError, RuntimeError: if they are not there, or are another network's.
+    """
+    weights = weights_of(str(checkpoint), FILES)
+    network = InceptionV3(len(weights["fc.bias"]))
+    network.load_state_dict({n: value for n, value in weights.items() if not n.startswith("AuxLogits.")})
+    return network.eval().requires_grad_(False).to(device)
