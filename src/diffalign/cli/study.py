@@ -144,7 +144,7 @@ def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
 def _tables(found: dict[str, Any]) -> list[Any]:
     from diffalign.cli.tables import figures, interval
 
-    title = f"{found['votes']} votes of {found['voters']} voters on {found['prompts']} prompts"
+    title = f"{found['votes']} votes of {found['voters']} voters on {found['prompts_asked']} prompts"
     if found["mode"] == "pairs":
         table = figures(title, "shows it better %", "ties", "looks better %", "ties", "votes", "voters")
         for row in found["rows"]:
@@ -171,6 +171,9 @@ def _tables(found: dict[str, Any]) -> list[Any]:
 
 def _notes(found: dict[str, Any]) -> list[str]:
     notes = ["[95 % interval], over voters or over prompts, whichever is wider"]
+    for name, number in (("voter", found["voters"]), ("prompt", found["prompts_asked"])):
+        if number == 1:
+            notes.append(f"one {name} alone: what another one would say is not in the intervals")
     agreement = found["agreement"]
     if agreement["alignment"] is not None:
         notes.append(

@@ -25,7 +25,7 @@ _CHOICES: dict[Mode, tuple[tuple[str, str], ...]] = {
     "pairs": (("left", "Left"), ("tie", "Tie"), ("right", "Right")),
     "rating": tuple((str(i), str(i)) for i in range(1, 6)),
 }
-_ENDS = '<p class="ends" aria-hidden="true"><span>1 not at all</span><span>5 fully</span></p>'
+_ENDS = {"alignment": ("not at all", "fully"), "quality": ("bad", "very good")}  # of ratings: 1 and 5
 _KEYS: dict[Mode, str] = {
     "pairs": "<kbd>1</kbd> left, <kbd>2</kbd> tie, <kbd>3</kbd> right",
     "rating": "<kbd>1</kbd> to <kbd>5</kbd> rate",
@@ -38,8 +38,9 @@ _TASK: dict[Mode, tuple[str, str]] = {
     ),
     "rating": (
         "Rate pictures",
-        "You will see a description and a picture, {n} times. Rate each time from 1 (not at all) to 5 "
-        "(fully) how well the picture shows the description, and how good it looks, whatever it shows.",
+        "You will see a description and a picture, {n} times. Rate each time from 1 to 5 how well the "
+        "picture shows the description (1 not at all, 5 fully), and how good it looks, whatever it shows (1 "
+        "bad, 5 very good).",
     ),
 }
 _PAGE = """<!doctype html>
@@ -77,7 +78,7 @@ def start(design: Design, warning: str = "") -> str:
         title,
         f"<h1>{title}</h1>",
         f"<p>{task.format(n=design.questions + design.checks)}</p>",
-        "<p>There are no right or wrong answers; a few seconds each are enough. You may stop at any time, "
+        "<p>Your own view counts; a few seconds each are enough. You may stop at any time, "
         "and go on later in the same browser.</p>",
         _warning(warning),
         '<form method="post" action="/start">',
@@ -133,7 +134,8 @@ def _choices(mode: Mode, field: str, text: str, chosen: str | None) -> str:
         f"{' checked' * (value == chosen)}><span>{shown}</span></label>"
         for value, shown in _CHOICES[mode]
     )
-    ends = _ENDS if mode == "rating" else ""
+    low, high = _ENDS[field]
+    ends = f'<p class="ends"><span>1 {low}</span><span>5 {high}</span></p>' * (mode == "rating")
     return f'<fieldset><legend>{text}</legend><div class="choices">{radios}</div>{ends}</fieldset>'
 
 

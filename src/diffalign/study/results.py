@@ -1,8 +1,8 @@
 """Votes → shares and means with 95 % intervals.
 
 Pairs: the share of votes for a source against another, where a tie is half a vote for each. Ratings: the
-mean of each source, and the mean difference of two sources, each voter's and prompt's ratings less his
-ratings of the same prompt.
+mean of each source, and the mean difference of two sources, between ratings of one voter, of the same prompt
+and the same place among its pictures.
 
 Votes of one voter are alike (his taste), and so are votes on one prompt (what the models make of it), so
 that votes are no independent values. Each interval is `metrics.clustered` twice, for voters that did not
@@ -51,6 +51,7 @@ def results(design: Design, votes: Sequence[Vote]) -> dict[str, Any]:
         "seed": design.seed,
         "votes": len(counted),
         "voters": len({vote.voter for vote, _ in counted}),
+        "prompts_asked": len({question.prompt for _, question in counted}),
         "checks": {"votes": len(checks), "passed": passed},
         "rows": _pairs(design, counted) if design.mode == "pairs" else _ratings(design, counted),
         "differences": _differences(design, counted) if design.mode == "rating" else [],
@@ -104,23 +105,20 @@ def _ratings(design: Design, counted: Sequence[Cast]) -> list[dict[str, Any]]:
 
 
 def _differences(design: Design, counted: Sequence[Cast]) -> list[dict[str, Any]]:
-    """First less second, of each pair of sources, over voters and prompts that rated both."""
+    """First less second, of each pair of sources, wherever a voter rated both."""
     rows = []
     for first, second in combinations(range(len(design.sources)), 2):
         row: dict[str, Any] = {"first": design.sources[first], "second": design.sources[second]}
         for aspect in ASPECTS:
-            given: dict[tuple[int, int], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+            given: dict[tuple[int, int, int], dict[int, int]] = defaultdict(dict)
             for vote, question in counted:
-                given[vote.voter, question.prompt][question.first].append(float(getattr(vote.answer, aspect)))
-            both = {key: it for key, it in given.items() if first in it and second in it}
-            values = [_mean(it[first]) - _mean(it[second]) for it in both.values()]
-            row[aspect] = _interval(values, [key[0] for key in both], [key[1] for key in both])
+                place = vote.voter, question.prompt, question.position
+                given[place][question.first] = int(getattr(vote.answer, aspect))
+            both = {place: it for place, it in given.items() if first in it and second in it}
+            values = [float(it[first] - it[second]) for it in both.values()]
+            row[aspect] = _interval(values, [place[0] for place in both], [place[1] for place in both])
         rows.append(row)
     return rows
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _interval(
