@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -86,8 +87,9 @@ class Votes:
         if row is None or row[0] != _VERSION:
             raise StudyError(f"{path} is of another version of diffalign; finish it with that one")
         self.id, self.secret, self.digest = str(row[1]), str(row[2]), str(row[4])
-        fields = {name: tuple(it) if isinstance(it, list) else it for name, it in json.loads(row[3]).items()}
-        self.design = Design(**fields)
+        recorded: dict[str, Any] = json.loads(row[3])
+        lists = {name: tuple(it) for name, it in recorded.items() if isinstance(it, list)}
+        self.design = Design(**recorded | lists)
 
     def close(self) -> None:
         """Lets go of the file."""
