@@ -38,6 +38,7 @@ ROOMS = (
     "metrics",
     "evaluation",
     "report",
+    "study",
     "run",
     "cli",
 )

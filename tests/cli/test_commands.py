@@ -22,6 +22,8 @@ COMMANDS = (
     "generate",
     "evaluate",
     "report",
+    "study",
+    "study-results",
     "models",
     "rewards",
     "prompts",

@@ -29,6 +29,7 @@ from diffalign.cli.rewards import rewards
 from diffalign.cli.search import search
 from diffalign.cli.serve import serve
 from diffalign.cli.settings import fill, spell_out
+from diffalign.cli.study import study, study_results
 
 _HELP = """Align diffusion models with a reward by reinforcement learning: their noise, or their weights.
 
@@ -93,6 +94,8 @@ _LIGHT: tuple[Callable[..., object], ...] = (
     generate,
     evaluate,
     report,
+    study,
+    study_results,
     models,
     rewards,
     prompts,

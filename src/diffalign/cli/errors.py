@@ -14,8 +14,10 @@ _MISTAKES = {
     "diffalign.policies.noise": "ArtifactError",
     "diffalign.prompts": ("UnknownPromptSetError", "PromptFileError"),
     "diffalign.rewards": "RewardError",
+    "diffalign.study": "StudyError",
     "diffalign.training": "ConfigError",
     "diffalign.world.grammar": "PromptError",
+    "sqlite3": "OperationalError",  # a full disk, a file that is not ours
     "torch": "OutOfMemoryError",
 }
 

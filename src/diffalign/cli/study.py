@@ -1,0 +1,186 @@
+"""`diffalign study` and `diffalign study-results`: what people say of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter, validators
+from rich.text import Text
+
+from diffalign.cli.errors import UsageError
+from diffalign.cli.options import RUN
+
+if TYPE_CHECKING:
+    from diffalign.study.questions import Design
+    from diffalign.study.sources import Source
+
+_Count = Annotated[int | None, Parameter(group=RUN, validator=validators.Number(gte=0))]
+
+
+def study(
+    *folders: Annotated[str, Parameter(name="FOLDER", group=RUN)],
+    out: Annotated[Path, Parameter(group=RUN)],
+    mode: Annotated[Literal["pairs", "rating"] | None, Parameter(group=RUN)] = None,
+    questions: _Count = None,
+    checks: _Count = None,
+    anchor: Annotated[str | None, Parameter(group=RUN)] = None,
+    prompt: Annotated[str | None, Parameter(group=RUN)] = None,
+    seed: Annotated[int | None, Parameter(group=RUN)] = None,
+    host: Annotated[str, Parameter(group=RUN)] = "127.0.0.1",
+    port: Annotated[int, Parameter(group=RUN, validator=validators.Number(gte=0, lte=65535))] = 8080,
+) -> None:
+    """Ask people in a browser which pictures are better, or how good each is; they see no names.
+
+    A folder is a run's, with the pictures that `diffalign generate` wrote, or any other with PNGs in it;
+    or it holds such folders, one a prompt. Pictures of the same prompt meet in the order of their names,
+    so all folders need the same prompts with equally many pictures. The prompt is what the run recorded,
+    or in prompt.txt beside the PNGs; else --prompt, or the inner folder's name with dashes as spaces.
+
+        diffalign study runs/a runs/b --out studies/a-b
+        diffalign study ours=runs/a frozen=pictures/frozen --prompt "a dog on the moon" --out studies/dog
+        diffalign study --out studies/a-b          # goes on, with all votes
+
+    Votes are kept in the file study.sqlite, with the pictures; `diffalign study-results` counts them. There
+    is no encryption: for voters elsewhere, put it behind a proxy that has it.
+
+    Args:
+        folders: of pictures, or NAME=FOLDER; none to go on with a study.
+        out: folder of the study.
+        mode: pairs (the default) asks which of two is better, rating for 1 to 5 of each.
+        questions: that each voter is asked; 40 by default, or all if there are fewer.
+        checks: further pairs of the same picture twice, to see who looks; none by default.
+        anchor: name of the one that all others are compared with; all with all by default.
+        prompt: of PNGs that lie in FOLDER itself, if nothing beside them says it.
+        seed: of the questions' order and sides; 0 by default.
+        host: where it listens; 127.0.0.1 is this machine alone.
+        port: likewise; 0 takes a free one.
+    """
+    from diffalign.cli.tables import stdout
+    from diffalign.study.server import StudyServer
+    from diffalign.study.sources import read_source
+    from diffalign.study.votes import STUDY, create, opened
+
+    given = {"mode": mode, "questions": questions, "checks": checks, "anchor": anchor, "seed": seed}
+    given = {name: value for name, value in given.items() if value is not None}
+    sources = [read_source(folder, prompt) for folder in folders]
+    if not (out / STUDY).is_file():
+        create(out, _new(sources, given), sources)
+        sources = []
+    with opened(out) as votes:
+        _check(out, votes.design, votes.digest, sources, given)
+        try:
+            server = StudyServer(votes, host=host, port=port)
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {host}:{port} ({error.strerror}); give another --port"
+            ) from error
+        with server:
+            asked = votes.design.questions + votes.design.checks
+            lines = f"{asked} questions a voter, {len(votes.all())} votes so far: {server.url}"
+            stdout().print(Text(lines), soft_wrap=True)
+            stdout().print(Text(f"Ctrl-C ends it; count with: diffalign study-results {out}"), soft_wrap=True)
+            server.serve_forever()
+
+
+def _new(sources: list[Source], given: dict[str, Any]) -> Design:
+    from diffalign.study.questions import Design
+    from diffalign.study.sources import matched
+
+    prompts = matched(sources)
+    names = tuple(source.name for source in sources)
+    return Design(
+        **{"mode": "pairs", **given}, sources=names, prompts=tuple(prompts), counts=tuple(prompts.values())
+    )
+
+
+def _check(out: Path, design: Design, digest: str, sources: list[Source], given: dict[str, Any]) -> None:
+    """That a study that was begun is what is asked for now."""
+    from diffalign.study.votes import digest_of
+
+    there = f"the study in {out}"
+    for name, value in given.items():
+        if value != getattr(design, name):
+            raise UsageError(
+                f"{there} has {name} {getattr(design, name)!r}, not {value!r}; leave out --{name}, or give "
+                "another --out"
+            )
+    if not sources:
+        return
+    new = _new(sources, {"mode": design.mode})
+    if (new.sources, new.prompts, new.counts) != (design.sources, design.prompts, design.counts):
+        raise UsageError(f"{there} is of other folders; give none to go on with it, or another --out")
+    if digest_of(new, sources) != digest:
+        raise UsageError(f"{there} has other pictures; give no folder to go on with those, or another --out")
+
+
+def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
+    """Count the votes of a study: a table, and results.json in its folder.
+
+    A tie is half a vote for each. Intervals are over voters or over prompts, whichever is wider. A study
+    may be counted while it runs.
+
+        diffalign study-results studies/a-b
+
+    Args:
+        folder: of the study.
+    """
+    from diffalign.artifacts import RunFolder
+    from diffalign.cli.tables import paths, stdout
+    from diffalign.study.results import results
+    from diffalign.study.votes import RESULTS, opened
+
+    with opened(folder) as votes:
+        found = results(votes.design, votes.all())
+    RunFolder(folder).write_json(RESULTS, found)
+    console = stdout()
+    for table in _tables(found):
+        console.print(table)
+    for line in _notes(found):
+        console.print(Text(line), soft_wrap=True)
+    paths(console, [folder / RESULTS])
+
+
+def _tables(found: dict[str, Any]) -> list[Any]:
+    from diffalign.cli.tables import figures, interval
+
+    title = f"{found['votes']} votes of {found['voters']} voters on {found['prompts_asked']} prompts"
+    if found["mode"] == "pairs":
+        table = figures(title, "shows it better %", "ties", "looks better %", "ties", "votes", "voters")
+        for row in found["rows"]:
+            table.add_row(
+                Text(f"{row['first']} over {row['second']}"),
+                interval(row["alignment"], percent=True),
+                str(row["alignment_ties"]),
+                interval(row["quality"], percent=True),
+                str(row["quality_ties"]),
+                str(row["votes"]),
+                str(row["voters"]),
+            )
+        return [table]
+    means = figures(title, "shows it, 1 to 5", "looks good, 1 to 5", "votes", "voters")
+    for row in found["rows"]:
+        both = interval(row["alignment"]), interval(row["quality"])
+        means.add_row(Text(row["source"]), *both, str(row["votes"]), str(row["voters"]))
+    gains = figures("Differences, of the same voter and prompt", "shows it", "looks good")
+    for row in found["differences"]:
+        both = interval(row["alignment"], signed=True), interval(row["quality"], signed=True)
+        gains.add_row(Text(f"{row['first']} less {row['second']}"), *both)
+    return [means, gains]
+
+
+def _notes(found: dict[str, Any]) -> list[str]:
+    notes = ["[95 % interval], over voters or over prompts, whichever is wider"]
+    for name, number in (("voter", found["voters"]), ("prompt", found["prompts_asked"])):
+        if number == 1:
+            notes.append(f"one {name} alone: what another one would say is not in the intervals")
+    agreement = found["agreement"]
+    if agreement["alignment"] is not None:
+        notes.append(
+            f"two voters say the same of the same pictures: {100 * agreement['alignment']['share']:.0f} % "
+            f"on the description, {100 * agreement['quality']['share']:.0f} % on the look "
+            f"({agreement['quality']['pairs']} pairs of votes)"
+        )
+    if found["checks"]["votes"]:
+        notes.append(f"checks passed: {found['checks']['passed']} of {found['checks']['votes']}")
+    return notes

@@ -1,0 +1,152 @@
+"""Folders of pictures: which pictures there are of which prompt.
+
+A folder of one prompt has PNGs in it. It is a run's folder (then its pictures/, which
+`diffalign generate` writes), or any other. A source is a folder of one prompt, or a folder of such
+folders, one a prompt. Pictures of a prompt come in the order of their names; grids are none.
+
+The prompt is in `prompt.txt` beside the PNGs, or what a run recorded; else that of --prompt for the
+source's own folder, or the name, with dashes as spaces, for a folder in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from diffalign.artifacts import CONFIG, PICTURES, SUMMARY
+from diffalign.study import StudyError
+
+PROMPT = "prompt.txt"
+_GRID = re.compile(r"seed-?\d+-grid\.png")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is compared: its name, and the pictures of each prompt, in order."""
+
+    name: str
+    pictures: Mapping[str, tuple[Path, ...]]
+
+
+def read_source(text: str, prompt: str | None = None) -> Source:
+    """The source of FOLDER or NAME=FOLDER; without a name it is the folder's.
+
+    Arguments:
+        prompt: of the pictures that lie in the folder itself, if nothing beside them says it.
+
+    Raises:
+        StudyError: if the folder has another layout than the header says.
+    """
+    name, equals, rest = text.partition("=")
+    named = bool(equals) and not Path(text).exists()
+    folder = Path(rest if named else text)
+    if not folder.is_dir():
+        raise StudyError(f"{folder} is no folder; give the folder of a run, or one with PNGs in it")
+    name = (name if named else folder.resolve().name).strip()
+    if not name:
+        raise StudyError(f"the pictures of {folder} have no name; give one: NAME={folder}")
+    return Source(name, _of_prompts(folder, prompt))
+
+
+def _of_prompts(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]:
+    place = folder / PICTURES if _is_run(folder) else folder
+    own = _pngs(place)
+    inside = sorted(path for path in _entries(place) if path.is_dir())
+    if own and inside:
+        raise StudyError(f"{place} holds both PNGs and folders; keep a folder of PNGs for each prompt")
+    if own:
+        return {_prompt_of(folder, place, prompt): own}
+    if not inside:
+        _refuse_empty(folder, place)
+    if prompt is not None:
+        raise StudyError(f"{place} has a folder a prompt; leave out --prompt, or give one of its folders")
+    found: dict[str, tuple[Path, ...]] = {}
+    for each in inside:
+        pictures = each / PICTURES if _is_run(each) else each
+        if not (pngs := _pngs(pictures)):
+            _refuse_empty(each, pictures)
+        text = _prompt_of(each, pictures, each.name.replace("-", " "))
+        if text in found:
+            raise StudyError(f"two folders in {place} are of the prompt “{text}”; put their PNGs into one")
+        found[text] = pngs
+    return found
+
+
+def _refuse_empty(folder: Path, place: Path) -> None:
+    todo = f"make some with: diffalign generate {folder} -n 8" if _is_run(folder) else "put PNGs into it"
+    raise StudyError(f"there are no pictures in {place}; {todo}")
+
+
+def _prompt_of(folder: Path, place: Path, otherwise: str | None) -> str:
+    found = _written(place / PROMPT) or (_recorded(folder) if _is_run(folder) else None) or otherwise
+    if found is None or not found.strip():
+        raise StudyError(
+            f"nothing says what the pictures in {place} should show; give --prompt, or write it to "
+            f"{place / PROMPT}"
+        )
+    return found.strip()
+
+
+def _written(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8").strip() if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path} is no UTF-8 text; write it anew") from error
+
+
+def _recorded(run: Path) -> str | None:
+    """The one prompt that a run was for, if it says so."""
+    for name, read in ((SUMMARY, json.loads), (CONFIG, yaml.safe_load)):
+        try:
+            content = read((run / name).read_text("utf-8")) if (run / name).is_file() else None
+        except (ValueError, yaml.YAMLError) as error:
+            raise StudyError(f"{run / name} is corrupt: {error}") from error
+        prompt = content.get("prompt") if isinstance(content, dict) else None
+        if isinstance(prompt, str) and prompt.strip():
+            return prompt
+    return None
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def _entries(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
+
+
+def _pngs(folder: Path) -> tuple[Path, ...]:
+    files = (path for path in _entries(folder) if path.suffix.lower() == ".png" and path.is_file())
+    return tuple(sorted(path for path in files if not _GRID.fullmatch(path.name)))
+
+
+def matched(sources: Sequence[Source]) -> dict[str, int]:
+    """Prompts that all sources have, and of each how many pictures there are in each.
+
+    Raises:
+        StudyError: if there are less than two sources, two of one name, or if they differ in that.
+    """
+    if len(sources) < 2:
+        raise StudyError(f"a study needs at least two folders, not {len(sources)}")
+    names = [source.name for source in sources]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise StudyError(f"two sources are called {twice!r}; give names: NAME=FOLDER")
+    first, *others = sources
+    for other in others:
+        for prompt in sorted(first.pictures.keys() ^ other.pictures.keys()):
+            there, lacking = (first, other) if prompt in first.pictures else (other, first)
+            raise StudyError(
+                f"{there.name} has pictures of “{prompt}”, {lacking.name} has none; all need the same prompts"
+            )
+        for prompt, pictures in first.pictures.items():
+            if len(pictures) != len(other.pictures[prompt]):
+                raise StudyError(
+                    f"of “{prompt}” {first.name} has {len(pictures)} pictures and {other.name} "
+                    f"{len(other.pictures[prompt])}; give equally many"
+                )
+    return {prompt: len(pictures) for prompt, pictures in sorted(first.pictures.items())}

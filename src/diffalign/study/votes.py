@@ -1,0 +1,227 @@
+"""A study in one SQLite file: its design, its pictures, its voters and their votes.
+
+A vote is one transaction and is on the disk before the voter sees the next question: a kill or a power
+cut loses none. A voter has one vote a question; another one takes its place. Pictures are kept as
+pixels alone, encoded alike: what a file's name or metadata says of its origin is gone, and a study does
+not change when a folder does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from diffalign.artifacts import replacing
+from diffalign.study import StudyError
+from diffalign.study.questions import Design, Shown, deal
+from diffalign.study.sources import Source
+
+STUDY, RESULTS = "study.sqlite", "results.json"
+ALLOWED = {"pairs": ("left", "tie", "right"), "rating": ("1", "2", "3", "4", "5")}
+_VERSION = 1
+_TABLES = """
+CREATE TABLE study (version INTEGER, id TEXT, secret TEXT, design TEXT, digest TEXT);
+CREATE TABLE pictures (prompt INTEGER, position INTEGER, source INTEGER, png BLOB NOT NULL,
+    PRIMARY KEY (prompt, position, source)) WITHOUT ROWID;
+CREATE TABLE voters (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, began REAL NOT NULL);
+CREATE TABLE votes (voter INTEGER NOT NULL REFERENCES voters, question INTEGER NOT NULL,
+    swapped INTEGER NOT NULL, alignment TEXT NOT NULL, quality TEXT NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (voter, question));
+"""
+_CAST = """INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (voter, question) DO UPDATE SET
+    alignment = excluded.alignment, quality = excluded.quality, at = excluded.at"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To both questions: which shows the prompt better, and which looks better; or the two ratings."""
+
+    alignment: str
+    quality: str
+
+
+@dataclass(frozen=True)
+class Vote:
+    """Of voter number `voter` on a question of `pool`, with the sides as he saw them."""
+
+    voter: int
+    question: int
+    swapped: bool
+    answer: Answer
+
+
+class Votes:
+    """An open study. Threads share it: one speaks to the file at a time.
+
+    Raises:
+        StudyError: if there is no study in the folder, or it is not of this version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / STUDY
+        if not path.is_file():
+            raise StudyError(
+                f"there is no study in {folder}; make one with: diffalign study A B --out {folder}"
+            )
+        self._lock = threading.Lock()
+        try:
+            # autocommit, so that each statement is a transaction
+            self._file = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+            self._file.execute("PRAGMA journal_mode = WAL")
+            self._file.execute("PRAGMA synchronous = FULL")
+            row = self._file.execute("SELECT version, id, secret, design, digest FROM study").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise StudyError(f"{path} is no study: {error}") from error
+        if row is None or row[0] != _VERSION:
+            raise StudyError(f"{path} is of another version of diffalign; finish it with that one")
+        self.id, self.secret, self.digest = str(row[1]), str(row[2]), str(row[4])
+        recorded: dict[str, Any] = json.loads(row[3])
+        lists = {name: tuple(it) for name, it in recorded.items() if isinstance(it, list)}
+        self.design = Design(**recorded | lists)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        with self._lock:
+            self._file.close()
+
+    def register(self) -> str:
+        """A new voter's id, which nobody can guess."""
+        voter = secrets.token_hex(16)
+        with self._lock:
+            self._file.execute("INSERT INTO voters (id, began) VALUES (?, ?)", (voter, time.time()))
+        return voter
+
+    def number(self, voter: str) -> int | None:
+        """The number of a voter, from 0 in the order in which they came; None if there is none."""
+        with self._lock:
+            row = self._file.execute("SELECT number FROM voters WHERE id = ?", (voter,)).fetchone()
+        return None if row is None else int(row[0]) - 1
+
+    def dealt(self, voter: str) -> tuple[Shown, ...]:
+        """A voter's questions in his order.
+
+        Raises:
+            KeyError: if there is no such voter.
+        """
+        number = self.number(voter)
+        if number is None:
+            raise KeyError(voter)
+        return deal(self.design, number, voter)
+
+    def cast(self, voter: str, shown: Shown, answer: Answer) -> None:
+        """Records a vote, in the place of an earlier one.
+
+        Raises:
+            StudyError: if the answer is not among those that the mode allows.
+            KeyError: if there is no such voter.
+        """
+        allowed, number = ALLOWED[self.design.mode], self.number(voter)
+        if answer.alignment not in allowed or answer.quality not in allowed:
+            raise StudyError(f"both questions want an answer of: {', '.join(allowed)}")
+        if number is None:
+            raise KeyError(voter)
+        row = (number, shown.number, shown.swapped, answer.alignment, answer.quality, time.time())
+        with self._lock:
+            self._file.execute(_CAST, row)
+
+    def answers(self, voter: str) -> dict[int, Answer]:
+        """What a voter has said so far, by question."""
+        query = "SELECT question, alignment, quality FROM votes WHERE voter = ?"
+        number = self.number(voter)
+        with self._lock:
+            rows = self._file.execute(query, (number,)).fetchall()
+        return {int(question): Answer(*rest) for question, *rest in rows}
+
+    def all(self) -> list[Vote]:
+        """Every vote, in the order of voters and questions."""
+        query = "SELECT voter, question, swapped, alignment, quality FROM votes ORDER BY voter, question"
+        with self._lock:
+            rows = self._file.execute(query).fetchall()
+        return [Vote(voter, question, bool(side), Answer(*rest)) for voter, question, side, *rest in rows]
+
+    def png(self, prompt: int, position: int, source: int) -> bytes:
+        """A picture's file."""
+        query = "SELECT png FROM pictures WHERE prompt = ? AND position = ? AND source = ?"
+        with self._lock:
+            return bytes(self._file.execute(query, (prompt, position, source)).fetchone()[0])
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Votes]:
+    """The study in `folder`, closed at the end of the block."""
+    with closing(Votes(folder)) as votes:
+        yield votes
+
+
+def create(folder: Path, design: Design, sources: Sequence[Source]) -> None:
+    """Writes a new study, whole or not at all.
+
+    Raises:
+        StudyError: if the folder holds something else, or a picture cannot be read.
+        WriteError: if the disk is full or the folder cannot be written.
+    """
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if inside - {f"{STUDY}.partial", f"{STUDY}.partial-journal"}:
+        raise StudyError(f"{folder} holds files that are no study; give an empty or new folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / STUDY) as partial:
+        partial.unlink(missing_ok=True)
+        with closing(sqlite3.connect(partial)) as file, file:
+            file.executescript(_TABLES)
+            digest = hashlib.sha256()
+            for *place, png in pictures(design, sources):
+                file.execute("INSERT INTO pictures VALUES (?, ?, ?, ?)", (*place, png))
+                digest.update(png)
+            identity = (_VERSION, secrets.token_hex(4), secrets.token_hex(32))
+            file.execute(
+                "INSERT INTO study VALUES (?, ?, ?, ?, ?)",
+                (*identity, json.dumps(asdict(design)), digest.hexdigest()),
+            )
+
+
+def pictures(design: Design, sources: Sequence[Source]) -> Iterator[tuple[int, int, int, bytes]]:
+    """Prompt, position, source and PNG of each picture.
+
+    Raises:
+        StudyError: if one cannot be read.
+    """
+    for prompt, text in enumerate(design.prompts):
+        for position in range(design.counts[prompt]):
+            for number, source in enumerate(sources):
+                yield prompt, position, number, _pixels(source.pictures[text][position])
+
+
+def digest_of(design: Design, sources: Sequence[Source]) -> str:
+    """Tells studies of other pictures apart: what `create` records.
+
+    Raises:
+        StudyError: as `pictures` does.
+    """
+    digest = hashlib.sha256()
+    for *_, png in pictures(design, sources):
+        digest.update(png)
+    return digest.hexdigest()
+
+
+def _pixels(path: Path) -> bytes:
+    """A PNG of the pixels alone."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            bare = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise StudyError(f"{path} is no PNG that can be read: {error}") from error
+    file = io.BytesIO()
+    bare.save(file, "png")
+    return file.getvalue()
