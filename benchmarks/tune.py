@@ -67,7 +67,7 @@ def measure(sampler: Sampler, clip: WorldClip, prompts: Sequence[str], n: int, s
         found[prompt] = {
             "verdict": judge(images, [prompt] * n)[0].int().tolist(),
             "world-clip": [round(v, 4) for v in clip(images, [prompt] * n).tolist()],
-            "inception": [inception_score(features)],
+            "inception": [inception_score(features)[0]],
             "distance": [mean_pairwise_distance(features)],
         }
     return found

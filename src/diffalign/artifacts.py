@@ -46,7 +46,7 @@ GENERATOR = "generator.safetensors"
 BEFORE_AFTER, CURVE = "before_after.png", "reward_curve.png"
 NOISES, BEST = "noises.safetensors", "best.png"
 EVALUATION, COMPARISON = "evaluation.json", "comparison.jsonl"
-PICTURES = "pictures"
+PICTURES, FROZEN = "pictures", "frozen"
 #: All that a run or a search writes, and `evaluate` beside it, and so all that --overwrite removes …
 FILES = (
     *(CONFIG, METRICS, STATE, NOISE, GENERATOR, SUMMARY, REPORT),
@@ -55,7 +55,7 @@ FILES = (
 LORA, DENOISER, CHECKPOINTS, LOGS = "lora", "denoiser", "checkpoints", "logs"
 FOLDERS = (LORA, DENOISER, CHECKPOINTS, LOGS)  # of a tuning run: removed likewise
 _EVALUATED = re.compile(r"evaluation-.+\.json")  # … of a generator, a file a prompt …
-_MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png")  # … with these of `generate` in PICTURES
+_MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png|prompt\.txt")  # … with these of `generate`
 _PARTIAL = ".partial"
 #: What the run and its report read of a line of the metrics.
 _READ = {"step": int, "queries": int, "rewards": list, "seconds": Real}
@@ -162,7 +162,12 @@ class RunFolder:
                 shutil.rmtree(tree, ignore_errors=True)
             for file in [
                 *old,
-                *(file for file in path.glob(f"{PICTURES}/**/*") if _MADE.fullmatch(_of(file))),
+                *(
+                    file
+                    for folder in (PICTURES, FROZEN)
+                    for file in path.glob(f"{folder}/**/*")
+                    if _MADE.fullmatch(_of(file))
+                ),
             ]:
                 file.unlink()
             with replacing(path / CONFIG) as file:

@@ -96,11 +96,15 @@ def test_the_world_is_compared_by_its_clip(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_inception_score_by_hand() -> None:
-    assert inception_score(torch.ones(4, 3)) == pytest.approx(1)
-    assert inception_score(100 * torch.eye(5)) == pytest.approx(5)  # each picture a class of its own
+    assert inception_score(torch.ones(4, 3)) == pytest.approx((1, 0))
+    assert inception_score(100 * torch.eye(5)) == pytest.approx((5, 0))  # each picture a class of its own
     p, q = torch.tensor([0.8, 0.2]), torch.tensor([0.4, 0.6])
     mean = (p + q) / 2
     expected = math.exp(float(((p * (p / mean).log()).sum() + (q * (q / mean).log()).sum()) / 2))
-    assert inception_score(torch.stack([p.log(), q.log() + 3])) == pytest.approx(expected)
+    assert inception_score(torch.stack([p.log(), q.log() + 3])) == pytest.approx((expected, 0))
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    parts = inception_score(100 * torch.eye(6), splits=3)  # two pictures, and classes, a part
+    assert parts == pytest.approx((2, 0)) and torch.equal(torch.random.get_rng_state(), before)
     with pytest.raises(ValueError, match="shape"):
         inception_score(torch.ones(4))

@@ -25,9 +25,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from diffalign.evaluation.sources import matched, read_source
 from diffalign.study.questions import Design
 from diffalign.study.server import StudyServer
-from diffalign.study.sources import matched, read_source
 from diffalign.study.votes import Votes, create
 
 PROMPTS = ("two dogs", "a red cat")

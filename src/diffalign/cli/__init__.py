@@ -22,6 +22,7 @@ from diffalign.cli.doctor import doctor
 from diffalign.cli.errors import explain, is_mistake
 from diffalign.cli.evaluate import evaluate
 from diffalign.cli.generate import generate
+from diffalign.cli.measure import measure
 from diffalign.cli.models import models
 from diffalign.cli.prompts import prompts
 from diffalign.cli.report import report
@@ -93,6 +94,7 @@ _LIGHT: tuple[Callable[..., object], ...] = (
     distil,
     generate,
     evaluate,
+    measure,
     report,
     study,
     study_results,

@@ -11,6 +11,7 @@ from rich.text import Text
 #: The rooms' own errors. They are looked up among loaded modules: one that is not loaded raised nothing.
 _MISTAKES = {
     "diffalign.diffusion.pipeline": "PipelineError",
+    "diffalign.evaluation.sources": "SourceError",
     "diffalign.policies.noise": "ArtifactError",
     "diffalign.prompts": ("UnknownPromptSetError", "PromptFileError"),
     "diffalign.rewards": "RewardError",

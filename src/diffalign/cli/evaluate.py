@@ -62,7 +62,7 @@ def evaluate(
     prompt, name = recorded.get("prompt", ""), reward or recorded.get("reward", "")
     check_prompts([prompt], name, judge)
     try:
-        function = load_reward(name)
+        function = load_reward(name, device=opening.device)
     except RewardError as error:
         if reward is None:
             error.add_note("name the reward with --reward")

@@ -183,15 +183,14 @@ def _run(plans: list[Plan], *, overwrite: bool, resuming: bool) -> int:
 
 def _loader() -> Callable[[Plan], Setup]:
     """Loads what a plan asks for; what the plan before it asked for too is there already."""
-    from diffalign.cli.loading import check_basis, check_pictures, load_judge, load_sampler
+    from diffalign.cli.loading import check_basis, check_pictures, load_judge, load_sampler, reward_for
     from diffalign.metrics import embedder
     from diffalign.policies.generator import NoiseGenerator
-    from diffalign.rewards import load_reward
     from diffalign.run import Setup
 
     # the last of each alone, as a model is large
     once = lru_cache(maxsize=1)
-    reward_of, sampler_of, embedder_of = once(load_reward), once(load_sampler), once(embedder)
+    reward_of, sampler_of, embedder_of = once(reward_for), once(load_sampler), once(embedder)
 
     def load(plan: Plan) -> Setup:
         """The setup of a plan.
@@ -200,7 +199,8 @@ def _loader() -> Callable[[Plan], Setup]:
             UsageError, ArtifactError: if reward, judge, basis or start do not fit the model.
         """
         model, choice = plan.sampling.model, plan.evaluation.judge
-        reward, sampler = reward_of(plan.reward), sampler_of(plan.sampling)
+        reward = reward_of(plan.reward, plan.sampling)
+        sampler = sampler_of(plan.sampling)
         check_pictures(sampler, plan.reward, choice)
         check_basis(sampler, plan.noise.basis)
         if plan.noise.start:

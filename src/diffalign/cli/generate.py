@@ -26,6 +26,7 @@ def generate(
     number: Annotated[Positive, Parameter(name=["--number", "-n"])] = 8,
     seed: int = 0,
     prompt: str | None = None,
+    frozen: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
     opening: Opening = _OPENING,
 ) -> None:
@@ -42,27 +43,34 @@ def generate(
         number: pictures.
         seed: of the noise; other seeds give other pictures.
         prompt: what the pictures should show, of a generator; noise was learned for a prompt of its own.
-        out: folder of the pictures; pictures/ beside the noise by default, and the prompt if one is given.
+        frozen: what the model makes without what was learned, of the same noise ε, to compare with.
+        out: folder of the pictures; pictures/ (or frozen/) beside the noise by default, and in it one of the
+            prompt if one is given.
     """
     from PIL import Image
 
-    from diffalign.artifacts import PICTURES, replacing
+    from diffalign.artifacts import FROZEN, PICTURES, replacing
     from diffalign.cli.folders import slug
     from diffalign.cli.tables import stdout
     from diffalign.evaluation import as_bytes
+    from diffalign.evaluation.sources import PROMPT
+    from diffalign.policies.noise import NoiseDistribution
     from diffalign.report.plots import grid
 
     own = prompt
     learned, sampler = open_noise(noise, opening, prompt)
     prompt = learned.metadata["prompt"]
-    beside = (noise if noise.is_dir() else noise.parent) / PICTURES
+    beside = (noise if noise.is_dir() else noise.parent) / (FROZEN if frozen else PICTURES)
     out = out or (beside if own is None else beside / slug(prompt))
     out.mkdir(parents=True, exist_ok=True)
-    pictures = as_bytes(sampler(learned.sample(number, seed), prompt))
+    drawn = NoiseDistribution.standard(learned.latent) if frozen else learned
+    pictures = as_bytes(sampler(drawn.sample(number, seed), prompt))
     shown = pictures if pictures.ndim == 4 else pictures[:, pictures.shape[1] // 2]  # of a video its middle
     for index, picture in enumerate(shown):
         with replacing(out / f"seed{seed}-{index:03d}.png") as file:
             Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, "png")
+    with replacing(out / PROMPT) as file:  # for `measure` and `study`
+        file.write_text(f"{prompt}\n", "utf-8")
     grid(pictures, out / f"seed{seed}-grid.png", title=prompt)
     stdout().print(Text(f"wrote {number} pictures and seed{seed}-grid.png to {out}"), soft_wrap=True)
 

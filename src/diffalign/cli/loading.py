@@ -14,7 +14,7 @@ from diffalign.evaluation import Judge, world_judge
 from diffalign.metrics import embedder
 from diffalign.policies.basis import make_basis
 from diffalign.prompts import load_prompts
-from diffalign.rewards import load_reward
+from diffalign.rewards import RewardFunction, load_reward
 from diffalign.run import TuneSetup
 from diffalign.search.spectral import LEVEL, divides
 from diffalign.world.grammar import PromptError, parse
@@ -38,6 +38,16 @@ def load_sampler(options: Sampling) -> Sampler:
         guidance_scale=options.guidance_scale,
         batch_size=options.batch_size,
     )
+
+
+def reward_for(name: str, options: Sampling) -> RewardFunction:
+    """The reward called `name`, where `options` say.
+
+    Raises:
+        RewardError, UsageError: if it or its device is not there.
+    """
+    device = options.reward_device or options.device
+    return load_reward(name, device=None if device is None else check_device(device), offload=options.offload)
 
 
 def check_device(name: str) -> torch.device:
@@ -189,7 +199,7 @@ def load_many(
     texts, model = read_prompt_set(prompts), sampling.model
     others = spread(texts) if held_out is None else read_prompt_set(held_out)
     check_prompts([*texts, *others], reward, judge)
-    function, sampler = load_reward(reward), load_sampler(sampling)
+    function, sampler = reward_for(reward, sampling), load_sampler(sampling)
     check_pictures(sampler, reward, judge)
     judges = {text: load_judge(judge, model, text) for text in others}
     name = "world-scene" if any(judges.values()) else None

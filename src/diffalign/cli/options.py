@@ -30,6 +30,8 @@ class Sampling:
         scheduler: the pipeline's own, or DDIM, which the papers use.
         device: such as cpu or cuda:0; the accelerator, if there is one, by default.
         dtype: float32 on a CPU and float16 elsewhere, by default.
+        reward_device: of a reward that is a network; the pictures' device by default.
+        offload: let the reward's network wait on the CPU while pictures are made.
     """
 
     model: str = "world"
@@ -39,6 +41,8 @@ class Sampling:
     scheduler: Literal["keep", "ddim"] = "keep"
     device: str | None = None
     dtype: Dtype | None = None
+    reward_device: str | None = None
+    offload: Annotated[bool, Parameter(negative="")] = False
 
 
 @Parameter(name="*")

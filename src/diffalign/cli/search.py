@@ -61,6 +61,7 @@ def search(
         check_search,
         load_judge,
         load_sampler,
+        reward_for,
         surprises,
     )
     from diffalign.cli.progress import RunProgress
@@ -69,7 +70,6 @@ def search(
     from diffalign.evaluation import Cost, assess, peak_memory_mb
     from diffalign.metrics import bootstrap
     from diffalign.report.plots import grid
-    from diffalign.rewards import load_reward
     from diffalign.run import Watched
     from diffalign.run.compare import SEARCHES
 
@@ -80,7 +80,7 @@ def search(
     check_prompts([prompt], reward, judge)
     path = out or RUNS / f"search-{slug(prompt)}"
     RunFolder.check(path, overwrite)
-    function = load_reward(reward)
+    function = reward_for(reward, sampling)
     sampler = load_sampler(sampling)
     check_pictures(sampler, reward, judge)
     check_search(sampler, [algorithm])

@@ -19,6 +19,7 @@ def serve(
     host: Annotated[str, Parameter(group=RUN)] = "127.0.0.1",
     port: Annotated[int, Parameter(group=RUN, validator=validators.Number(gte=0, lte=65535))] = 8000,
     max_megabytes: Annotated[int, Parameter(group=RUN, validator=validators.Number(gte=1))] = 64,
+    device: Annotated[str | None, Parameter(group=RUN)] = None,
 ) -> None:
     """Offer a reward over HTTP, so that a run elsewhere can use it.
 
@@ -33,6 +34,7 @@ def serve(
         host: where it listens; 127.0.0.1 is this machine alone.
         port: likewise; 0 takes a free one.
         max_megabytes: greatest request.
+        device: of a reward that is a network; the accelerator, if there is one, by default.
     """
     from diffalign.cli.tables import stdout
     from diffalign.rewards import load_reward
@@ -42,7 +44,7 @@ def serve(
     given = os.environ.get(TOKEN)
     token, console = given or secrets.token_urlsafe(24), stdout()
     with RewardServer(
-        load_reward(reward), token, host=host, port=port, max_bytes=max_megabytes * 2**20
+        load_reward(reward, device=device), token, host=host, port=port, max_bytes=max_megabytes * 2**20
     ) as server:
         if given is None:
             console.print(Text(f"export {TOKEN}={token}"), soft_wrap=True)

@@ -12,8 +12,8 @@ from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN
 
 if TYPE_CHECKING:
+    from diffalign.evaluation.sources import Source
     from diffalign.study.questions import Design
-    from diffalign.study.sources import Source
 
 _Count = Annotated[int | None, Parameter(group=RUN, validator=validators.Number(gte=0))]
 
@@ -57,8 +57,8 @@ def study(
         port: likewise; 0 takes a free one.
     """
     from diffalign.cli.tables import stdout
+    from diffalign.evaluation.sources import read_source
     from diffalign.study.server import StudyServer
-    from diffalign.study.sources import read_source
     from diffalign.study.votes import STUDY, create, opened
 
     given = {"mode": mode, "questions": questions, "checks": checks, "anchor": anchor, "seed": seed}
@@ -84,8 +84,8 @@ def study(
 
 
 def _new(sources: list[Source], given: dict[str, Any]) -> Design:
+    from diffalign.evaluation.sources import matched
     from diffalign.study.questions import Design
-    from diffalign.study.sources import matched
 
     prompts = matched(sources)
     names = tuple(source.name for source in sources)

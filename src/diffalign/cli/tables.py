@@ -92,6 +92,31 @@ def overview(summaries: Sequence[Summary]) -> Table:
     return table
 
 
+def measures(said: Mapping[str, Any], metrics: Sequence[str]) -> Table:
+    """What `evaluation.measuring.figures` says: a row a metric, a column a source and a difference."""
+    first, counts = said["rows"][0], {(row["pictures"], row["prompts"]) for row in said["rows"]}
+    size = f", {first['pictures']} of {first['prompts']} prompts each" if len(counts) == 1 else ""
+    names = [row["source"] for row in said["rows"]]
+    less = [f"{row['source']} less {row['less']}" for row in said["differences"]]
+    table = figures(f"Pictures in folders{size}", *names, *(part for name in less for part in (name, "p")))
+    for metric in metrics:
+        cells = [_figure(row[metric]) for row in said["rows"]]
+        for row in said["differences"]:
+            p = row[metric]["p"]
+            cells += [_figure(row[metric], signed=True), _BLANK if p is None else f"{p:.2g}"]
+        table.add_row(Text(metric), *cells)
+    table.caption = Text("[95 % interval]; p: of a permutation test of the pairs")
+    table.caption_justify = "left"
+    return table
+
+
+def _figure(found: Mapping[str, Any], *, signed: bool = False) -> str:
+    """With its interval, if it has one."""
+    if found["low"] is not None:
+        return interval(found, signed=signed)  # type: ignore[arg-type]
+    return f"{found['mean']:{'+' if signed else ''}.3f}"
+
+
 def interval(found: IntervalDict | None, *, percent: bool = False, signed: bool = False) -> str:
     """`48.4 [35.9, 60.9]`, or a dash."""
     if found is None:

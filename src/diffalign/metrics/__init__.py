@@ -7,7 +7,8 @@ from diffalign.metrics.diversity import (
     mean_pairwise_distance,
     vendi_score,
 )
-from diffalign.metrics.intervals import Interval, bootstrap, clustered, paired
+from diffalign.metrics.intervals import Interval, bootstrap, clustered, paired, paired_test
+from diffalign.metrics.video import frame_consistency
 
 __all__ = [
     "Embedder",
@@ -15,8 +16,10 @@ __all__ = [
     "bootstrap",
     "clustered",
     "embedder",
+    "frame_consistency",
     "inception_score",
     "mean_pairwise_distance",
     "paired",
+    "paired_test",
     "vendi_score",
 ]

@@ -8,7 +8,9 @@ orthogonal); it grows with n, so compare it at equal n only.
 
     inception score = exp(mean over x of KL(p(y | x) ‖ p(y))),    p(y | x) = softmax(f(x))
 
-With CLIP features as f it is at home with any picture, as Inception's classes are not.
+With CLIP features as f, as they leave its projection and not made unit vectors, it is at home with any
+picture, as Inception's classes are not. B²-DiffuRL reports 1.25 to 1.42; unit vectors of CLIP would give less
+than 1.01.
 
 Symbols:    e = embeddings, λ = eigenvalues, n = number of pictures, f = features
 References: Friedman and Dieng (TMLR 2023), eq. 3, https://arxiv.org/abs/2210.02410
@@ -18,6 +20,7 @@ References: Friedman and Dieng (TMLR 2023), eq. 3, https://arxiv.org/abs/2210.02
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -86,14 +89,25 @@ def _unit(embeddings: Tensor) -> Tensor:
     return F.normalize(torch.cat([embeddings * (1 - blank), blank], 1), dim=1)
 
 
-def inception_score(features: Tensor) -> float:
-    """The inception score of pictures with these features `(n, D)`: 1 if all are alike, at most D.
+def inception_score(features: Tensor, splits: int = 1, seed: int = 0) -> tuple[float, float]:
+    """Mean and standard deviation over `splits` parts of the inception score of logits or features `(n, D)`.
+
+    From 1, if all are alike, to D. The classic one reads Inception's logits and has 10 parts.
+
+    Arguments:
+        seed: of the order in which pictures are dealt into parts.
 
     Raises:
-        ValueError: if the shape is another.
+        ValueError: if the shape is another, or there are more parts than pictures.
     """
-    if features.ndim != 2:
-        raise ValueError(f"features have shape (n, D), not {tuple(features.shape)}")
-    log_p = features.double().log_softmax(1)
-    mean = log_p.exp().mean(0).log()
-    return float((log_p.exp() * (log_p - mean)).sum(1).mean().exp())
+    from torchmetrics.image.inception import InceptionScore
+
+    if features.ndim != 2 or not 1 <= splits <= len(features):
+        raise ValueError(f"features have shape (n, D), n at least {splits}, not {tuple(features.shape)}")
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features
+        torch.manual_seed(seed)
+        metric = InceptionScore(torch.nn.Identity(), splits=splits)
+        metric.update(features.double().cpu())
+        mean, std = metric.compute()
+    return float(mean), 0.0 if splits == 1 else float(std)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffalign.rewards import RewardError
 from diffalign.rewards.scorer import weights_of
 
 PUBLISHED = "timm/inception_v3.tf_in1k"
@@ -162,9 +163,13 @@ def load_inception(checkpoint: str | Path = PUBLISHED, device: str | torch.devic
     """The classifier with the weights of a folder, or of a repository of the hub.
 
     Raises:
-        OSError, RuntimeError: if they are not there, or are another network's.
+        RewardError: if they are not there, or are another network's.
     """
-    weights = weights_of(str(checkpoint), FILES)
-    network = InceptionV3(len(weights["fc.bias"]))
-    network.load_state_dict({n: value for n, value in weights.items() if not n.startswith("AuxLogits.")})
+    try:
+        weights = weights_of(str(checkpoint), FILES)
+        network = InceptionV3(len(weights["fc.bias"]))
+        network.load_state_dict({n: value for n, value in weights.items() if not n.startswith("AuxLogits.")})
+    except (OSError, KeyError, RuntimeError) as error:  # what loaders raise of missing files
+        reason = " ".join(str(error).split())[:300]
+        raise RewardError(f"cannot load Inception v3 from {str(checkpoint)!r}: {reason}") from error
     return network.eval().requires_grad_(False).to(device)

@@ -1,4 +1,4 @@
-"""Means with percentile bootstrap intervals.
+"""Means with percentile bootstrap intervals, and a test of pairs.
 
 Resample the values with replacement, R times; the interval spans the middle `level` of the R means.
 All resampling is seeded: the same values give the same interval.
@@ -8,6 +8,7 @@ successes of n still allow a rate of about 3/n; below some ten values it is too 
 
 References: Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 13;
             Davison and Hinkley (1997), "Bootstrap methods", section 3.8 (groups)
+            Fisher (1935), "The design of experiments", section 21 (the test)
 """
 
 from __future__ import annotations
@@ -77,6 +78,31 @@ def paired(
     if a.shape != b.shape:
         raise ValueError(f"pairs need the same shape before and after, not {b.shape} and {a.shape}")
     return bootstrap(a - b, level=level, resamples=resamples, seed=seed)
+
+
+def paired_test(after: ArrayLike, before: ArrayLike, *, resamples: int = 9999, seed: int = 0) -> float:
+    """How likely a mean of `after - before` at least so far from 0 is, if it were chance which is which: p.
+
+    A permutation test of pairs `(n,)`, exact where there are fewer ways to swap them than `resamples`.
+
+    Raises:
+        ValueError: as `paired` does.
+    """
+    from scipy.stats import permutation_test
+
+    a, b = np.asarray(after, dtype=np.float64), np.asarray(before, dtype=np.float64)
+    paired(a, b, resamples=1)  # checks them
+    if len(a) == 1:
+        return 1.0  # either way is as likely
+    found = permutation_test(
+        (a, b),
+        lambda x, y, axis: (x - y).mean(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
 def clustered(

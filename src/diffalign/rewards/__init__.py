@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,17 @@ REWARDS = {
 }
 
 
-def load_reward(name: str) -> RewardFunction:
+def load_reward(
+    name: str, *, device: str | torch.device | None = None, offload: bool = False
+) -> RewardFunction:
     """The reward called `name`, or the callable at `module:attribute` (also from the working folder).
 
     `name@checkpoint` loads a network's weights from another folder, or another repository of the hub;
     "clip + 0.5*aesthetic" is a weighted sum.
+
+    Arguments:
+        device: of a registered network; the accelerator, if there is one, by default.
+        offload: whether such a network waits on the CPU between two calls.
 
     Raises:
         RewardError: if there is none, its module fails, or its weights are not there.
@@ -72,15 +79,16 @@ def load_reward(name: str) -> RewardFunction:
     if is_sum(name):
         from diffalign.rewards.composite import composed
 
-        return composed(name, load_reward)
+        return composed(name, partial(load_reward, device=device, offload=offload))
     registered, _, checkpoint = name.partition("@")
     if registered in REWARDS:
         made = _attribute(REWARDS[registered].factory)
         if checkpoint and not (isinstance(made, type) and hasattr(made, "published")):
             raise RewardError(f"the reward {registered!r} has no checkpoints to choose from; leave out @")
-        if isinstance(made, type):
-            return made(checkpoint) if checkpoint else made()
-        return made
+        if not isinstance(made, type):
+            return made
+        placing = {"device": device, "offload": offload} if hasattr(made, "place") else {}
+        return made(checkpoint, **placing) if checkpoint else made(**placing)
     if ":" in registered:
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))

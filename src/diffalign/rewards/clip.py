@@ -42,9 +42,13 @@ class ClipScore(Scorer):
 
     def embed_images(self, images: list[Image.Image]) -> Tensor:
         """Unit embeddings `(B, D)`."""
-        pixels = self.processor(images, return_tensors="pt")
-        features = self.network.get_image_features(**self.place(pixel_values=pixels["pixel_values"]))
-        return F.normalize(features.pooler_output, dim=-1)
+        return F.normalize(self.image_features(images), dim=-1)
+
+    def image_features(self, images: list[Image.Image]) -> Tensor:
+        """Features `(B, D)` as they leave the projection, of any length."""
+        pixels = self.processor(images, return_tensors="pt")["pixel_values"]
+        features: Tensor = self.network.get_image_features(**self.place(pixel_values=pixels)).pooler_output
+        return features
 
     def embed_prompts(self, prompts: list[str]) -> Tensor:
         """Unit embeddings `(B, D)`."""

@@ -47,12 +47,12 @@ class HpsScore(ClipScore):
         has = (Path(self.checkpoint) / TOKENIZER).exists()
         self.tokenizer = CLIPTokenizer.from_pretrained(self.checkpoint if has else self.processors)
 
-    def embed_images(self, images: list[Image.Image]) -> Tensor:
-        """Unit embeddings `(B, D)` of pictures whose longer side fits, on black."""
+    def image_features(self, images: list[Image.Image]) -> Tensor:
+        """Features `(B, D)` of pictures whose longer side fits, on black."""
         side = self.network.config.vision_config.image_size
         pixels = torch.stack([fitted(image, side) for image in images])
-        features = self.network.get_image_features(**self.place(pixel_values=pixels))
-        return torch.nn.functional.normalize(features.pooler_output, dim=-1)
+        features: Tensor = self.network.get_image_features(**self.place(pixel_values=pixels)).pooler_output
+        return features
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         """See `Scorer.score`."""

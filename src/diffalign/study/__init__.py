@@ -1,6 +1,5 @@
 """STUDY: what people say of pictures, asked blind in a browser.
 
-    sources     folders → pictures of each prompt
     questions   which pictures a voter sees, in which order and on which side
     votes       all of it in one SQLite file: design, pictures, voters, votes
     ballot      a voter's way through his questions; page and server show it

@@ -24,9 +24,9 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from diffalign.artifacts import replacing
+from diffalign.evaluation.sources import Source
 from diffalign.study import StudyError
 from diffalign.study.questions import Design, Shown, deal
-from diffalign.study.sources import Source
 
 STUDY, RESULTS = "study.sqlite", "results.json"
 ALLOWED = {"pairs": ("left", "tie", "right"), "rating": ("1", "2", "3", "4", "5")}

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffalign.study import StudyError
-from diffalign.study.sources import matched, read_source
+from diffalign.evaluation.sources import SourceError, matched, read_source
 
 
 def png(*paths: Path) -> None:
@@ -83,7 +82,7 @@ def test_other_layouts_are_refused(fault: str, tmp_path: Path) -> None:
         (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
         if not name.endswith("/"):
             path.write_text(content)
-    with pytest.raises(StudyError, match=said):
+    with pytest.raises(SourceError, match=said):
         read_source(str(tmp_path / "x"), prompt)
 
 
@@ -93,12 +92,12 @@ def test_sources_match_by_prompt_and_number(tmp_path: Path) -> None:
             png(*(tmp_path / name / prompt / f"{i}.png" for i in range(count)))
     a, b, c, d = (read_source(str(tmp_path / name)) for name in "abcd")
     assert matched([a, b]) == {"p": 2, "q": 1}
-    with pytest.raises(StudyError, match="at least two folders, not 1"):
+    with pytest.raises(SourceError, match="at least two folders, not 1"):
         matched([a])
-    with pytest.raises(StudyError, match="two sources are called 'a'"):
+    with pytest.raises(SourceError, match="two sources are called 'a'"):
         matched([a, a])
     for one, other in ((a, c), (c, a)):
-        with pytest.raises(StudyError, match="a has pictures of “q”, c has none"):
+        with pytest.raises(SourceError, match="a has pictures of “q”, c has none"):
             matched([one, other])
-    with pytest.raises(StudyError, match="of “q” a has 1 pictures and d 3"):
+    with pytest.raises(SourceError, match="of “q” a has 1 pictures and d 3"):
         matched([a, d])

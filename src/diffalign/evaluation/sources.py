@@ -19,10 +19,13 @@ from pathlib import Path
 import yaml
 
 from diffalign.artifacts import CONFIG, PICTURES, SUMMARY
-from diffalign.study import StudyError
 
 PROMPT = "prompt.txt"
 _GRID = re.compile(r"seed-?\d+-grid\.png")
+
+
+class SourceError(ValueError):
+    """Folders of pictures cannot be read or compared; the message says what can be done."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Source:
     name: str
     pictures: Mapping[str, tuple[Path, ...]]
 
+    @property
+    def size(self) -> int:
+        """How many pictures there are."""
+        return sum(len(files) for files in self.pictures.values())
+
 
 def read_source(text: str, prompt: str | None = None) -> Source:
     """The source of FOLDER or NAME=FOLDER; without a name it is the folder's.
@@ -40,16 +48,16 @@ def read_source(text: str, prompt: str | None = None) -> Source:
         prompt: of the pictures that lie in the folder itself, if nothing beside them says it.
 
     Raises:
-        StudyError: if the folder has another layout than the header says.
+        SourceError: if the folder has another layout than the header says.
     """
     name, equals, rest = text.partition("=")
     named = bool(equals) and not Path(text).exists()
     folder = Path(rest if named else text)
     if not folder.is_dir():
-        raise StudyError(f"{folder} is no folder; give the folder of a run, or one with PNGs in it")
+        raise SourceError(f"{folder} is no folder; give the folder of a run, or one with PNGs in it")
     name = (name if named else folder.resolve().name).strip()
     if not name:
-        raise StudyError(f"the pictures of {folder} have no name; give one: NAME={folder}")
+        raise SourceError(f"the pictures of {folder} have no name; give one: NAME={folder}")
     return Source(name, _of_prompts(folder, prompt))
 
 
@@ -58,13 +66,13 @@ def _of_prompts(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]
     own = _pngs(place)
     inside = sorted(path for path in _entries(place) if path.is_dir())
     if own and inside:
-        raise StudyError(f"{place} holds both PNGs and folders; keep a folder of PNGs for each prompt")
+        raise SourceError(f"{place} holds both PNGs and folders; keep a folder of PNGs for each prompt")
     if own:
         return {_prompt_of(folder, place, prompt): own}
     if not inside:
         _refuse_empty(folder, place)
     if prompt is not None:
-        raise StudyError(f"{place} has a folder a prompt; leave out --prompt, or give one of its folders")
+        raise SourceError(f"{place} has a folder a prompt; leave out --prompt, or give one of its folders")
     found: dict[str, tuple[Path, ...]] = {}
     for each in inside:
         pictures = each / PICTURES if _is_run(each) else each
@@ -72,20 +80,20 @@ def _of_prompts(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]
             _refuse_empty(each, pictures)
         text = _prompt_of(each, pictures, each.name.replace("-", " "))
         if text in found:
-            raise StudyError(f"two folders in {place} are of the prompt “{text}”; put their PNGs into one")
+            raise SourceError(f"two folders in {place} are of the prompt “{text}”; put their PNGs into one")
         found[text] = pngs
     return found
 
 
 def _refuse_empty(folder: Path, place: Path) -> None:
     todo = f"make some with: diffalign generate {folder} -n 8" if _is_run(folder) else "put PNGs into it"
-    raise StudyError(f"there are no pictures in {place}; {todo}")
+    raise SourceError(f"there are no pictures in {place}; {todo}")
 
 
 def _prompt_of(folder: Path, place: Path, otherwise: str | None) -> str:
     found = _written(place / PROMPT) or (_recorded(folder) if _is_run(folder) else None) or otherwise
     if found is None or not found.strip():
-        raise StudyError(
+        raise SourceError(
             f"nothing says what the pictures in {place} should show; give --prompt, or write it to "
             f"{place / PROMPT}"
         )
@@ -96,7 +104,7 @@ def _written(path: Path) -> str | None:
     try:
         return path.read_text("utf-8").strip() if path.is_file() else None
     except UnicodeDecodeError as error:
-        raise StudyError(f"{path} is no UTF-8 text; write it anew") from error
+        raise SourceError(f"{path} is no UTF-8 text; write it anew") from error
 
 
 def _recorded(run: Path) -> str | None:
@@ -105,7 +113,7 @@ def _recorded(run: Path) -> str | None:
         try:
             content = read((run / name).read_text("utf-8")) if (run / name).is_file() else None
         except (ValueError, yaml.YAMLError) as error:
-            raise StudyError(f"{run / name} is corrupt: {error}") from error
+            raise SourceError(f"{run / name} is corrupt: {error}") from error
         prompt = content.get("prompt") if isinstance(content, dict) else None
         if isinstance(prompt, str) and prompt.strip():
             return prompt
@@ -129,23 +137,23 @@ def matched(sources: Sequence[Source]) -> dict[str, int]:
     """Prompts that all sources have, and of each how many pictures there are in each.
 
     Raises:
-        StudyError: if there are less than two sources, two of one name, or if they differ in that.
+        SourceError: if there are less than two sources, two of one name, or if they differ in that.
     """
     if len(sources) < 2:
-        raise StudyError(f"a study needs at least two folders, not {len(sources)}")
+        raise SourceError(f"a comparison needs at least two folders, not {len(sources)}")
     names = [source.name for source in sources]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise StudyError(f"two sources are called {twice!r}; give names: NAME=FOLDER")
+        raise SourceError(f"two sources are called {twice!r}; give names: NAME=FOLDER")
     first, *others = sources
     for other in others:
         for prompt in sorted(first.pictures.keys() ^ other.pictures.keys()):
             there, lacking = (first, other) if prompt in first.pictures else (other, first)
-            raise StudyError(
+            raise SourceError(
                 f"{there.name} has pictures of “{prompt}”, {lacking.name} has none; all need the same prompts"
             )
         for prompt, pictures in first.pictures.items():
             if len(pictures) != len(other.pictures[prompt]):
-                raise StudyError(
+                raise SourceError(
                     f"of “{prompt}” {first.name} has {len(pictures)} pictures and {other.name} "
                     f"{len(other.pictures[prompt])}; give equally many"
                 )

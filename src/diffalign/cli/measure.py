@@ -1,0 +1,101 @@
+"""`diffalign measure`: the papers' metrics of pictures in folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from diffalign.cli.errors import UsageError
+from diffalign.cli.options import RUN, Positive
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffalign.evaluation.measuring import Reader
+
+_METRICS = "clip,aesthetic,vendi,inception-clip"
+
+
+def measure(
+    *folders: Annotated[str, Parameter(name="FOLDER", group=RUN)],
+    metrics: Annotated[str, Parameter(group=RUN)] = _METRICS,
+    features: Annotated[str, Parameter(group=RUN)] = "clip",
+    inception: Annotated[str, Parameter(group=RUN)] = "",
+    prompt: Annotated[str | None, Parameter(group=RUN)] = None,
+    batch_size: Annotated[Positive, Parameter(group=RUN)] = 16,
+    device: Annotated[str | None, Parameter(group=RUN)] = None,
+    out: Annotated[Path | None, Parameter(group=RUN)] = None,
+) -> None:
+    """Measure pictures in folders, wherever they come from, and compare the folders.
+
+    A metric is a reward, of each picture, or one of: distance, vendi, inception-clip, inception, of the
+    pictures together. The others are compared with the first folder, in pairs where both have the same
+    prompts with equally many pictures; p is that of a permutation test.
+
+    A folder is a run's, with the pictures that `diffalign generate` wrote, or any other with PNGs in it;
+    or it holds such folders, one a prompt. The prompt is what the run recorded, or in prompt.txt beside the
+    PNGs; else --prompt, or the inner folder's name with dashes as spaces.
+
+        diffalign generate runs/a -n 64; diffalign generate runs/a -n 64 --frozen
+        diffalign measure frozen=runs/a/frozen runs/a --metrics world-scene,vendi --features world-clip
+        diffalign measure sd15 ours --metrics "image-reward,aesthetic,pickscore,inception-clip,inception"
+
+    Args:
+        folders: of pictures, or NAME=FOLDER.
+        metrics: names, with commas between them.
+        features: what distance, vendi and inception-clip see: clip, clip@CHECKPOINT, world-clip or pixels.
+        inception: folder or repository of Inception's weights; the published ones by default.
+        prompt: of PNGs that lie in FOLDER itself, if nothing beside them says it.
+        batch_size: pictures at a time.
+        device: such as cpu or cuda:0; the accelerator, if there is one, by default.
+        out: JSON file of the figures.
+    """
+    from diffalign.artifacts import replacing
+    from diffalign.cli.loading import check_device
+    from diffalign.cli.progress import RunProgress
+    from diffalign.cli.tables import measures, paths, stdout
+    from diffalign.evaluation.measuring import TOGETHER, figures
+    from diffalign.evaluation.measuring import measure as measured
+    from diffalign.evaluation.sources import read_source
+    from diffalign.rewards import load_reward
+
+    asked = [name.strip() for name in metrics.split(",") if name.strip()]
+    if not folders or not asked:
+        raise UsageError("give at least one folder and one of --metrics")
+    sources = [read_source(folder, prompt) for folder in folders]
+    if len({source.name for source in sources}) < len(sources):
+        raise UsageError("two folders have the same name; give names: NAME=FOLDER")
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent} for {out.name}")
+    place = None if device is None else check_device(device)
+    rewards = {name: load_reward(name, device=place) for name in asked if name not in TOGETHER}
+    together = {name: _reader(name, features, inception, place) for name in asked if name in TOGETHER}
+    console, found = stdout(), {}
+    with RunProgress(console, sum(source.size for source in sources)) as progress:
+        for source in sources:
+            with progress.phase(source.name, source.size):
+                found[source.name] = measured(
+                    source, rewards, together, batch_size=batch_size, on_batch=progress.advance
+                )
+    said = figures(found)
+    console.print(measures(said, asked))
+    if out is not None:
+        with replacing(out) as file:
+            file.write_text(json.dumps(said, indent=2) + "\n")
+        paths(console, [out])
+
+
+def _reader(name: str, features: str, inception: str, device: torch.device | None) -> Reader:
+    from diffalign.metrics.features import feature_reader
+    from diffalign.metrics.inception import PUBLISHED, load_inception
+
+    if name == "inception":
+        network = load_inception(inception or PUBLISHED, device or "cpu")
+        return lambda images: network(images.to(network.fc.weight.device))
+    try:
+        return feature_reader(features, device)
+    except ValueError as error:
+        raise UsageError(str(error)) from error

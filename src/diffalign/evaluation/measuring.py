@@ -1,0 +1,173 @@
+"""Figures of pictures that lie in folders, and how they differ between folders.
+
+Rewards say something of each picture; their means have an interval, and differences of two folders, in
+pairs of the same prompt and place, an interval and a test. What is said of several pictures together, in
+`TOGETHER`, is measured for each prompt; the inception scores are of all pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from diffalign.evaluation.sources import Source, SourceError
+from diffalign.metrics import (
+    bootstrap,
+    clustered,
+    inception_score,
+    mean_pairwise_distance,
+    paired_test,
+    vendi_score,
+)
+from diffalign.metrics.intervals import Interval, IntervalDict
+from diffalign.rewards import RewardFunction, score
+
+SCHEMA = "diffalign.measures/1"
+#: Of pictures together: their name, and what they are.
+TOGETHER = {
+    "distance": "mean cosine distance of a prompt's pictures, 0 to 2",
+    "vendi": "effective number of a prompt's different pictures",
+    "inception-clip": "inception score on CLIP features (B²-DiffuRL, F.2)",
+    "inception": "inception score of Inception v3, in ten parts",
+}
+#: Pictures `(B, 3, H, W)` to features or logits `(B, D)`.
+Reader = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is said of a source.
+
+    Attributes:
+        each: by reward, scores `(n,)`, prompt after prompt.
+        together: by metric, a figure a prompt; one of all pictures for inception scores.
+        prompts: the prompt of each picture.
+    """
+
+    each: Mapping[str, Tensor]
+    together: Mapping[str, tuple[float, ...]]
+    prompts: tuple[str, ...]
+
+
+def measure(
+    source: Source,
+    rewards: Mapping[str, RewardFunction],
+    together: Mapping[str, Reader],
+    *,
+    batch_size: int = 16,
+    on_batch: Callable[[int], None] | None = None,
+) -> Measured:
+    """Reads the pictures of `source` and measures them.
+
+    Arguments:
+        rewards: by name.
+        together: by a name of `TOGETHER`, what it is measured on: features, or logits for "inception".
+        on_batch: called with the number of pictures of each batch that is done.
+
+    Raises:
+        RewardError: if a reward fails.
+        SourceError: if a picture cannot be read, or is of another size than those before it.
+    """
+    each: dict[str, list[Tensor]] = {name: [] for name in rewards}
+    seen: dict[str, list[Tensor]] = {name: [] for name in together}
+    prompts: list[str] = []
+    for prompt, images in _batches(source, batch_size):
+        for name, reward in rewards.items():
+            each[name].append(score(reward, images, [prompt] * len(images)))
+        for name, read in together.items():
+            seen[name].append(read(images).float().cpu())
+        prompts += [prompt] * len(images)
+        if on_batch is not None:
+            on_batch(len(images))
+    counts = [len(files) for files in source.pictures.values()]
+    found = {name: tuple(_together(name, torch.cat(parts), counts)) for name, parts in seen.items()}
+    return Measured({name: torch.cat(parts) for name, parts in each.items()}, found, tuple(prompts))
+
+
+def _together(name: str, features: Tensor, counts: list[int]) -> Iterator[float]:
+    if name.startswith("inception"):
+        yield inception_score(features, min(10, len(features)) if name == "inception" else 1)[0]
+    else:
+        figure = vendi_score if name == "vendi" else mean_pairwise_distance
+        yield from (figure(part) for part in features.split(counts))
+
+
+def _batches(source: Source, size: int) -> Iterator[tuple[str, Tensor]]:
+    for prompt, files in source.pictures.items():
+        for start in range(0, len(files), size):
+            pictures = [_read(file) for file in files[start : start + size]]
+            if len({picture.shape for picture in pictures}) > 1:
+                raise SourceError(f"the pictures in {files[0].parent} differ in size; make them alike")
+            yield prompt, torch.stack(pictures)
+
+
+def _read(file: Path) -> Tensor:
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SourceError(f"{file} is no PNG that can be read: {error}") from error
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def figures(measured: Mapping[str, Measured]) -> dict[str, Any]:
+    """All that is said of sources, by name; differences are those to the first, where pictures are paired.
+
+    Pictures are paired if both sources have as many of the same prompts. Intervals are over prompts if there
+    are several, else over pictures; so is the test.
+    """
+    rows = [{"source": name, **_row(one)} for name, one in measured.items()]
+    first, *others = measured
+    differences = [
+        {"source": name, "less": first, **_difference(measured[name], measured[first])}
+        for name in others
+        if measured[name].prompts == measured[first].prompts
+    ]
+    return {"schema": SCHEMA, "rows": rows, "differences": differences}
+
+
+def _row(measured: Measured) -> dict[str, Any]:
+    prompts = measured.prompts
+    found: dict[str, Any] = {"pictures": len(prompts), "prompts": len(set(prompts))}
+    found |= {name: _mean(values, prompts).as_dict() for name, values in measured.each.items()}
+    return found | {name: _over_prompts(values) for name, values in measured.together.items()}
+
+
+def _difference(after: Measured, before: Measured) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in after.each:
+        values = after.each[name] - before.each[name]
+        means = _by_prompt(values, after.prompts)
+        units = means if len(means) > 1 else values.tolist()
+        found[name] = {**_mean(values, after.prompts).as_dict(), "p": _p(units)}
+    for name, figure in after.together.items():
+        gains = [a - b for a, b in zip(figure, before.together[name], strict=True)]
+        found[name] = {**_over_prompts(gains), "p": _p(gains)}
+    return found
+
+
+def _p(differences: Sequence[float]) -> float | None:
+    return paired_test(differences, [0.0] * len(differences)) if len(differences) > 1 else None
+
+
+def _mean(values: Tensor, prompts: Sequence[str]) -> Interval:
+    return clustered(values, prompts) if len(set(prompts)) > 1 else bootstrap(values)
+
+
+def _by_prompt(values: Tensor, prompts: Sequence[str]) -> list[float]:
+    order = list(dict.fromkeys(prompts))
+    return [float(values[[p == prompt for p in prompts]].mean()) for prompt in order]
+
+
+def _over_prompts(values: Sequence[float]) -> IntervalDict | dict[str, Any]:
+    """With an interval if there are several prompts."""
+    if len(values) > 1:
+        return bootstrap(values).as_dict()
+    return {"mean": values[0], "low": None, "high": None, "n": 1}

@@ -1,0 +1,26 @@
+"""How steady a video is: the mean cosine of one frame's embedding with the next one's.
+
+References: Esser et al. (ICCV 2023), section 4.1, https://arxiv.org/abs/2302.03011; FIND, Table 5
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def frame_consistency(video: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
+    """Of each video `(B, F, 3, H, W)` in [0, 1], with shape `(B,)`: 1 if its frames are all alike.
+
+    Arguments:
+        embed: pictures `(B, 3, H, W)` to embeddings `(B, D)`, such as CLIP's.
+
+    Raises:
+        ValueError: if a video has less than two frames.
+    """
+    if video.ndim != 5 or video.shape[1] < 2:
+        raise ValueError(f"video has shape (B, F, 3, H, W), F at least 2, not {tuple(video.shape)}")
+    frames = embed(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+    return F.cosine_similarity(frames[:, 1:], frames[:, :-1], dim=-1).mean(1)
