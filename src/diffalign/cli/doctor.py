@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -33,6 +34,7 @@ def doctor(
 
         diffalign doctor
         diffalign doctor --model sd15 --device cuda
+        diffalign doctor --reward image-reward        # says what is missing, and how to install it
 
     Args:
         model: a name of `diffalign models`, the folder of a saved pipeline, or a hub name.
@@ -77,7 +79,7 @@ def _checks(options: Sampling, reward_name: str) -> Iterator[tuple[str, Callable
     yield "model", load
     yield "scheduler", lambda: _scheduler(made[0])
     yield "pictures", lambda: _pictures(made[0])
-    yield "reward", lambda: _reward(made[0], reward_name)
+    yield "reward", lambda: _reward(made[0], reward_name, options)
     yield "denoiser's decisions", lambda: _decisions(made[0])
 
 
@@ -124,13 +126,20 @@ def _pictures(sampler: Sampler) -> str:
     return f"{tuple(first.shape)}, the same noise twice differs by {difference:.1g}"
 
 
-def _reward(sampler: Sampler, name: str) -> str:
+def _reward(sampler: Sampler, name: str, options: Sampling) -> str:
+    from diffalign.cli.loading import check_pictures, reward_for
     from diffalign.policies.noise import NoiseDistribution
-    from diffalign.rewards import load_reward, score
+    from diffalign.rewards import score
 
-    x_T = NoiseDistribution.standard(sampler.latent_shape).sample(3, seed=0)
-    values = score(load_reward(name), sampler(x_T, _PROMPT), [_PROMPT] * 3)
-    return f"{name} gives " + ", ".join(f"{value:.3f}" for value in values.tolist())
+    began = time.perf_counter()
+    reward = reward_for(name, options)
+    loaded = time.perf_counter()
+    check_pictures(sampler, name, "none")
+    pictures = sampler(NoiseDistribution.standard(sampler.latent_shape).sample(3, seed=0), _PROMPT)
+    asked = time.perf_counter()
+    values = ", ".join(f"{value:.3f}" for value in score(reward, pictures, [_PROMPT] * 3).tolist())
+    took = time.perf_counter() - asked
+    return f"{name} gives {values}; loaded in {loaded - began:.1f} s, {took / 3:.2f} s a picture"
 
 
 def _decisions(sampler: Sampler) -> str:

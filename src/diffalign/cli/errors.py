@@ -21,6 +21,8 @@ _MISTAKES = {
     "sqlite3": "OperationalError",  # a full disk, a file that is not ours
     "torch": "OutOfMemoryError",
 }
+#: Packages that come with an extra, and which.
+EXTRAS = {"bert_score": "rewards", "requests": "rewards", "scipy": "rewards", "torchmetrics": "rewards"}
 
 
 class UsageError(ValueError):
@@ -29,6 +31,8 @@ class UsageError(ValueError):
 
 def is_mistake(error: BaseException) -> bool:
     """Whether `error` says what a user or a machine did wrong, rather than that the code is."""
+    if isinstance(error, ModuleNotFoundError):
+        return error.name in EXTRAS
     kinds: list[type[BaseException]] = [UsageError, CycloptsError, OSError]
     for module, names in _MISTAKES.items():
         if module in sys.modules:
@@ -49,6 +53,8 @@ def explain(error: BaseException) -> None:
                 "out of memory: use a smaller --batch-size, or of tune a smaller --micro-batch; in a run's "
                 "config.yaml both may be changed before --resume"
             )
+        if isinstance(error, ModuleNotFoundError):
+            message += f"; pip install 'diffalign[{EXTRAS[str(error.name)]}]'"
         line = Text.assemble(("error: ", "bold red"), message)
     console.print(line)
     for note in getattr(error, "__notes__", ()):

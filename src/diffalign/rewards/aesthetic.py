@@ -28,16 +28,17 @@ class Aesthetic(ClipScore):
     """
 
     published = "trl-lib/ddpo-aesthetic-predictor"
+    others = (ClipScore.published,)
 
     def load(self) -> Any:
         """The CLIP, with the layers on top."""
         layers = self.checkpoint
+        weights = weights_of(layers, FILES, self.local)
         own = Path(layers) / "clip"
         self.checkpoint = str(own) if own.is_dir() else ClipScore.published
         network = super().load()
         self.checkpoint = layers
         # dropout lies between the published layers, which only counts for their numbers
-        weights = weights_of(layers, FILES)
         numbers = sorted({int(name.split(".")[1]) for name in weights})
         head = nn.Sequential(*(nn.Linear(*weights[f"layers.{n}.weight"].shape[::-1]) for n in numbers))
         state = {

@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 from bert_score import BERTScorer
+from huggingface_hub import snapshot_download
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     CLIPImageProcessorPil,
     LlavaConfig,
@@ -29,6 +31,7 @@ from diffalign.rewards.scorer import Scorer
 
 QUESTION = "USER: <image>\nAnswer concisely: what is going on in this image? ASSISTANT:"  # DDPO's
 ANSWER = "The image contains {prompt}"  # DDPO's
+FILES = ["*.json", "*.txt", "*.safetensors", "pytorch_model.bin"]  # of DeBERTa
 TOKENS = 64  # of a description, at most
 LAYER = 40  # of DeBERTa, as bert-score recommends
 
@@ -41,21 +44,23 @@ class BertScore(Scorer):
     """
 
     published = "llava-hf/llava-1.5-7b-hf"
-    comparer = "microsoft/deberta-xlarge-mnli"
+    others = ("microsoft/deberta-xlarge-mnli",)
 
     def load(self) -> nn.Module:
         """LLaVA and DeBERTa; the one's processor and the other's tokenizer are loaded beside them."""
-        config = LlavaConfig.from_pretrained(self.checkpoint)
+        config = self.read(LlavaConfig, self.checkpoint)
         self.processor = LlavaProcessor(
-            CLIPImageProcessorPil.from_pretrained(self.checkpoint),
-            AutoTokenizer.from_pretrained(self.checkpoint),
+            self.read(CLIPImageProcessorPil, self.checkpoint),
+            self.read(AutoTokenizer, self.checkpoint),
             patch_size=config.vision_config.patch_size,
             vision_feature_select_strategy=config.vision_feature_select_strategy,
             num_additional_image_tokens=1,  # the one of the whole picture
         )
-        llava = LlavaForConditionalGeneration.from_pretrained(self.checkpoint, dtype=torch.float32)
+        llava = self.read(LlavaForConditionalGeneration, self.checkpoint, dtype=torch.float32)
         own = Path(self.checkpoint) / "deberta"
-        self.scorer = scorer_of(str(own) if own.is_dir() else self.comparer)
+        if not own.is_dir():
+            own = Path(snapshot_download(self.others[0], allow_patterns=FILES, local_files_only=self.local))
+        self.scorer = scorer_of(own)
         return nn.ModuleDict({"llava": llava, "deberta": self.scorer._model})
 
     def describe(self, images: list[Image.Image]) -> list[str]:
@@ -81,12 +86,10 @@ class BertScore(Scorer):
         return scores
 
 
-def scorer_of(checkpoint: str) -> BERTScorer:
+def scorer_of(folder: Path) -> BERTScorer:
     """bert-score on a DeBERTa, on the CPU."""
-    from transformers import AutoConfig
-
-    layers = AutoConfig.from_pretrained(checkpoint).num_hidden_layers
-    scorer = BERTScorer(checkpoint, num_layers=min(LAYER, layers), device="cpu", use_fast_tokenizer=True)
+    layers = AutoConfig.from_pretrained(folder).num_hidden_layers
+    scorer = BERTScorer(str(folder), num_layers=min(LAYER, layers), device="cpu", use_fast_tokenizer=True)
     # tokenizers that know no end overflow where bert-score asks them to cut there
     scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, 512)
     return scorer

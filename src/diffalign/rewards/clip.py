@@ -29,16 +29,17 @@ class ClipScore(Scorer):
 
     def load(self) -> CLIPModel:
         """A CLIP; its processors are loaded beside it."""
+        network: CLIPModel = self.read(CLIPModel, self.checkpoint)
         self.read_processors()
-        return CLIPModel.from_pretrained(self.checkpoint)
+        return network
 
     def read_processors(self) -> None:
         """Those of the checkpoint, or the published ones."""
         source = self.checkpoint
         if source == self.published or (Path(source).is_dir() and not (Path(source) / TOKENIZER).exists()):
             source = self.processors
-        self.tokenizer = CLIPTokenizer.from_pretrained(source)
-        self.processor = CLIPImageProcessorPil.from_pretrained(source)
+        self.tokenizer = self.read(CLIPTokenizer, source)
+        self.processor = self.read(CLIPImageProcessorPil, source)
 
     def embed_images(self, images: list[Image.Image]) -> Tensor:
         """Unit embeddings `(B, D)`."""

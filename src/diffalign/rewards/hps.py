@@ -35,17 +35,18 @@ class HpsScore(ClipScore):
 
     published = "xswu/HPSv2"
     processors = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    others = (processors,)
 
     def load(self) -> CLIPModel:
         """A CLIP with the published weights."""
+        weights = weights_of(self.checkpoint, FILES, self.local)
         self.read_processors()
-        weights = weights_of(self.checkpoint, FILES)
         return clip_of(weights.get("state_dict", weights), self.tokenizer.eos_token_id)
 
     def read_processors(self) -> None:
         """The tokenizer alone: HPSv2 prepares pictures in its own way."""
         has = (Path(self.checkpoint) / TOKENIZER).exists()
-        self.tokenizer = CLIPTokenizer.from_pretrained(self.checkpoint if has else self.processors)
+        self.tokenizer = self.read(CLIPTokenizer, self.checkpoint if has else self.processors)
 
     def image_features(self, images: list[Image.Image]) -> Tensor:
         """Features `(B, D)` of pictures whose longer side fits, on black."""

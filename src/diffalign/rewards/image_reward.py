@@ -72,16 +72,16 @@ class ImageReward(Scorer):
     """How well people would rank the picture for the prompt; mean 0 and standard deviation 1 on its data."""
 
     published = "zai-org/ImageReward"
-    tokenizers = "google-bert/bert-base-uncased"
+    others = ("google-bert/bert-base-uncased",)
     network: Blip
 
     def load(self) -> Blip:
         """The network; its tokenizer and image processor are made beside it."""
+        described = json.loads(file_of(self.checkpoint, ["med_config.json"], self.local).read_text())
+        network = blip_of(weights_of(self.checkpoint, FILES, self.local), described)
         own = Path(self.checkpoint)
         has = (own / "vocab.txt").exists() or (own / "tokenizer.json").exists()
-        self.tokenizer = BertTokenizer.from_pretrained(own if has else self.tokenizers)
-        described = json.loads(file_of(self.checkpoint, ["med_config.json"]).read_text())
-        network = blip_of(weights_of(self.checkpoint, FILES), described)
+        self.tokenizer = self.read(BertTokenizer, own if has else self.others[0])
         side = network.vision.config.image_size
         self.processor = CLIPImageProcessorPil(
             size={"shortest_edge": side}, crop_size={"height": side, "width": side}

@@ -17,6 +17,7 @@ class PickScore(ClipScore):
 
     published = "yuvalkirstain/PickScore_v1"
     processors = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    others = (processors,)
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         """See `Scorer.score`."""

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import torch
 from PIL import Image
@@ -30,6 +32,8 @@ class Scorer(ABC):
 
     #: On the hub.
     published: ClassVar[str]
+    #: Further repositories that a part is read from, such as the tokenizer, where the checkpoint has none.
+    others: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -48,15 +52,38 @@ class Scorer(ABC):
         self.device = torch.device(device or torch.accelerator.current_accelerator() or "cpu")
         self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.float16)
         try:
-            self.network = self.load().eval().requires_grad_(False).to(self.dtype)
+            self.network = self._loaded().eval().requires_grad_(False).to(self.dtype)
         except (OSError, KeyError, RuntimeError, ValueError) as error:  # what loaders raise of missing files
             reason = " ".join(str(error).split())[:300]
             raise RewardError(
-                f"cannot load {type(self).__name__} from {self.checkpoint!r}: {reason}; "
-                "give a folder with the published files as NAME@FOLDER"
+                f"cannot load {type(self).__name__} from {self.checkpoint!r}: {reason}; {self._advice()}"
             ) from error
         if not offload:
             self.network.to(self.device)
+
+    def _loaded(self) -> nn.Module:
+        """What `load` makes of files that are here, or else of the hub's, if it can be reached."""
+        self.local = True
+        try:
+            return self.load()
+        except OSError as error:
+            if not hub_answers():
+                if Path(self.checkpoint).exists():
+                    raise
+                raise OSError("it is not all on this machine, and the hub does not answer") from error
+        self.local = False
+        return self.load()
+
+    def _advice(self) -> str:
+        said = "give a folder with the published files as NAME@FOLDER"
+        if Path(self.checkpoint).exists():
+            return said
+        fetch = " and ".join(f"`hf download {name}`" for name in (self.checkpoint, *self.others))
+        return f"{said}, or fetch them where there is a network: {fetch}"
+
+    def read(self, kind: Any, source: str | Path, **more: Any) -> Any:
+        """An object of one of transformers' classes, from a folder or a repository."""
+        return kind.from_pretrained(source, local_files_only=self.local, **more)
 
     @abstractmethod
     def load(self) -> nn.Module:
@@ -100,23 +127,41 @@ def as_pictures(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).numpy()]
 
 
-def weights_of(checkpoint: str, names: Sequence[str]) -> dict[str, Any]:
+def hub_answers() -> bool:
+    """Whether the hub can be asked; says so at once, where its own client tries again for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        with urlopen(constants.ENDPOINT, timeout=5):
+            return True
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def weights_of(checkpoint: str, names: Sequence[str], local_files_only: bool = False) -> dict[str, Any]:
     """The first of the files `names` that a folder, or a repository of the hub, holds.
 
     Files that are no safetensors are read by torch's restricted loader, which runs no code of theirs.
+
+    Arguments:
+        local_files_only: of a repository take what is in the cache.
 
     Raises:
         OSError: if there is none.
     """
     from huggingface_hub import load_state_dict_from_file
 
-    file = file_of(checkpoint, names)
+    file = file_of(checkpoint, names, local_files_only)
     published = file.suffix != ".safetensors"
     return dict(load_state_dict_from_file(file, map_location="cpu", safe=not published, weights_only=True))
 
 
-def file_of(checkpoint: str, names: Sequence[str]) -> Path:
-    """The place of the first of `names` that a folder, or a repository of the hub, holds.
+def file_of(checkpoint: str, names: Sequence[str], local_files_only: bool = False) -> Path:
+    """The place of the first of `names` that a folder, or a repository of the hub, holds; as `weights_of`.
 
     Raises:
         OSError: if there is none.
@@ -128,11 +173,11 @@ def file_of(checkpoint: str, names: Sequence[str]) -> Path:
                 return folder / name
         raise FileNotFoundError(f"the folder holds none of {', '.join(names)}")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError  # LocalEntryNotFoundError is one
 
     for name in names[:-1]:
         try:
-            return Path(hf_hub_download(checkpoint, name))
+            return Path(hf_hub_download(checkpoint, name, local_files_only=local_files_only))
         except EntryNotFoundError:
             continue
-    return Path(hf_hub_download(checkpoint, names[-1]))
+    return Path(hf_hub_download(checkpoint, names[-1], local_files_only=local_files_only))

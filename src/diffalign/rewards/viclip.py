@@ -31,12 +31,13 @@ class ViClip(ClipScore):
     """
 
     published = "OpenGVLab/ViCLIP-L-14-hf"
+    others = (ClipScore.published,)
 
     def load(self) -> CLIPModel:
         """A CLIP with the published weights, and the places in time of its patches."""
+        weights = weights_of(self.checkpoint, FILES, self.local)
         has = (Path(self.checkpoint) / TOKENIZER).exists()
-        self.tokenizer = CLIPTokenizer.from_pretrained(self.checkpoint if has else self.processors)
-        weights = weights_of(self.checkpoint, FILES)
+        self.tokenizer = self.read(CLIPTokenizer, self.checkpoint if has else self.processors)
         weights = {
             name.replace("vision_encoder.", "visual.").removeprefix("text_encoder."): value
             for name, value in weights.get("model", weights).items()
