@@ -21,6 +21,7 @@ COMMANDS = (
     "distil",
     "generate",
     "evaluate",
+    "measure",
     "report",
     "study",
     "study-results",
@@ -132,13 +133,21 @@ def test_lists(diffalign) -> None:
     assert tuple(lines) == load_prompts("world/heldout").texts
 
 
-def test_doctor(diffalign, tiny_pipeline_folder: Path) -> None:
+def test_doctor(diffalign, tiny_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--model", tiny_pipeline_folder, "--device", "cpu"]
     done = diffalign("doctor", *options, "--reward", "own_reward:red")
     assert done.code == 0 and done.out.splitlines()[-1] == "OK"
     assert all(name in done.out for name in ("versions", "device", "scheduler", "pictures", "reward"))
     done = diffalign("doctor", *options, "--reward", "own_reward:rad")
     assert done.code == 1 and "FAULT reward: the module 'own_reward' has no 'rad'" in done.out
+    done = diffalign("doctor", *options, "--reward", "clip")
+    assert done.code == 1 and "`hf download openai/clip-vit-large-patch14`" in done.out
+    done = diffalign("doctor", *options, "--reward", "world-clip")
+    assert done.code == 1 and "the reward world-clip reads 64×64 pictures" in done.out
+    monkeypatch.delitem(sys.modules, "diffalign.rewards.bertscore", raising=False)
+    monkeypatch.setitem(sys.modules, "bert_score", None)
+    done = diffalign("doctor", *options, "--reward", "bert-score")
+    assert done.code == 1 and "pip install 'diffalign[rewards]'" in done.out
     done = diffalign("doctor", "--model", "wrld")
     assert done.code == 1 and "did you mean 'world'?" in done.out
 

@@ -32,13 +32,17 @@ class UsageError(ValueError):
 def is_mistake(error: BaseException) -> bool:
     """Whether `error` says what a user or a machine did wrong, rather than that the code is."""
     if isinstance(error, ModuleNotFoundError):
-        return error.name in EXTRAS
+        return _package(error) in EXTRAS
     kinds: list[type[BaseException]] = [UsageError, CycloptsError, OSError]
     for module, names in _MISTAKES.items():
         if module in sys.modules:
             names = (names,) if isinstance(names, str) else names
             kinds += [getattr(sys.modules[module], name) for name in names]
     return isinstance(error, tuple(kinds))
+
+
+def _package(error: ModuleNotFoundError) -> str:
+    return str(error.name).partition(".")[0]
 
 
 def explain(error: BaseException) -> None:
@@ -54,7 +58,7 @@ def explain(error: BaseException) -> None:
                 "config.yaml both may be changed before --resume"
             )
         if isinstance(error, ModuleNotFoundError):
-            message += f"; pip install 'diffalign[{EXTRAS[str(error.name)]}]'"
+            message += f"; pip install 'diffalign[{EXTRAS[_package(error)]}]'"
         line = Text.assemble(("error: ", "bold red"), message)
     console.print(line)
     for note in getattr(error, "__notes__", ()):

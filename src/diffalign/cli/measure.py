@@ -60,7 +60,7 @@ def measure(
     from diffalign.evaluation.measuring import TOGETHER, figures
     from diffalign.evaluation.measuring import measure as measured
     from diffalign.evaluation.sources import read_source
-    from diffalign.rewards import load_reward
+    from diffalign.rewards import RewardError, load_reward
 
     asked = [name.strip() for name in metrics.split(",") if name.strip()]
     if not folders or not asked:
@@ -71,7 +71,11 @@ def measure(
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}")
     place = None if device is None else check_device(device)
-    rewards = {name: load_reward(name, device=place) for name in asked if name not in TOGETHER}
+    try:
+        rewards = {name: load_reward(name, device=place) for name in asked if name not in TOGETHER}
+    except RewardError as error:
+        error.add_note(f"of pictures together: {', '.join(TOGETHER)}")
+        raise
     together = {name: _reader(name, features, inception, place) for name in asked if name in TOGETHER}
     console, found = stdout(), {}
     with RunProgress(console, sum(source.size for source in sources)) as progress:

@@ -1,0 +1,134 @@
+"""`measure` and the pictures that it compares."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffalign.metrics import vendi_score
+from diffalign.metrics.diversity import embed_pixels
+
+RED = "own_reward:red"  # 100 times the mean of the red channel
+
+
+def paint(folder: Path, shades: list[float], side: int = 16) -> None:
+    """Pictures of one shade of red each, with a stripe."""
+    folder.mkdir(parents=True)
+    for number, shade in enumerate(shades):
+        pixels = np.zeros((side, side, 3), np.uint8)
+        pixels[..., 0] = round(255 * shade)
+        pixels[: number + 1, :, 1] = 255
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+@pytest.fixture
+def folders(workplace: Path) -> Path:
+    """Two prompts each; those of `b` are redder by 0.2, and by 0 and 0.4."""
+    paint(workplace / "a" / "three-dogs", [0.2, 0.4])
+    paint(workplace / "a" / "a-cat", [0.0, 0.2])
+    paint(workplace / "b" / "three-dogs", [0.4, 0.6])
+    paint(workplace / "b" / "a-cat", [0.0, 0.6])
+    return workplace
+
+
+def test_means_and_differences_of_pairs(folders: Path, diffalign) -> None:
+    done = diffalign(
+        "measure", "a", "new=b", "--metrics", f"{RED},vendi", "--features", "pixels", "--out", "m.json"
+    )
+    assert done.code == 0, done.err
+    found = json.loads((folders / "m.json").read_text())
+    assert found["schema"] == "diffalign.measures/1"
+    first, second = found["rows"]
+    assert (first["source"], second["source"], first["pictures"], first["prompts"]) == ("a", "new", 4, 2)
+    assert first[RED]["mean"] == pytest.approx(20, abs=0.2) and second[RED]["mean"] == pytest.approx(
+        40, abs=0.2
+    )
+    (less,) = found["differences"]
+    assert (less["source"], less["less"]) == ("new", "a")
+    assert less[RED]["mean"] == pytest.approx(20, abs=0.2)
+    assert less[RED]["p"] == pytest.approx(0.5)  # of two prompts' means, 20 and 20, either sign
+
+    def vendi(folder: str) -> float:
+        files = sorted((folders / folder).glob("*.png"))
+        pictures = [
+            torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1) / 255 for file in files
+        ]
+        return vendi_score(embed_pixels(torch.stack(pictures)))
+
+    expected = (vendi("a/three-dogs") + vendi("a/a-cat")) / 2
+    assert first["vendi"]["mean"] == pytest.approx(expected)
+    assert "new less a" in done.out and "vendi" in done.out
+
+
+def test_folders_of_other_pictures_are_not_paired(folders: Path, diffalign) -> None:
+    (folders / "b" / "a-cat" / "1.png").unlink()
+    done = diffalign("measure", "a", "b", "--metrics", RED, "--out", "m.json")
+    assert done.code == 0
+    assert json.loads((folders / "m.json").read_text())["differences"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["a"], "choose one of"),
+        (["a", "--metrics", "vendii"], "of pictures together: distance, vendi"),
+        (["a", "--metrics", ","], "at least one folder and one of --metrics"),
+        (["--metrics", RED], "at least one folder"),
+        (["a", "c", "--metrics", RED], "c is no folder"),
+        (["a", "a", "--metrics", RED], "the same name"),
+        (["a", "--metrics", "vendi", "--features", "clap"], "unknown features 'clap'"),
+        (["a", "--metrics", RED, "--out", "nowhere/m.json"], "there is no folder nowhere"),
+        (["a", "--metrics", "inception", "--inception", "b"], "cannot load Inception v3 from 'b'"),
+        (["a", "--metrics", RED, "--device", "cuda:9"], "cannot use the device"),
+    ],
+)
+def test_mistakes_are_explained(options: list[str], said: str, folders: Path, diffalign) -> None:
+    if options == ["a"]:
+        options = ["a", "--metrics", "clp"]
+    done = diffalign("measure", *options)
+    assert done.code == 2 and said in done.err and "Traceback" not in done.err
+
+
+def test_what_is_no_picture_is_named(folders: Path, diffalign) -> None:
+    (folders / "a" / "a-cat" / "0.png").write_bytes(b"no")
+    done = diffalign("measure", "a", "--metrics", RED)
+    assert done.code == 2 and "0.png is no PNG that can be read" in done.err
+    paint(folders / "c" / "a-cat", [0.1])
+    Image.new("RGB", (8, 8)).save(folders / "c" / "a-cat" / "1.png")
+    done = diffalign("measure", "c", "--metrics", RED)
+    assert done.code == 2 and "differ in size" in done.err
+
+
+def test_a_missing_package_is_named(folders: Path, diffalign, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    done = diffalign("measure", "a", "b", "--metrics", RED)
+    assert done.code == 2 and "pip install 'diffalign[rewards]'" in done.err
+
+
+def test_frozen_pictures_start_from_the_same_noise(
+    diffalign, small: list[object], tiny_pipeline, workplace: Path
+) -> None:
+    from diffalign import NoiseDistribution, Sampler
+    from diffalign.evaluation import as_bytes
+
+    assert diffalign("find", "a green dog", *small, "--out", "x").code == 0
+    assert diffalign("generate", "x", "-n", 3, "--frozen", "--batch-size", 3).code == 0
+    noise = NoiseDistribution.standard((4, 8, 8)).sample(3, 0)
+    sampler = Sampler(tiny_pipeline, num_steps=2, batch_size=3)
+    expected = as_bytes(sampler(noise, "a green dog"))
+    for number, picture in enumerate(expected):
+        made = np.asarray(Image.open(workplace / "x" / "frozen" / f"seed0-{number:03d}.png"))
+        assert (made == picture.permute(1, 2, 0).numpy()).all()
+    assert diffalign("generate", "x", "-n", 3, "--batch-size", 3).code == 0
+    done = diffalign("measure", "old=x/frozen", "x", "--metrics", RED, "--out", "m.json")
+    assert done.code == 0 and len(json.loads(Path("m.json").read_text())["differences"]) == 1
+    assert diffalign("find", "a green dog", *small, "--out", "x", "--overwrite").code == 0
+    assert not list((workplace / "x" / "frozen").iterdir())

@@ -1,0 +1,110 @@
+"""One batch is scored while the next is made."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from diffalign.rewards.overlap import overlapped
+
+
+def slowly(batch: int) -> int:
+    """A reward that waits."""
+    time.sleep(0.05)
+    return 10 * batch
+
+
+def test_every_batch_comes_with_its_scores_in_order() -> None:
+    assert list(overlapped(range(5), slowly)) == [(0, 0), (1, 10), (2, 20), (3, 30), (4, 40)]
+    assert list(overlapped(range(5), lambda batch: batch)) == [(i, i) for i in range(5)]
+    assert list(overlapped([], slowly)) == []
+
+
+def test_scoring_takes_no_time_of_its_own() -> None:
+    def made() -> Iterator[int]:
+        for batch in range(8):
+            time.sleep(0.05)
+            yield batch
+
+    began = time.perf_counter()
+    list(overlapped(made(), slowly))
+    took = time.perf_counter() - began
+    assert 0.45 < took < 0.7  # 8 made, the first and the last scored on their own; one after the other 0.8
+
+
+def test_a_reward_that_computes_stays_in_the_thread_that_samples() -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("with an accelerator all rewards overlap")
+
+    def computing(batch: int) -> str:
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        return threading.current_thread().name
+
+    own = threading.current_thread().name
+    assert {name for _, name in overlapped(range(4), computing)} == {own}
+
+    def waiting(batch: int) -> str:
+        slowly(batch)
+        return threading.current_thread().name
+
+    names = [name for _, name in overlapped(range(4), waiting)]
+    assert names[0] == own and own not in names[1:] and len(set(names[1:])) == 1
+
+
+def test_at_most_two_batches_are_held() -> None:
+    made: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for batch in range(6):
+            made.append(batch)
+            yield batch
+
+    for batch, _ in overlapped(batches(), slowly):
+        assert len(made) - batch <= 2
+
+
+def test_an_error_ends_it_before_more_is_made() -> None:
+    made: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for batch in range(9):
+            made.append(batch)
+            yield batch
+
+    def failing(batch: int) -> int:
+        slowly(batch)
+        if batch == 2:
+            raise KeyError("lost")
+        return batch
+
+    found = []
+    with pytest.raises(KeyError, match="lost"):
+        for batch, _ in overlapped(batches(), failing):
+            found.append(batch)
+    assert found == [0, 1] and len(made) <= 4
+
+
+def test_other_threads_keep_their_cores() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        counts = [
+            count
+            for _, count in overlapped(range(3), lambda batch: slowly(batch) * 0 + torch.get_num_threads())
+        ]
+        assert torch.get_num_threads() == 2
+        if not torch.accelerator.is_available():
+            assert counts == [2, 1, 1]
+        with_later: list[int] = []
+        later = threading.Thread(target=lambda: with_later.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert with_later == [2]
+    finally:
+        torch.set_num_threads(threads)
