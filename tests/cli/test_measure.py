@@ -113,6 +113,20 @@ def test_a_missing_package_is_named(folders: Path, diffalign, monkeypatch: pytes
     assert done.code == 2 and "pip install 'diffalign[rewards]'" in done.err
 
 
+def test_a_networks_place_is_a_flag(diffalign, small: list[object], workplace: Path) -> None:
+    from tests.rewards.tiny import save_clip
+
+    save_clip(workplace / "clip")
+    own = [option if option != RED else "clip@clip" for option in small]
+    assert (
+        diffalign("find", "a green dog", *own, "--out", "x", "--reward-device", "cpu", "--offload").code == 0
+    )
+    config = (workplace / "x" / "config.yaml").read_text()
+    assert "offload: true" in config and "reward_device: cpu" in config
+    done = diffalign("find", "a green dog", *own, "--out", "y", "--reward-device", "nowhere")
+    assert done.code == 2 and "cannot use the device 'nowhere'" in done.err
+
+
 def test_frozen_pictures_start_from_the_same_noise(
     diffalign, small: list[object], tiny_pipeline, workplace: Path
 ) -> None:

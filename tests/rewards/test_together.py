@@ -62,6 +62,22 @@ def test_every_reward_runs_beside_the_others(tmp_path: Path, monkeypatch: pytest
             server.server_close()
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_half_precision_and_offload(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    NETWORKS[name](tmp_path)
+    whole = load_reward(f"{name}@{tmp_path}")
+    halved = type(whole)(tmp_path, dtype=torch.bfloat16, offload=True, batch_size=2)  # type: ignore[call-arg]
+    assert {p.dtype for p in halved.network.parameters()} == {torch.bfloat16}  # type: ignore[attr-defined]
+    moved: list[str] = []
+    to = halved.network.to  # type: ignore[attr-defined]
+    monkeypatch.setattr(halved.network, "to", lambda place: [moved.append(str(place)), to(place)][1])  # type: ignore[attr-defined]
+    if name == "bert-score":  # in which one other word may lead to another description
+        halved.describe = whole.describe  # type: ignore[attr-defined]
+    near, exact = score(halved, pictures(), PROMPTS), score(whole, pictures(), PROMPTS)
+    torch.testing.assert_close(near, exact, rtol=0.1, atol=0.1 if name != "image-reward" else 0.5)
+    assert moved == [str(halved.device), "cpu"]  # type: ignore[attr-defined]
+
+
 def test_a_reward_is_imported_when_it_is_asked_for() -> None:
     modules = sorted({row.factory.partition(":")[0] for row in REWARDS.values()})
     script = f"""
