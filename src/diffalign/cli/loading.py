@@ -46,12 +46,14 @@ def reward_for(name: str, options: Sampling) -> RewardFunction:
     Raises:
         RewardError, UsageError: if it or its device is not there.
     """
-    device = options.reward_device or options.device
-    return load_reward(name, device=None if device is None else check_device(device), offload=options.offload)
+    asked = options.reward_device or options.device
+    flag = "--reward-device" if options.reward_device else "--device"
+    device = None if asked is None else check_device(asked, flag)
+    return load_reward(name, device=device, offload=options.offload)
 
 
-def check_device(name: str) -> torch.device:
-    """The device called `name`.
+def check_device(name: str, flag: str = "--device") -> torch.device:
+    """The device called `name`, which `flag` asked for.
 
     Raises:
         UsageError: if it is not here.
@@ -62,7 +64,7 @@ def check_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of these
         reason = str(error).splitlines()[0].rstrip(".")
         raise UsageError(
-            f"cannot use the device {name!r} ({reason}); leave --device out, or give cpu"
+            f"cannot use the device {name!r} ({reason}); leave {flag} out, or give cpu"
         ) from error
     return device
 
