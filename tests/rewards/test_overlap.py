@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -108,3 +112,52 @@ def test_other_threads_keep_their_cores() -> None:
         assert with_later == [2]
     finally:
         torch.set_num_threads(threads)
+
+
+def test_what_was_left_is_waited_for() -> None:
+    inside, most = [0], [0]
+
+    def counting(batch: int) -> int:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.2 if batch else 0.02)
+        inside[0] -= 1
+        return batch
+
+    def batches() -> Iterator[int]:
+        yield from (0, 1)
+        raise MemoryError("of the sampler")
+
+    with pytest.raises(MemoryError):
+        list(overlapped(batches(), counting))
+    assert list(overlapped(range(3), counting)) == [(0, 0), (1, 1), (2, 2)]
+    assert most[0] == 1
+
+
+def test_a_reward_that_hangs_does_not_keep_the_process() -> None:
+    script = """
+import time
+from diffalign.rewards.overlap import overlapped
+
+def hangs(batch):
+    time.sleep(0.05 if batch == 0 else 600)
+
+print("scoring", flush=True)
+list(overlapped(range(3), hangs))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+    began = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(20)
+    finally:
+        process.kill()
+    assert time.perf_counter() - began < 10 and process.returncode != 0
