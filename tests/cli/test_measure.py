@@ -70,6 +70,16 @@ def test_folders_of_other_pictures_are_not_paired(folders: Path, diffalign) -> N
     done = diffalign("measure", "a", "b", "--metrics", RED, "--out", "m.json")
     assert done.code == 0
     assert json.loads((folders / "m.json").read_text())["differences"] == []
+    assert "b and a are not paired: of “a cat” a has 2 pictures and b 1" in done.out
+
+
+def test_prompts_pair_in_whatever_order_their_folders_are(folders: Path, diffalign) -> None:
+    for one, other in (("1", "three-dogs"), ("2", "a-cat")):
+        (folders / "b" / other).rename(folders / "b" / one)
+        (folders / "b" / one / "prompt.txt").write_text(other.replace("-", " "))
+    assert diffalign("measure", "a", "b", "--metrics", RED, "--out", "m.json").code == 0
+    (less,) = json.loads((folders / "m.json").read_text())["differences"]
+    assert less[RED]["mean"] == pytest.approx(20, abs=0.2)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +117,12 @@ def test_what_is_no_picture_is_named(folders: Path, diffalign) -> None:
 def test_a_missing_package_is_named(folders: Path, diffalign, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    import own_reward
+
     monkeypatch.setitem(sys.modules, "scipy", None)
     done = diffalign("measure", "a", "b", "--metrics", RED)
     assert done.code == 2 and "pip install 'diffalign[rewards]'" in done.err
+    assert own_reward.calls == 0  # before anything is scored
 
 
 def test_a_networks_place_is_a_flag(diffalign, small: list[object], workplace: Path) -> None:

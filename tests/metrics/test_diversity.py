@@ -106,5 +106,9 @@ def test_inception_score_by_hand() -> None:
     before = torch.random.get_rng_state()
     parts = inception_score(100 * torch.eye(6), splits=3)  # two pictures, and classes, a part
     assert parts == pytest.approx((2, 0)) and torch.equal(torch.random.get_rng_state(), before)
+    uneven = inception_score(100 * torch.eye(11), splits=4)  # parts of 3, 3, 3 and 2 pictures
+    assert uneven == pytest.approx((11 / 4, 0.5))
+    with pytest.raises(ValueError, match="at least 8"):
+        inception_score(torch.eye(7), splits=4)
     with pytest.raises(ValueError, match="shape"):
         inception_score(torch.ones(4))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +212,54 @@ def test_batches_and_offload_change_nothing(tmp_path: Path) -> None:
     torch.testing.assert_close(parts(pictures(5), ["a cat"] * 5), whole, atol=1e-4, rtol=0)
     half = ClipScore(tmp_path, dtype=torch.bfloat16)(pictures(5), ["a cat"] * 5)
     torch.testing.assert_close(half, whole, atol=3, rtol=0)
+
+
+def test_the_jpeg_of_a_video(tmp_path: Path) -> None:
+    reward = load_reward("jpeg-incompressibility")
+    each = score(reward, pictures(4), ["a cat"] * 4).view(2, 2).mean(1)
+    torch.testing.assert_close(score(reward, pictures(4).unflatten(0, (2, 2)), ["a cat"] * 2), each)
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    save_clip(tmp_path / "clip")
+    whole = (tmp_path / "clip" / "model.safetensors").read_bytes()
+    (tmp_path / "clip" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    save_hps(tmp_path / "hps")
+    (tmp_path / "hps" / "HPS_v2.1_compressed.pt").write_text("version https://git-lfs.github.com/spec/v1")
+    for name in ("clip", "hps"):
+        with pytest.raises(RewardError, match="damaged") as found:
+            load_reward(f"{name}@{tmp_path / name}")
+        assert not re.search("weights_only|safe=|arbitrary", str(found.value))
+
+
+def test_a_part_that_is_missing_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffalign.rewards import aesthetic, clip, scorer
+
+    save_aesthetic(tmp_path / "layers")
+    shutil.move(tmp_path / "layers" / "clip", tmp_path / "clip")
+    asked: list[tuple[str, bool]] = []
+
+    def load_clip(self: Any, source: str) -> Any:
+        asked.append((source, self.local))
+        if self.local:
+            raise OSError("not in the cache")
+        return clip.ClipScore.load_clip(self, str(tmp_path / "clip"))
+
+    monkeypatch.setattr(scorer, "hub_answers", lambda: True)
+    monkeypatch.setattr(aesthetic.Aesthetic, "load_clip", load_clip)
+    reward = load_reward(f"aesthetic@{tmp_path / 'layers'}")
+    assert asked == [("openai/clip-vit-large-patch14", True), ("openai/clip-vit-large-patch14", False)]
+    assert score(reward, pictures(), PROMPTS).isfinite().all()
+
+
+def test_hps_of_version_2_is_read_from_a_folder_alone(tmp_path: Path) -> None:
+    from diffalign.rewards import hps
+
+    save_hps(tmp_path)
+    new = score(load_reward(f"hps@{tmp_path}"), pictures(), PROMPTS)
+    (tmp_path / "HPS_v2.1_compressed.pt").rename(tmp_path / "HPS_v2_compressed.pt")
+    assert torch.equal(score(load_reward(f"hps@{tmp_path}"), pictures(), PROMPTS), new)
+    assert not any("v2_" in name for name in hps.FILES)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -62,12 +62,23 @@ def test_every_reward_runs_beside_the_others(tmp_path: Path, monkeypatch: pytest
             server.server_close()
 
 
+@pytest.mark.parametrize("name", ["clip", "pickscore", "hps", "image-reward", "aesthetic"])
+def test_half_precision_makes_no_ties(name: str, tmp_path: Path) -> None:
+    NETWORKS[name](tmp_path)
+    near = pictures(1) + 0.02 * torch.randn(40, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    reward = type(load_reward(f"{name}@{tmp_path}"))(tmp_path, dtype=torch.float16)  # type: ignore[call-arg]
+    assert len(set(score(reward, near.clamp(0, 1), ["a cat"] * 40).tolist())) >= 38
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_half_precision_and_offload(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     NETWORKS[name](tmp_path)
     whole = load_reward(f"{name}@{tmp_path}")
     halved = type(whole)(tmp_path, dtype=torch.bfloat16, offload=True, batch_size=2)  # type: ignore[call-arg]
-    assert {p.dtype for p in halved.network.parameters()} == {torch.bfloat16}  # type: ignore[attr-defined]
+    precise = (*halved.precise, "logit_scale")  # type: ignore[attr-defined]
+    for part, parameter in halved.network.named_parameters():  # type: ignore[attr-defined]
+        expected = torch.float32 if part.startswith(precise) else torch.bfloat16
+        assert parameter.dtype == expected, part
     moved: list[str] = []
     to = halved.network.to  # type: ignore[attr-defined]
     monkeypatch.setattr(halved.network, "to", lambda place: [moved.append(str(place)), to(place)][1])  # type: ignore[attr-defined]

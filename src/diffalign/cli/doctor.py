@@ -21,7 +21,7 @@ _PROMPT = "a dog on the grass"
 def doctor(
     *,
     model: str = "world",
-    reward: str = "world-clip",
+    reward: str | None = None,
     scheduler: Literal["keep", "ddim"] = "keep",
     device: str | None = None,
     dtype: Dtype | None = None,
@@ -38,7 +38,8 @@ def doctor(
 
     Args:
         model: a name of `diffalign models`, the folder of a saved pipeline, or a hub name.
-        reward: a name of `diffalign rewards`, or your own as my_module:my_function.
+        reward: a name of `diffalign rewards`, or your own as my_module:my_function; world-clip for the
+            world by default, and the size of the JPEG for other models.
         scheduler: the pipeline's own, or DDIM.
         device: such as cpu or cuda:0; the accelerator, if there is one, by default.
         dtype: float32 on a CPU and float16 elsewhere, by default.
@@ -46,6 +47,7 @@ def doctor(
     from diffalign.cli.tables import stdout
 
     sampling = Sampling(model, num_steps=2, batch_size=3, scheduler=scheduler, device=device, dtype=dtype)
+    reward = reward or ("world-clip" if model == "world" else "jpeg-compressibility")
     console, faults = stdout(), 0
     for name, check in _checks(sampling, reward):
         try:

@@ -95,7 +95,7 @@ def check_pictures(sampler: Sampler, reward: str, judge: JudgeChoice) -> None:
         return
     worldly = any(name in reward for name in ("world-clip", "world-scene"))
     for reads, who, instead in (
-        (worldly, f"reward {reward}", "--reward my_module:my_function"),
+        (worldly, f"reward {reward}", "another, such as --reward clip"),
         (judge == "world-scene", f"judge {judge}", "--judge none"),
     ):
         if reads:

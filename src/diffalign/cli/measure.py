@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,10 +57,10 @@ def measure(
     from diffalign.artifacts import replacing
     from diffalign.cli.loading import check_device
     from diffalign.cli.progress import RunProgress
-    from diffalign.cli.tables import measures, paths, stdout
+    from diffalign.cli.tables import measures, paths, stdout, warn
     from diffalign.evaluation.measuring import TOGETHER, figures
     from diffalign.evaluation.measuring import measure as measured
-    from diffalign.evaluation.sources import read_source
+    from diffalign.evaluation.sources import SourceError, matched, read_source
     from diffalign.rewards import RewardError, load_reward
 
     asked = [name.strip() for name in metrics.split(",") if name.strip()]
@@ -71,12 +72,14 @@ def measure(
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}")
     place = None if device is None else check_device(device)
+    for module in (["scipy"] if len(sources) > 1 else []) + ["torchmetrics"] * ("inception" in metrics):
+        import_module(module)  # before anything is scored
     try:
         rewards = {name: load_reward(name, device=place) for name in asked if name not in TOGETHER}
     except RewardError as error:
         error.add_note(f"of pictures together: {', '.join(TOGETHER)}")
         raise
-    together = {name: _reader(name, features, inception, place) for name in asked if name in TOGETHER}
+    together = _readers([name for name in asked if name in TOGETHER], features, inception, place)
     console, found = stdout(), {}
     with RunProgress(console, sum(source.size for source in sources)) as progress:
         for source in sources:
@@ -86,20 +89,31 @@ def measure(
                 )
     said = figures(found)
     console.print(measures(said, asked))
+    for other in sources[1:]:
+        try:
+            matched([sources[0], other])
+        except SourceError as error:
+            warn(console, [f"{other.name} and {sources[0].name} are not paired: {error}"])
     if out is not None:
         with replacing(out) as file:
             file.write_text(json.dumps(said, indent=2) + "\n")
         paths(console, [out])
 
 
-def _reader(name: str, features: str, inception: str, device: torch.device | None) -> Reader:
+def _readers(
+    names: list[str], features: str, inception: str, device: torch.device | None
+) -> dict[str, Reader]:
+    """What metrics of pictures together see; features that several see are loaded once."""
     from diffalign.metrics.features import feature_reader
     from diffalign.metrics.inception import PUBLISHED, load_inception
 
-    if name == "inception":
-        network = load_inception(inception or PUBLISHED, device or "cpu")
-        return lambda images: network(images.to(network.fc.weight.device))
-    try:
-        return feature_reader(features, device)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    found: dict[str, Reader] = {}
+    if "inception" in names:
+        network = load_inception(inception or PUBLISHED, device)
+        found["inception"] = lambda images: network(images.to(network.fc.weight.device))
+    if others := [name for name in names if name != "inception"]:
+        try:
+            found |= dict.fromkeys(others, feature_reader(features, device))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    return found

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.text import Text
 
+from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN
 
 
@@ -36,6 +37,7 @@ def serve(
         max_megabytes: greatest request.
         device: of a reward that is a network; the accelerator, if there is one, by default.
     """
+    from diffalign.cli.loading import check_device
     from diffalign.cli.tables import stdout
     from diffalign.rewards import load_reward
     from diffalign.rewards.remote import TOKEN
@@ -43,9 +45,12 @@ def serve(
 
     given = os.environ.get(TOKEN)
     token, console = given or secrets.token_urlsafe(24), stdout()
-    with RewardServer(
-        load_reward(reward, device=device), token, host=host, port=port, max_bytes=max_megabytes * 2**20
-    ) as server:
+    function = load_reward(reward, device=None if device is None else check_device(device))
+    try:
+        server = RewardServer(function, token, host=host, port=port, max_bytes=max_megabytes * 2**20)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}); give another --port") from error
+    with server:
         if given is None:
             console.print(Text(f"export {TOKEN}={token}"), soft_wrap=True)
         console.print(Text(f"{reward} listens; use it with --reward remote@{server.url}"), soft_wrap=True)

@@ -35,8 +35,9 @@ TOGETHER = {
     "distance": "mean cosine distance of a prompt's pictures, 0 to 2",
     "vendi": "effective number of a prompt's different pictures",
     "inception-clip": "inception score on CLIP features (B²-DiffuRL, F.2)",
-    "inception": "inception score of Inception v3, in ten parts",
+    "inception": "inception score of Inception v3",
 }
+PARTS, ENOUGH = 10, 500  # of the classic inception score; with fewer pictures than `ENOUGH` it has one
 #: Pictures `(B, 3, H, W)` to features or logits `(B, D)`.
 Reader = Callable[[Tensor], Tensor]
 
@@ -68,32 +69,34 @@ def measure(
 
     Arguments:
         rewards: by name.
-        together: by a name of `TOGETHER`, what it is measured on: features, or logits for "inception".
+        together: by a name of `TOGETHER`, what it is measured on: features, or logits for "inception"; what
+            several read is read once.
         on_batch: called with the number of pictures of each batch that is done.
 
     Raises:
         RewardError: if a reward fails.
-        SourceError: if a picture cannot be read, or is of another size than those before it.
+        SourceError: if a picture cannot be read, or is of another size than others of its prompt.
     """
     each: dict[str, list[Tensor]] = {name: [] for name in rewards}
-    seen: dict[str, list[Tensor]] = {name: [] for name in together}
+    seen: dict[Reader, list[Tensor]] = {read: [] for read in together.values()}
     prompts: list[str] = []
     for prompt, images in _batches(source, batch_size):
         for name, reward in rewards.items():
             each[name].append(score(reward, images, [prompt] * len(images)))
-        for name, read in together.items():
-            seen[name].append(read(images).float().cpu())
+        for read, parts in seen.items():
+            parts.append(read(images).float().cpu())
         prompts += [prompt] * len(images)
         if on_batch is not None:
             on_batch(len(images))
     counts = [len(files) for files in source.pictures.values()]
-    found = {name: tuple(_together(name, torch.cat(parts), counts)) for name, parts in seen.items()}
+    found = {name: tuple(_together(name, torch.cat(seen[read]), counts)) for name, read in together.items()}
     return Measured({name: torch.cat(parts) for name, parts in each.items()}, found, tuple(prompts))
 
 
 def _together(name: str, features: Tensor, counts: list[int]) -> Iterator[float]:
     if name.startswith("inception"):
-        yield inception_score(features, min(10, len(features)) if name == "inception" else 1)[0]
+        parts = PARTS if name == "inception" and len(features) >= ENOUGH else 1
+        yield inception_score(features, parts)[0]
     else:
         figure = vendi_score if name == "vendi" else mean_pairwise_distance
         yield from (figure(part) for part in features.split(counts))
@@ -101,9 +104,11 @@ def _together(name: str, features: Tensor, counts: list[int]) -> Iterator[float]
 
 def _batches(source: Source, size: int) -> Iterator[tuple[str, Tensor]]:
     for prompt, files in source.pictures.items():
+        shapes = set()
         for start in range(0, len(files), size):
             pictures = [_read(file) for file in files[start : start + size]]
-            if len({picture.shape for picture in pictures}) > 1:
+            shapes |= {picture.shape for picture in pictures}
+            if len(shapes) > 1:
                 raise SourceError(f"the pictures in {files[0].parent} differ in size; make them alike")
             yield prompt, torch.stack(pictures)
 

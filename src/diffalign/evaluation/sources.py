@@ -30,7 +30,7 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """What is compared: its name, and the pictures of each prompt, in order."""
+    """What is compared: its name, and the pictures of each prompt, in order; prompts are sorted."""
 
     name: str
     pictures: Mapping[str, tuple[Path, ...]]
@@ -58,7 +58,7 @@ def read_source(text: str, prompt: str | None = None) -> Source:
     name = (name if named else folder.resolve().name).strip()
     if not name:
         raise SourceError(f"the pictures of {folder} have no name; give one: NAME={folder}")
-    return Source(name, _of_prompts(folder, prompt))
+    return Source(name, dict(sorted(_of_prompts(folder, prompt).items())))
 
 
 def _of_prompts(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]:
@@ -157,4 +157,4 @@ def matched(sources: Sequence[Source]) -> dict[str, int]:
                     f"of “{prompt}” {first.name} has {len(pictures)} pictures and {other.name} "
                     f"{len(other.pictures[prompt])}; give equally many"
                 )
-    return {prompt: len(pictures) for prompt, pictures in sorted(first.pictures.items())}
+    return {prompt: len(pictures) for prompt, pictures in first.pictures.items()}

@@ -92,22 +92,29 @@ def _unit(embeddings: Tensor) -> Tensor:
 def inception_score(features: Tensor, splits: int = 1, seed: int = 0) -> tuple[float, float]:
     """Mean and standard deviation over `splits` parts of the inception score of logits or features `(n, D)`.
 
-    From 1, if all are alike, to D. The classic one reads Inception's logits and has 10 parts.
+    From 1, if all are alike, to D, or to the number of pictures in a part. The classic one reads Inception's
+    logits and has 10 parts.
 
     Arguments:
-        seed: of the order in which pictures are dealt into parts.
+        seed: of the order in which pictures are dealt into parts, which are as equal as can be.
 
     Raises:
-        ValueError: if the shape is another, or there are more parts than pictures.
+        ValueError: if the shape is another, or a part has less than two pictures.
     """
     from torchmetrics.image.inception import InceptionScore
 
-    if features.ndim != 2 or not 1 <= splits <= len(features):
-        raise ValueError(f"features have shape (n, D), n at least {splits}, not {tuple(features.shape)}")
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    n = len(features)
+    if features.ndim != 2 or splits < 1 or (splits > 1 and n < 2 * splits):
+        raise ValueError(
+            f"{splits} parts need features (n, D), n at least {2 * splits}, not {features.shape}"
+        )
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    scores = []
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it draws an order of its own
         warnings.simplefilter("ignore", UserWarning)  # that it keeps the features
-        torch.manual_seed(seed)
-        metric = InceptionScore(torch.nn.Identity(), splits=splits)
-        metric.update(features.double().cpu())
-        mean, std = metric.compute()
-    return float(mean), 0.0 if splits == 1 else float(std)
+        for part in features.double().cpu()[order].tensor_split(splits):
+            metric = InceptionScore(torch.nn.Identity(), splits=1)
+            metric.update(part)
+            scores.append(metric.compute()[0])
+    found = torch.stack(scores)
+    return float(found.mean()), 0.0 if splits == 1 else float(found.std())

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffalign.rewards import RewardError
-from diffalign.rewards.scorer import weights_of
+from diffalign.rewards.scorer import local_first, weights_of
 
 PUBLISHED = "timm/inception_v3.tf_in1k"
 FILES = ("model.safetensors",)
@@ -159,17 +159,26 @@ class InceptionV3(nn.Module):
         return logits
 
 
-def load_inception(checkpoint: str | Path = PUBLISHED, device: str | torch.device = "cpu") -> InceptionV3:
+def load_inception(
+    checkpoint: str | Path = PUBLISHED, device: str | torch.device | None = None
+) -> InceptionV3:
     """The classifier with the weights of a folder, or of a repository of the hub.
+
+    Arguments:
+        device: the accelerator, if there is one, by default.
 
     Raises:
         RewardError: if they are not there, or are another network's.
     """
+    source, device = str(checkpoint), device or torch.accelerator.current_accelerator() or "cpu"
     try:
-        weights = weights_of(str(checkpoint), FILES)
+        weights = local_first(lambda local: weights_of(source, FILES, local), source)
         network = InceptionV3(len(weights["fc.bias"]))
         network.load_state_dict({n: value for n, value in weights.items() if not n.startswith("AuxLogits.")})
     except (OSError, KeyError, RuntimeError) as error:  # what loaders raise of missing files
         reason = " ".join(str(error).split())[:300]
-        raise RewardError(f"cannot load Inception v3 from {str(checkpoint)!r}: {reason}") from error
+        raise RewardError(
+            f"cannot load Inception v3 from {source!r}: {reason}; give its folder with --inception, or fetch "
+            f"it where there is a network: `hf download {PUBLISHED}`"
+        ) from error
     return network.eval().requires_grad_(False).to(device)

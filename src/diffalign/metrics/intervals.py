@@ -100,6 +100,7 @@ def paired_test(after: ArrayLike, before: ArrayLike, *, resamples: int = 9999, s
         permutation_type="samples",
         vectorized=True,
         n_resamples=resamples,
+        batch=max(1, _CELLS // len(a)),
         rng=np.random.default_rng(seed),
     )
     return float(found.pvalue)

@@ -17,7 +17,6 @@ from diffalign.rewards.clip import ClipScore
 from diffalign.rewards.scorer import weights_of
 
 FILES = ("aesthetic-model.safetensors", "aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
-WIDTHS = (1024, 128, 64, 16, 1)
 
 
 class Aesthetic(ClipScore):
@@ -29,15 +28,13 @@ class Aesthetic(ClipScore):
 
     published = "trl-lib/ddpo-aesthetic-predictor"
     others = (ClipScore.published,)
+    precise = ("aesthetic",)
 
     def load(self) -> Any:
         """The CLIP, with the layers on top."""
-        layers = self.checkpoint
-        weights = weights_of(layers, FILES, self.local)
-        own = Path(layers) / "clip"
-        self.checkpoint = str(own) if own.is_dir() else ClipScore.published
-        network = super().load()
-        self.checkpoint = layers
+        weights = weights_of(self.checkpoint, FILES, self.local)
+        own = Path(self.checkpoint) / "clip"
+        network: Any = self.load_clip(str(own) if own.is_dir() else ClipScore.published)
         # dropout lies between the published layers, which only counts for their numbers
         numbers = sorted({int(name.split(".")[1]) for name in weights})
         head = nn.Sequential(*(nn.Linear(*weights[f"layers.{n}.weight"].shape[::-1]) for n in numbers))

@@ -29,17 +29,16 @@ class ClipScore(Scorer):
 
     def load(self) -> CLIPModel:
         """A CLIP; its processors are loaded beside it."""
-        network: CLIPModel = self.read(CLIPModel, self.checkpoint)
-        self.read_processors()
-        return network
+        return self.load_clip(self.checkpoint)
 
-    def read_processors(self) -> None:
-        """Those of the checkpoint, or the published ones."""
-        source = self.checkpoint
+    def load_clip(self, source: str) -> CLIPModel:
+        """That of a folder or repository, with its processors, or the published ones."""
+        network: CLIPModel = self.read(CLIPModel, source)
         if source == self.published or (Path(source).is_dir() and not (Path(source) / TOKENIZER).exists()):
             source = self.processors
         self.tokenizer = self.read(CLIPTokenizer, source)
         self.processor = self.read(CLIPImageProcessorPil, source)
+        return network
 
     def embed_images(self, images: list[Image.Image]) -> Tensor:
         """Unit embeddings `(B, D)`."""
@@ -48,14 +47,13 @@ class ClipScore(Scorer):
     def image_features(self, images: list[Image.Image]) -> Tensor:
         """Features `(B, D)` as they leave the projection, of any length."""
         pixels = self.processor(images, return_tensors="pt")["pixel_values"]
-        features: Tensor = self.network.get_image_features(**self.place(pixel_values=pixels)).pooler_output
-        return features
+        return self.network.get_image_features(**self.place(pixel_values=pixels)).pooler_output.float()
 
     def embed_prompts(self, prompts: list[str]) -> Tensor:
         """Unit embeddings `(B, D)`."""
         tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
         features = self.network.get_text_features(**self.place(**tokens))
-        return F.normalize(features.pooler_output, dim=-1)
+        return F.normalize(features.pooler_output.float(), dim=-1)
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         """See `Scorer.score`."""

@@ -1,9 +1,13 @@
-"""Questions to a server that may be slow, busy or gone for a while: JSON over HTTP, asked again."""
+"""Questions to a server that may be slow, busy or gone for a while: JSON over HTTP, asked again; and several
+questions at once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 import requests
@@ -13,6 +17,7 @@ from diffalign.rewards import RewardError
 BUSY = (408, 429, 500, 502, 503, 504)  # worth another try
 LONGEST_PAUSE = 30.0  # seconds
 Answer = TypeVar("Answer")
+Question = TypeVar("Question")
 
 
 class Connection:
@@ -62,3 +67,37 @@ class Connection:
             if turn < self.retries:
                 time.sleep(pause)
         raise RewardError(f"the server {self.url} {fault}")
+
+
+def answers(ask: Callable[[Question], Answer], questions: Sequence[Question], at_once: int) -> list[Answer]:
+    """What `ask` says of each of `questions`, so many of which are open at a time.
+
+    Its threads do not keep the process alive, whatever they wait for.
+
+    Raises:
+        whatever `ask` raises first in their order; then what was not begun is not asked.
+    """
+    asked = SimpleQueue[tuple[Question, Future[Answer]]]()
+    futures: list[Future[Answer]] = [Future() for _ in questions]
+    for task in zip(questions, futures, strict=True):
+        asked.put(task)
+
+    def work() -> None:
+        while True:
+            try:
+                question, future = asked.get_nowait()
+            except Empty:
+                return
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(ask(question))
+                except BaseException as error:  # it belongs to who asked, whatever it is
+                    future.set_exception(error)
+
+    for _ in range(min(at_once, len(questions))):
+        Thread(target=work, daemon=True).start()
+    try:
+        return [future.result() for future in futures]
+    finally:
+        for future in futures:
+            future.cancel()

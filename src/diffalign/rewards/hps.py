@@ -1,7 +1,7 @@
 """HPSv2: a CLIP ViT-H/14 tuned on people's preferences; the cosine of picture and prompt.
 
-Checkpoint: xswu/HPSv2, HPS_v2.1_compressed.pt or HPS_v2_compressed.pt (Apache-2.0), in open_clip's
-layout; the tokenizer is that of laion/CLIP-ViT-H-14-laion2B-s32B-b79K (MIT).
+Checkpoint: xswu/HPSv2, HPS_v2.1_compressed.pt (Apache-2.0), in open_clip's layout, or from a folder also
+HPS_v2_compressed.pt; the tokenizer is that of laion/CLIP-ViT-H-14-laion2B-s32B-b79K (MIT).
 References: Wu et al. (2023), https://arxiv.org/abs/2306.09341
 """
 
@@ -18,7 +18,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from diffalign.rewards.clip import TOKENIZER, ClipScore
 from diffalign.rewards.scorer import weights_of
 
-FILES = ("HPS_v2.1_compressed.safetensors", "HPS_v2.1_compressed.pt", "HPS_v2_compressed.pt")
+FILES = ("HPS_v2.1_compressed.safetensors", "HPS_v2.1_compressed.pt")
+OLDER = ("HPS_v2_compressed.safetensors", "HPS_v2_compressed.pt")  # of version 2.0, from a folder alone
 HEADS = 16  # of both towers of a ViT-H/14; weights do not say it
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _LAYER = {
@@ -39,21 +40,17 @@ class HpsScore(ClipScore):
 
     def load(self) -> CLIPModel:
         """A CLIP with the published weights."""
-        weights = weights_of(self.checkpoint, FILES, self.local)
-        self.read_processors()
+        own = Path(self.checkpoint)
+        weights = weights_of(self.checkpoint, FILES + OLDER if own.is_dir() else FILES, self.local)
+        has = (own / TOKENIZER).exists()  # HPSv2 prepares pictures in its own way
+        self.tokenizer = self.read(CLIPTokenizer, own if has else self.processors)
         return clip_of(weights.get("state_dict", weights), self.tokenizer.eos_token_id)
-
-    def read_processors(self) -> None:
-        """The tokenizer alone: HPSv2 prepares pictures in its own way."""
-        has = (Path(self.checkpoint) / TOKENIZER).exists()
-        self.tokenizer = self.read(CLIPTokenizer, self.checkpoint if has else self.processors)
 
     def image_features(self, images: list[Image.Image]) -> Tensor:
         """Features `(B, D)` of pictures whose longer side fits, on black."""
         side = self.network.config.vision_config.image_size
         pixels = torch.stack([fitted(image, side) for image in images])
-        features: Tensor = self.network.get_image_features(**self.place(pixel_values=pixels)).pooler_output
-        return features
+        return self.network.get_image_features(**self.place(pixel_values=pixels)).pooler_output.float()
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         """See `Scorer.score`."""

@@ -64,7 +64,7 @@ class Blip(nn.Module):
             encoder_hidden_states=seen,
             encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
         )
-        scores: Tensor = self.head(read.last_hidden_state[:, 0])
+        scores: Tensor = self.head(read.last_hidden_state[:, 0].float())
         return scores[:, 0]
 
 
@@ -73,6 +73,7 @@ class ImageReward(Scorer):
 
     published = "zai-org/ImageReward"
     others = ("google-bert/bert-base-uncased",)
+    precise = ("head",)
     network: Blip
 
     def load(self) -> Blip:

@@ -8,23 +8,28 @@ from __future__ import annotations
 import io
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from diffalign.rewards.scorer import as_pictures
+from diffalign.rewards.scorer import by_frame
 
 QUALITY = 95
 
 
 def jpeg_incompressibility(images: Tensor, prompts: list[str]) -> Tensor:
-    """Kilobytes `(B,)` of pictures `(B, 3, H, W)` in [0, 1]."""
+    """Kilobytes `(B,)` of pictures `(B, 3, H, W)` in [0, 1]; of video the mean of its frames'."""
+    return by_frame(_sizes, images, prompts)
+
+
+def jpeg_compressibility(images: Tensor, prompts: list[str]) -> Tensor:
+    """Minus kilobytes `(B,)` of pictures `(B, 3, H, W)` in [0, 1]; of video the mean of its frames'."""
+    return -jpeg_incompressibility(images, prompts)
+
+
+def _sizes(pictures: list[Image.Image], prompts: list[str]) -> Tensor:
     sizes = []
-    for picture in as_pictures(images):
+    for picture in pictures:
         file = io.BytesIO()
         picture.save(file, "jpeg", quality=QUALITY)
         sizes.append(file.tell() / 1000)
     return torch.tensor(sizes)
-
-
-def jpeg_compressibility(images: Tensor, prompts: list[str]) -> Tensor:
-    """Minus kilobytes `(B,)` of pictures `(B, 3, H, W)` in [0, 1]."""
-    return -jpeg_incompressibility(images, prompts)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diffalign.rewards import RewardError
+
+Loaded = TypeVar("Loaded")
 
 
 class Scorer(ABC):
@@ -34,6 +37,8 @@ class Scorer(ABC):
     published: ClassVar[str]
     #: Further repositories that a part is read from, such as the tokenizer, where the checkpoint has none.
     others: ClassVar[tuple[str, ...]] = ()
+    #: Parts of the network that stay in float32: what a half turns into ties tells pictures apart.
+    precise: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -49,30 +54,32 @@ class Scorer(ABC):
             batch_size,
             offload,
         )
-        self.device = torch.device(device or torch.accelerator.current_accelerator() or "cpu")
+        self.device = _placed(torch.device(device or torch.accelerator.current_accelerator() or "cpu"))
         self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.float16)
+        # what loaders raise of missing and damaged files
         try:
-            self.network = self._loaded().eval().requires_grad_(False).to(self.dtype)
-        except (OSError, KeyError, RuntimeError, ValueError) as error:  # what loaders raise of missing files
+            self.network = self._loaded().eval().requires_grad_(False)
+        except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
+            if isinstance(error, SafetensorError):  # which advises to run the file's code
+                reason = "its weights are damaged; fetch them again"
             raise RewardError(
                 f"cannot load {type(self).__name__} from {self.checkpoint!r}: {reason}; {self._advice()}"
             ) from error
+        for name, part in self.network.named_children():
+            if name not in self.precise:
+                part.to(self.dtype)
         if not offload:
             self.network.to(self.device)
 
     def _loaded(self) -> nn.Module:
         """What `load` makes of files that are here, or else of the hub's, if it can be reached."""
-        self.local = True
-        try:
+
+        def load(local: bool) -> nn.Module:
+            self.local = local
             return self.load()
-        except OSError as error:
-            if not hub_answers():
-                if Path(self.checkpoint).exists():
-                    raise
-                raise OSError("it is not all on this machine, and the hub does not answer") from error
-        self.local = False
-        return self.load()
+
+        return local_first(load, self.checkpoint)
 
     def _advice(self) -> str:
         said = "give a folder with the published files as NAME@FOLDER"
@@ -95,9 +102,7 @@ class Scorer(ABC):
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores `(B,)` of pictures `(B, 3, H, W)`; of video `(B, F, 3, H, W)` the mean of its frames'."""
-        frames = images.shape[1] if images.ndim == 5 else 1
-        each = [prompt for prompt in prompts for _ in range(frames)]
-        return self.score(as_pictures(images.flatten(0, -4)), each).view(-1, frames).mean(1)
+        return by_frame(self.score, images, prompts)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
@@ -114,17 +119,50 @@ class Scorer(ABC):
         return torch.cat(scores)
 
     def place(self, **inputs: Any) -> dict[str, Any]:
-        """Tensors on the device; those of floating point in the network's precision."""
+        """Tensors on the device; those of floating point in `dtype`."""
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
         }
 
 
+def by_frame(
+    score: Callable[[list[Image.Image], list[str]], Tensor], images: Tensor, prompts: list[str]
+) -> Tensor:
+    """Scores `(B,)` of pictures `(B, 3, H, W)`; of video `(B, F, 3, H, W)` the mean of its frames'."""
+    frames = images.shape[1] if images.ndim == 5 else 1
+    each = [prompt for prompt in prompts for _ in range(frames)]
+    return score(as_pictures(images.flatten(0, -4)), each).view(-1, frames).mean(1)
+
+
 def as_pictures(images: Tensor) -> list[Image.Image]:
     """Pictures `(B, 3, H, W)` in [0, 1], rounded as diffusers does on the way to PIL."""
     pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).numpy()]
+
+
+def local_first(load: Callable[[bool], Loaded], checkpoint: str) -> Loaded:
+    """What `load` makes of files that are here (True), or else of the hub's (False), if it answers.
+
+    Raises:
+        OSError: if there are not all.
+    """
+    try:
+        return load(True)
+    except OSError as error:
+        if not hub_answers():
+            if Path(checkpoint).exists():
+                raise
+            raise OSError("it is not all on this machine, and the hub does not answer") from error
+    return load(False)
+
+
+def _placed(device: torch.device) -> torch.device:
+    """With the number of the current accelerator, if it has none: other threads have other current ones."""
+    index: int | None = device.index
+    if device.type != "cpu" and index is None and torch.accelerator.is_available():
+        return torch.device(device.type, torch.accelerator.current_device_index())
+    return device
 
 
 def hub_answers() -> bool:
@@ -157,7 +195,14 @@ def weights_of(checkpoint: str, names: Sequence[str], local_files_only: bool = F
 
     file = file_of(checkpoint, names, local_files_only)
     published = file.suffix != ".safetensors"
-    return dict(load_state_dict_from_file(file, map_location="cpu", safe=not published, weights_only=True))
+    try:
+        return dict(
+            load_state_dict_from_file(file, map_location="cpu", safe=not published, weights_only=True)
+        )
+    except OSError:
+        raise
+    except Exception as error:  # safetensors and torch raise what has no base of its own
+        raise OSError(f"{file} is damaged, or no file of weights; fetch it again") from error
 
 
 def file_of(checkpoint: str, names: Sequence[str], local_files_only: bool = False) -> Path:

@@ -7,6 +7,7 @@ import binascii
 import hmac
 import io
 import json
+import sys
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -72,6 +73,12 @@ class RewardServer(ThreadingHTTPServer):
         """Where it listens."""
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A line without an address, and none where a client went away."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError):
+            print(f"a request failed: {error!r}", file=sys.stderr)
 
     def scores(self, request: str, images: Tensor, prompts: list[str]) -> list[float]:
         """Of a request's pictures; a request that came before gets the scores that it got then.

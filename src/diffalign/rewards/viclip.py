@@ -67,12 +67,12 @@ class ViClip(ClipScore):
         places = vision.embeddings.position_embedding.weight
         patches = vision.embeddings.patch_embedding(pixels).flatten(2).mT + places[1:]
         # what the publishers do with a single picture
-        moments = times if T > 1 else times.mean(1, keepdim=True)
+        moments = (times if T > 1 else times.mean(1, keepdim=True)).to(patches.dtype)
         patches = patches.unflatten(0, (B, T)) + moments[:, :, None]
         whole = (vision.embeddings.class_embedding + places[0]).expand(B, 1, -1)
         x = vision.pre_layrnorm(torch.cat([whole, patches.flatten(1, 2)], 1))
         seen = vision.encoder(inputs_embeds=x).last_hidden_state[:, 0]
-        return F.normalize(network.visual_projection(vision.post_layernorm(seen)), dim=-1)
+        return F.normalize(network.visual_projection(vision.post_layernorm(seen)).float(), dim=-1)
 
 
 def sampled(video: Tensor, frames: int) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -18,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from diffalign.rewards import RewardError
-from diffalign.rewards.connection import Connection
+from diffalign.rewards.connection import Connection, answers
 from diffalign.rewards.remote import png
-from diffalign.rewards.scorer import as_pictures
+from diffalign.rewards.scorer import by_frame
 
 KEY = "OPENAI_API_KEY"
 SCALE = 10
@@ -73,15 +72,19 @@ class VlmJudge:
         self.connection = Connection(url, key, timeout=timeout, retries=retries, backoff=backoff)
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """Scores `(B,)` of pictures `(B, 3, H, W)` in [0, 1].
+        """Scores `(B,)` of pictures `(B, 3, H, W)` in [0, 1]; of video the mean of its frames'.
 
         Raises:
             RewardError: if the server refuses, or a picture gets no number after all tries.
         """
-        with ThreadPoolExecutor(self.at_once) as pool:
-            return torch.tensor(list(pool.map(self._judge, as_pictures(images), prompts)))
+        return by_frame(self._scores, images, prompts)
 
-    def _judge(self, picture: Image.Image, prompt: str) -> float:
+    def _scores(self, pictures: list[Image.Image], prompts: list[str]) -> Tensor:
+        pairs = list(zip(pictures, prompts, strict=True))
+        return torch.tensor(answers(self._judge, pairs, self.at_once))
+
+    def _judge(self, pair: tuple[Image.Image, str]) -> float:
+        picture, prompt = pair
         content = [
             {"type": "text", "text": self.question.format(prompt=prompt)},
             {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png(picture)}"}},

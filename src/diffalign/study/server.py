@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from sqlite3 import OperationalError
@@ -47,6 +48,12 @@ class StudyServer(ThreadingHTTPServer):
         """Where it listens."""
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A line without an address, and none where a client went away."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError):
+            print(f"a request failed: {error!r}", file=sys.stderr)
 
 
 class _Handler(BaseHTTPRequestHandler):
