@@ -103,11 +103,10 @@ def inception_score(features: Tensor, splits: int = 1, seed: int = 0) -> tuple[f
     """
     from torchmetrics.image.inception import InceptionScore
 
-    n = len(features)
-    if features.ndim != 2 or splits < 1 or (splits > 1 and n < 2 * splits):
-        raise ValueError(
-            f"{splits} parts need features (n, D), n at least {2 * splits}, not {features.shape}"
-        )
+    n, least = len(features), 1 if splits == 1 else 2 * splits
+    if features.ndim != 2 or n < least:
+        shape = tuple(features.shape)
+        raise ValueError(f"features in {splits} parts have shape (n, D), n at least {least}, not {shape}")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     scores = []
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it draws an order of its own
