@@ -86,7 +86,7 @@ def test_prompts_pair_in_whatever_order_their_folders_are(folders: Path, diffali
     ("options", "said"),
     [
         (["a"], "choose one of"),
-        (["a", "--metrics", "vendii"], "of pictures together: distance, vendi"),
+        (["a", "--metrics", "vendii"], "or a metric of pictures together: distance, vendi"),
         (["a", "--metrics", ","], "at least one folder and one of --metrics"),
         (["--metrics", RED], "at least one folder"),
         (["a", "c", "--metrics", RED], "c is no folder"),

@@ -129,7 +129,7 @@ def test_without_the_token_there_is_no_answer(served: Any, monkeypatch: pytest.M
     assert requests.get(server.url, timeout=5).status_code == 401
     assert not reward.seen
     monkeypatch.delenv(TOKEN, raising=False)
-    with pytest.raises(RewardError, match="asks for a token"):
+    with pytest.raises(RewardError, match="needs a token"):
         RemoteReward(server.url)
     with pytest.raises(RewardError, match="remote@http"):
         load_reward("remote")

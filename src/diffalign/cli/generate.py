@@ -39,14 +39,19 @@ def generate(
         diffalign generate runs/noise-ppo-default --prompt "three pandas"
 
     Args:
-        noise: a run's folder, or its noise.safetensors or generator.safetensors.
-        number: pictures.
+        noise: a run's folder, or its noise.safetensors or generator.safetensors; or a folder of runs.
+        number: pictures, of each.
         seed: of the noise; other seeds give other pictures.
         prompt: what the pictures should show, of a generator; noise was learned for a prompt of its own.
         frozen: what the model makes without what was learned, of the same noise ε, to compare with.
         out: folder of the pictures; pictures/ (or frozen/) beside the noise by default, and in it one of the
-            prompt if one is given.
+            prompt if one is given. Of a folder of runs, each gets a folder in it.
     """
+    if runs := _runs_in(noise):
+        for run in runs:
+            place = None if out is None else out / run.name
+            generate(run, number=number, seed=seed, frozen=frozen, out=place, opening=opening)
+        return
     from PIL import Image
 
     from diffalign.artifacts import FROZEN, PICTURES, replacing
@@ -72,7 +77,18 @@ def generate(
     with replacing(out / PROMPT) as file:  # for `measure` and `study`
         file.write_text(f"{prompt}\n", "utf-8")
     grid(pictures, out / f"seed{seed}-grid.png", title=prompt)
-    stdout().print(Text(f"wrote {number} pictures and seed{seed}-grid.png to {out}"), soft_wrap=True)
+    stdout().print(
+        Text(f"wrote {number} picture{'s' * (number > 1)} and seed{seed}-grid.png to {out}"), soft_wrap=True
+    )
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The runs of `find`, one a prompt, in a folder that is none itself."""
+    from diffalign.artifacts import NOISE
+
+    if (folder / NOISE).exists() or _generates(folder):
+        return []
+    return sorted(file.parent for file in folder.glob(f"*/{NOISE}"))
 
 
 def _generates(path: Path) -> bool:

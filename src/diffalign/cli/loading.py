@@ -63,6 +63,8 @@ def check_device(name: str, flag: str = "--device") -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of these
         reason = str(error).splitlines()[0].rstrip(".")
+        if reason.startswith("Expected one of"):  # and forty names
+            reason = "there is no such kind of device"
         raise UsageError(
             f"cannot use the device {name!r} ({reason}); leave {flag} out, or give cpu"
         ) from error

@@ -77,7 +77,8 @@ def measure(
     try:
         rewards = {name: load_reward(name, device=place) for name in asked if name not in TOGETHER}
     except RewardError as error:
-        error.add_note(f"of pictures together: {', '.join(TOGETHER)}")
+        if str(error).startswith("unknown reward"):
+            error.add_note(f"or a metric of pictures together: {', '.join(TOGETHER)}")
         raise
     together = _readers([name for name in asked if name in TOGETHER], features, inception, place)
     console, found = stdout(), {}

@@ -49,7 +49,9 @@ def serve(
     try:
         server = RewardServer(function, token, host=host, port=port, max_bytes=max_megabytes * 2**20)
     except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}); give another --port") from error
+        raise UsageError(
+            f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host"
+        ) from error
     with server:
         if given is None:
             console.print(Text(f"export {TOKEN}={token}"), soft_wrap=True)

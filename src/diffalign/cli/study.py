@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from diffalign.study.questions import Design
 
 _Count = Annotated[int | None, Parameter(group=RUN, validator=validators.Number(gte=0))]
+_Some = Annotated[int | None, Parameter(group=RUN, validator=validators.Number(gte=1))]
 
 
 def study(
     *folders: Annotated[str, Parameter(name="FOLDER", group=RUN)],
     out: Annotated[Path, Parameter(group=RUN)],
     mode: Annotated[Literal["pairs", "rating"] | None, Parameter(group=RUN)] = None,
-    questions: _Count = None,
+    questions: _Some = None,
     checks: _Count = None,
     anchor: Annotated[str | None, Parameter(group=RUN)] = None,
     prompt: Annotated[str | None, Parameter(group=RUN)] = None,
@@ -73,7 +74,7 @@ def study(
             server = StudyServer(votes, host=host, port=port)
         except OSError as error:
             raise UsageError(
-                f"cannot listen on {host}:{port} ({error.strerror}); give another --port"
+                f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host"
             ) from error
         with server:
             asked = votes.design.questions + votes.design.checks
@@ -144,7 +145,9 @@ def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
 def _tables(found: dict[str, Any]) -> list[Any]:
     from diffalign.cli.tables import figures, interval
 
-    title = f"{found['votes']} votes of {found['voters']} voters on {found['prompts_asked']} prompts"
+    counts = ("votes", "vote"), ("voters", "voter"), ("prompts_asked", "prompt")
+    votes, voters, asked = (f"{found[n]} {word}{'' if found[n] == 1 else 's'}" for n, word in counts)
+    title = f"{votes} of {voters} on {asked}"
     if found["mode"] == "pairs":
         table = figures(title, "shows it better %", "ties", "looks better %", "ties", "votes", "voters")
         for row in found["rows"]:
@@ -173,7 +176,7 @@ def _notes(found: dict[str, Any]) -> list[str]:
     notes = ["[95 % interval], over voters or over prompts, whichever is wider"]
     for name, number in (("voter", found["voters"]), ("prompt", found["prompts_asked"])):
         if number == 1:
-            notes.append(f"one {name} alone: what another one would say is not in the intervals")
+            notes.append(f"one {name} alone: how others would differ is not in the intervals")
     agreement = found["agreement"]
     if agreement["alignment"] is not None:
         notes.append(

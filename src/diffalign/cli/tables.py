@@ -94,18 +94,18 @@ def overview(summaries: Sequence[Summary]) -> Table:
 
 def measures(said: Mapping[str, Any], metrics: Sequence[str]) -> Table:
     """What `evaluation.measuring.figures` says: a row a metric, a column a source and a difference."""
-    first, counts = said["rows"][0], {(row["pictures"], row["prompts"]) for row in said["rows"]}
-    size = f", {first['pictures']} of {first['prompts']} prompts each" if len(counts) == 1 else ""
     names = [row["source"] for row in said["rows"]]
     less = [f"{row['source']} less {row['less']}" for row in said["differences"]]
-    table = figures(f"Pictures in folders{size}", *names, *(part for name in less for part in (name, "p")))
+    table = figures("Pictures in folders", *names, *(part for name in less for part in (name, "p")))
+    for count in ("pictures", "prompts"):
+        table.add_row(count, *(str(row[count]) for row in said["rows"]), style="dim")
     for metric in metrics:
         cells = [_figure(row[metric]) for row in said["rows"]]
         for row in said["differences"]:
             p = row[metric]["p"]
             cells += [_figure(row[metric], signed=True), _BLANK if p is None else f"{p:.2g}"]
         table.add_row(Text(metric), *cells)
-    table.caption = Text("[95 % interval]; p: of a permutation test of the pairs")
+    table.caption = Text("[95 % interval]" + "; p: of a permutation test of the pairs" * bool(less))
     table.caption_justify = "left"
     return table
 

@@ -86,7 +86,11 @@ def _of_prompts(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]
 
 
 def _refuse_empty(folder: Path, place: Path) -> None:
-    todo = f"make some with: diffalign generate {folder} -n 8" if _is_run(folder) else "put PNGs into it"
+    todo = (
+        f"make some with: diffalign generate {folder} -n 8"
+        if _is_run(folder)
+        else "put PNGs (no JPEGs) into it"
+    )
     raise SourceError(f"there are no pictures in {place}; {todo}")
 
 

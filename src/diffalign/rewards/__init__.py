@@ -10,6 +10,7 @@ import difflib
 import importlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -88,7 +89,10 @@ def load_reward(
         if not isinstance(made, type):
             return made
         placing = {"device": device, "offload": offload} if hasattr(made, "place") else {}
-        return made(checkpoint, **placing) if checkpoint else made(**placing)
+        reward = made(checkpoint, **placing) if checkpoint else made(**placing)
+        if hasattr(reward, "greet"):  # a server's, which may be gone
+            reward.greet()
+        return reward
     if ":" in registered:
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
@@ -129,6 +133,8 @@ def _attribute(path: str) -> RewardFunction | type:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         hint = "; pip install 'diffalign[rewards]'" if name.startswith(__name__) else ""
+        if name.endswith(".py"):
+            hint = f"; did you mean {name.removesuffix('.py')}:{attribute}?"
         raise RewardError(f"cannot import the reward {path!r}: {error}{hint}") from error
     if not hasattr(module, attribute):
         raise RewardError(f"the module {name!r} has no {attribute!r}")
@@ -142,13 +148,17 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
         RewardError: if the reward raises, or returns another shape or a number that is not finite.
     """
     name = getattr(reward, "__name__", type(reward).__name__)
+    if len(images) != len(prompts):
+        raise RewardError(f"{len(images)} pictures need as many prompts, not {len(prompts)}")
     try:
         # a copy: the judge and the artefacts see the pictures next, and it costs nothing beside making them
         values = reward(images.clone(), list(prompts))
     except RewardError:  # which says enough
         raise
     except Exception as error:  # a user's code may raise anything; the run must stop with its state saved
-        raise RewardError(f"the reward {name} raised {type(error).__name__}: {error}") from error
+        *_, last = traceback.extract_tb(error.__traceback__)
+        place = f"{Path(last.filename).name}, line {last.lineno}"
+        raise RewardError(f"the reward {name} raised {type(error).__name__}: {error} ({place})") from error
     if not isinstance(values, Tensor):
         try:
             values = torch.from_numpy(np.asarray(values, dtype=np.float32))

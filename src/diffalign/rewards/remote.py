@@ -16,6 +16,7 @@ import uuid
 from functools import partial
 from typing import Any
 
+import requests
 import torch
 from PIL import Image
 from torch import Tensor
@@ -62,9 +63,29 @@ class RemoteReward:
         if not url.startswith(("http://", "https://")):
             raise RewardError(f"the reward remote needs a server, as remote@http://host:port, not {url!r}")
         if not token:
-            raise RewardError(f"the server {url} asks for a token; put it in the variable {TOKEN}")
+            raise RewardError(
+                f"the reward remote needs a token; put the one that `diffalign serve` printed into {TOKEN}"
+            )
         self.batch_size = batch_size
         self.connection = Connection(url, token, timeout=timeout, retries=retries, backoff=backoff)
+
+    def greet(self) -> None:
+        """Asks whether the server is there and takes the token.
+
+        Raises:
+            RewardError: if not.
+        """
+        url = self.connection.url
+        try:
+            answer = self.connection.session.get(url, timeout=min(10.0, self.connection.timeout))
+        except requests.RequestException as error:
+            raise RewardError(
+                f"no server answers at {url} ({type(error).__name__}); start one: diffalign serve REWARD"
+            ) from error
+        if answer.status_code == 401:
+            raise RewardError(
+                f"the server {url} does not take the token; put the one that it printed into {TOKEN}"
+            )
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores `(B,)` of pictures `(B, 3, H, W)` in [0, 1].

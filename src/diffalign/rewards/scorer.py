@@ -54,6 +54,8 @@ class Scorer(ABC):
             batch_size,
             offload,
         )
+        if self.checkpoint.startswith(("/", ".", "~")) and not Path(self.checkpoint).is_dir():
+            raise RewardError(f"there is no folder {self.checkpoint}")
         self.device = _placed(torch.device(device or torch.accelerator.current_accelerator() or "cpu"))
         self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.float16)
         # what loaders raise of missing and damaged files
@@ -216,7 +218,7 @@ def file_of(checkpoint: str, names: Sequence[str], local_files_only: bool = Fals
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-        raise FileNotFoundError(f"the folder holds none of {', '.join(names)}")
+        raise FileNotFoundError(f"the folder has no {' and no '.join(names)}")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError  # LocalEntryNotFoundError is one
 

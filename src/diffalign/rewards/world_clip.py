@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
+from diffalign.rewards import RewardError
 from diffalign.world import WORLD_FOLDER
+from diffalign.world.scenes import IMAGE_SIZE
 
 
 class WorldClip:
@@ -22,7 +24,16 @@ class WorldClip:
 
     @torch.inference_mode()
     def image_features(self, images: Tensor) -> Tensor:
-        """Features with shape `(B, 128)`, of any length."""
+        """Features with shape `(B, 128)`, of any length.
+
+        Raises:
+            RewardError: if the pictures are not of the world's size.
+        """
+        if images.ndim != 4 or images.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
+            raise RewardError(
+                f"world-clip reads the embedded world's pictures (B, 3, {IMAGE_SIZE}, {IMAGE_SIZE}), not "
+                f"{tuple(images.shape)}; take clip, or clip@FOLDER"
+            )
         pixels = images.to(self.model.device) * 2 - 1
         return self.model.get_image_features(pixel_values=pixels).pooler_output
 
