@@ -268,3 +268,27 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
             load_reward(f"{name}@{tmp_path}")
     with pytest.raises(RewardError, match="has no checkpoints"):
         load_reward(f"jpeg-compressibility@{tmp_path}")
+
+
+def test_find_learns_a_video_from_viclip(tmp_path: Path, tiny_video_pipeline: Any) -> None:
+    from diffalign import Sampler
+    from diffalign.methods.find import Find, preset
+    from diffalign.metrics import frame_consistency
+    from diffalign.metrics.features import feature_reader
+
+    save_viclip(tmp_path / "viclip")
+    save_clip(tmp_path / "clip")
+    reward = load_reward(f"viclip@{tmp_path / 'viclip'}")
+    sampler = Sampler(tiny_video_pipeline, num_steps=2, batch_size=3, num_frames=4)
+    find = Find(sampler, "a blue car", reward, preset("default", queries=10, batch=3))
+    steps = list(find)
+    assert steps[-1].queries == 10 and all(step.rewards.abs().max() <= 1 for step in steps)
+    video = sampler(find.distribution.sample(2, seed=0), "a blue car")
+    torch.testing.assert_close(
+        score(reward, video, ["a blue car"] * 2),
+        torch.cat([score(reward, one[None], ["a blue car"]) for one in video]),
+        atol=1e-4,
+        rtol=0,
+    )
+    steady = frame_consistency(video, feature_reader(f"clip@{tmp_path / 'clip'}"))
+    assert steady.shape == (2,) and (steady <= 1 + 1e-6).all()
