@@ -81,3 +81,5 @@ def test_the_registry_knows_sums() -> None:
     assert isinstance(own, Composite) and own.weights == {"world-scene": 1.0, "jpeg-compressibility": 0.5}
     with pytest.raises(RewardError, match="did you mean 'world-clip'"):
         load_reward("world-clap + world-scene")
+    with pytest.raises(RewardError, match="a sum has blanks"):
+        load_reward("world-clip+world-scene")

@@ -110,6 +110,8 @@ def load_reward(
         return reward
     near = difflib.get_close_matches(registered, REWARDS, 1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
+    if "+" in registered:
+        hint = " (a sum has blanks around its signs: 'clip + 0.5*aesthetic')"
     raise RewardError(
         f"unknown reward {registered!r}{hint}; choose one of: {', '.join(REWARDS)}, "
         "or give your own as my_module:my_function"
