@@ -175,3 +175,33 @@ def test_a_reward_that_fails_is_named_at_once(served: Any) -> None:
         client(grey(1), ["a"])
     with pytest.raises(RewardError, match="did not answer"):
         RemoteReward("http://127.0.0.1:9", token="secret", retries=1, backoff=0)(grey(1), ["a"])
+
+
+def test_a_client_that_goes_away_is_no_news(served: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    import socket
+    import struct
+
+    def slowly(images: Tensor, prompts: list[str]) -> Tensor:
+        time.sleep(0.2)
+        return images.mean((1, 2, 3))
+
+    server = served(slowly)
+    body = json.dumps({"id": "a", "images": [png()], "prompts": ["a"]}).encode()
+    head = f"POST /score HTTP/1.1\r\nAuthorization: Bearer secret\r\nContent-Length: {len(body)}\r\n\r\n"
+    client = socket.create_connection(server.server_address, timeout=5)
+    client.sendall(head.encode() + body)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()  # with a reset
+    time.sleep(0.5)
+    assert capfd.readouterr().err == ""
+    own = RemoteReward(server.url, token="secret")
+    own.greet()
+    assert score(own, grey(255), ["a"]).tolist() == [1.0]
+    with pytest.raises(RewardError, match="does not take the token"):
+        RemoteReward(server.url, token="another").greet()
+
+
+def test_a_port_that_is_taken_is_named(served: Any) -> None:
+    server = served(Brightness())
+    with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:.*give another port"):
+        RewardServer(Brightness(), "secret", port=server.server_address[1])

@@ -179,6 +179,6 @@ def test_a_taken_port_and_a_study_without_votes(
 ) -> None:
     server = serve(make())
     code, said = command("study", "--out", tmp_path / "study", "--port", server.server_address[1])
-    assert code == 2 and "give another --port" in said
+    assert code == 2 and "give another port" in said
     code, said = command("study-results", tmp_path / "study")
     assert code == 2 and "no votes yet" in said

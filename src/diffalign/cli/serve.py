@@ -9,7 +9,6 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.text import Text
 
-from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN
 
 
@@ -46,13 +45,7 @@ def serve(
     given = os.environ.get(TOKEN)
     token, console = given or secrets.token_urlsafe(24), stdout()
     function = load_reward(reward, device=None if device is None else check_device(device))
-    try:
-        server = RewardServer(function, token, host=host, port=port, max_bytes=max_megabytes * 2**20)
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host"
-        ) from error
-    with server:
+    with RewardServer(function, token, host=host, port=port, max_bytes=max_megabytes * 2**20) as server:
         if given is None:
             console.print(Text(f"export {TOKEN}={token}"), soft_wrap=True)
         console.print(Text(f"{reward} listens; use it with --reward remote@{server.url}"), soft_wrap=True)

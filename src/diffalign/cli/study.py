@@ -70,13 +70,7 @@ def study(
         sources = []
     with opened(out) as votes:
         _check(out, votes.design, votes.digest, sources, given)
-        try:
-            server = StudyServer(votes, host=host, port=port)
-        except OSError as error:
-            raise UsageError(
-                f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host"
-            ) from error
-        with server:
+        with StudyServer(votes, host=host, port=port) as server:
             asked = votes.design.questions + votes.design.checks
             lines = f"{asked} questions a voter, {len(votes.all())} votes so far: {server.url}"
             stdout().print(Text(lines), soft_wrap=True)

@@ -7,11 +7,10 @@ import binascii
 import hmac
 import io
 import json
-import sys
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from diffalign.rewards import RewardError, RewardFunction, score
+from diffalign.rewards.http import Server
 from diffalign.rewards.remote import SCHEMA
 
 MAX_BYTES = 64 * 2**20  # of a request
@@ -36,7 +36,7 @@ class RequestError(ValueError):
         self.status = status
 
 
-class RewardServer(ThreadingHTTPServer):
+class RewardServer(Server):
     """Scores one request at a time; each id once.
 
     Arguments:
@@ -49,8 +49,6 @@ class RewardServer(ThreadingHTTPServer):
         ValueError: if the token is empty.
         OSError: if it cannot listen there.
     """
-
-    daemon_threads = True
 
     def __init__(
         self,
@@ -66,19 +64,7 @@ class RewardServer(ThreadingHTTPServer):
         self.reward, self.token, self.max_bytes = reward, token, max_bytes
         self._scored: OrderedDict[str, Future[list[float]]] = OrderedDict()
         self._known, self._scoring = threading.Lock(), threading.Lock()
-        super().__init__((host, port), _Handler)
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        host, port = self.server_address[:2]
-        return f"http://{host!s}:{port}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A line without an address, and none where a client went away."""
-        error = sys.exception()
-        if not isinstance(error, ConnectionError):
-            print(f"a request failed: {error!r}", file=sys.stderr)
+        super().__init__(_Handler, host, port)
 
     def scores(self, request: str, images: Tensor, prompts: list[str]) -> list[float]:
         """Of a request's pictures; a request that came before gets the scores that it got then.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from http.cookies import CookieError, SimpleCookie
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from sqlite3 import OperationalError
 from typing import Any
 from urllib.parse import parse_qsl
 
+from diffalign.rewards.http import Server
 from diffalign.study import page
 from diffalign.study.ballot import Ballot, Reply
 from diffalign.study.votes import Votes
@@ -26,7 +26,7 @@ _HEADERS = {
 }
 
 
-class StudyServer(ThreadingHTTPServer):
+class StudyServer(Server):
     """A thread a connection; the votes are shared.
 
     Arguments:
@@ -37,23 +37,9 @@ class StudyServer(ThreadingHTTPServer):
         OSError: if it cannot listen there.
     """
 
-    daemon_threads = True
-
     def __init__(self, votes: Votes, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.ballot = Ballot(votes)
-        super().__init__((host, port), _Handler)
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        host, port = self.server_address[:2]
-        return f"http://{host!s}:{port}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A line without an address, and none where a client went away."""
-        error = sys.exception()
-        if not isinstance(error, ConnectionError):
-            print(f"a request failed: {error!r}", file=sys.stderr)
+        super().__init__(_Handler, host, port)
 
 
 class _Handler(BaseHTTPRequestHandler):
