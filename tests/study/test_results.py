@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from diffalign.metrics import clustered
+from diffalign.metrics.crossed import crossed
 from diffalign.study import StudyError
 from diffalign.study.questions import Design, Question, pool
 from diffalign.study.results import results
@@ -54,17 +54,16 @@ def test_pairs() -> None:
     assert found["agreement"]["quality"] == {"share": 0.0, "pairs": 1}
 
 
-def test_the_wider_interval_is_given() -> None:
+def test_intervals_are_for_other_voters_and_prompts() -> None:
     votes = [pair(voter, p, 0, "left" if p == 0 else "right", "left") for voter in range(6) for p in (0, 1)]
     row = results(PAIRS, votes)["rows"][0]
-    wide = clustered([1.0, 0.0] * 6, [0, 1] * 6)
-    assert row["alignment"] == {**wide.as_dict(), "clustered_by": "prompt"}
-    assert (wide.low, wide.high) == (0, 1)
-    votes = [
-        pair(voter, p, 0, "left" if voter % 2 else "right", "left") for voter in range(6) for p in (0, 1)
-    ]
-    row = results(PAIRS, votes)["rows"][0]
-    assert row["alignment"]["clustered_by"] == "voter" and row["quality"]["low"] == 1
+    # two prompts that differ: with one degree of freedom nothing is known
+    assert row["alignment"] == {"mean": 0.5, "low": 0.0, "high": 1.0, "n": 12}
+    assert row["quality"]["low"] == row["quality"]["high"] == 1
+    votes = [pair(voter, 0, 0, "left" if voter % 3 else "right", "left") for voter in range(12)]
+    found = results(PAIRS, votes)["rows"][0]["alignment"]
+    expected = crossed([float(voter % 3 > 0) for voter in range(12)], range(12), [0] * 12)
+    assert found == expected.as_dict() and 0 < found["low"] < found["high"] < 1
 
 
 def test_ratings() -> None:

@@ -112,7 +112,7 @@ def _check(out: Path, design: Design, digest: str, sources: list[Source], given:
 def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
     """Count the votes of a study: a table, and results.json in its folder.
 
-    A tie is half a vote for each. Intervals are over voters or over prompts, whichever is wider. A study
+    A tie is half a vote for each. Intervals are for other voters and other prompts. A study
     may be counted while it runs.
 
         diffalign study-results studies/a-b
@@ -167,7 +167,7 @@ def _tables(found: dict[str, Any]) -> list[Any]:
 
 
 def _notes(found: dict[str, Any]) -> list[str]:
-    notes = ["[95 % interval], over voters or over prompts, whichever is wider"]
+    notes = ["[95 % interval], for other voters and other prompts"]
     for name, number in (("voter", found["voters"]), ("prompt", found["prompts_asked"])):
         if number == 1:
             notes.append(f"one {name} alone: how others would differ is not in the intervals")

@@ -1,5 +1,6 @@
 """METRICS: what is said of a set of samples: means with their intervals, and diversity."""
 
+from diffalign.metrics.crossed import crossed
 from diffalign.metrics.diversity import (
     Embedder,
     embedder,
@@ -15,6 +16,7 @@ __all__ = [
     "Interval",
     "bootstrap",
     "clustered",
+    "crossed",
     "embedder",
     "frame_consistency",
     "inception_score",

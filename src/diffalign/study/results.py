@@ -5,10 +5,8 @@ mean of each source, and the mean difference of two sources, between ratings of 
 and the same place among its pictures.
 
 Votes of one voter are alike (his taste), and so are votes on one prompt (what the models make of it), so
-that votes are no independent values. Each interval is `metrics.clustered` twice, for voters that did not
-vote and for prompts that were not asked, and the wider one is given: the smaller of the two samples decides
-how much is known. Its mean is that of its groups' means, so that a voter (or a prompt) counts the same
-whatever the number of his votes. Both together may vary more than the wider one says, at most √2 times.
+that votes are no independent values: intervals are `metrics.crossed`, for voters that did not vote and
+prompts that were not asked.
 
 Votes on checks, where both pictures are the same, count as checks alone.
 """
@@ -16,11 +14,13 @@ Votes on checks, where both pictures are the same, count as checks alone.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from diffalign.metrics.intervals import clustered
+from diffalign.metrics.crossed import crossed
+from diffalign.metrics.intervals import IntervalDict
 from diffalign.study import StudyError
 from diffalign.study.questions import Design, Question, contests, pool
 from diffalign.study.votes import Vote
@@ -86,7 +86,7 @@ def _pairs(design: Design, counted: Sequence[Cast]) -> list[dict[str, Any]]:
         for aspect in ASPECTS:
             said = [chosen(*it, aspect) for it in cast]
             values = [0.5 if it is None else float(it == first) for it in said]
-            row[aspect] = _interval(values, [it[0].voter for it in cast], [it[1].prompt for it in cast])
+            row[aspect] = _interval(values, _places(cast), (0, 1))
             row[f"{aspect}_ties"] = said.count(None)
         rows.append(row)
     return rows
@@ -99,7 +99,7 @@ def _ratings(design: Design, counted: Sequence[Cast]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"source": name, **_counts(cast)}
         for aspect in ASPECTS:
             values = [float(getattr(vote.answer, aspect)) for vote, _ in cast]
-            row[aspect] = _interval(values, [it[0].voter for it in cast], [it[1].prompt for it in cast])
+            row[aspect] = _interval(values, _places(cast), (1, 5))
         rows.append(row)
     return rows
 
@@ -116,20 +116,24 @@ def _differences(design: Design, counted: Sequence[Cast]) -> list[dict[str, Any]
                 given[place][question.first] = int(getattr(vote.answer, aspect))
             both = {place: it for place, it in given.items() if first in it and second in it}
             values = [float(it[first] - it[second]) for it in both.values()]
-            row[aspect] = _interval(values, [place[0] for place in both], [place[1] for place in both])
+            row[aspect] = _interval(values, [(voter, prompt) for voter, prompt, _ in both], (-4, 4))
         rows.append(row)
     return rows
 
 
+def _places(cast: Sequence[Cast]) -> list[tuple[int, int]]:
+    """Voter and prompt of each vote."""
+    return [(vote.voter, question.prompt) for vote, question in cast]
+
+
 def _interval(
-    values: Sequence[float], voters: Sequence[Hashable], prompts: Sequence[Hashable]
-) -> dict[str, Any] | None:
-    """The wider of the intervals over voters and over prompts, and which it is; None without values."""
+    values: Sequence[float], places: Sequence[tuple[int, int]], ends: tuple[float, float]
+) -> IntervalDict | None:
+    """The mean of what voters said of prompts, and its interval, between the `ends` of the scale."""
     if not values:
         return None
-    both = {"voter": clustered(values, voters), "prompt": clustered(values, prompts)}
-    wider = max(both, key=lambda name: both[name].high - both[name].low)
-    return {**both[wider].as_dict(), "clustered_by": wider}
+    found = crossed(values, [voter for voter, _ in places], [prompt for _, prompt in places])
+    return replace(found, low=max(found.low, ends[0]), high=min(found.high, ends[1])).as_dict()
 
 
 def _agreement(counted: Sequence[Cast], aspect: str) -> dict[str, Any] | None:
