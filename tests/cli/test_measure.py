@@ -107,7 +107,7 @@ def test_mistakes_are_explained(options: list[str], said: str, folders: Path, di
 def test_what_is_no_picture_is_named(folders: Path, diffalign) -> None:
     (folders / "a" / "a-cat" / "0.png").write_bytes(b"no")
     done = diffalign("measure", "a", "--metrics", RED)
-    assert done.code == 2 and "0.png is no PNG that can be read" in done.err
+    assert done.code == 2 and "0.png is no picture that can be read" in done.err
     paint(folders / "c" / "a-cat", [0.1])
     Image.new("RGB", (8, 8)).save(folders / "c" / "a-cat" / "1.png")
     done = diffalign("measure", "c", "--metrics", RED)
@@ -158,3 +158,14 @@ def test_frozen_pictures_start_from_the_same_noise(
     assert done.code == 0 and len(json.loads(Path("m.json").read_text())["differences"]) == 1
     assert diffalign("find", "a green dog", *small, "--out", "x", "--overwrite").code == 0
     assert not list((workplace / "x" / "frozen").iterdir())
+
+
+def test_other_formats_are_read(diffalign, workplace: Path) -> None:
+    paint(workplace / "a", [0.2, 0.6])
+    for number, kind in enumerate(("jpg", "webp")):
+        file = workplace / "a" / f"{number}.png"
+        Image.open(file).save(file.with_suffix(f".{kind}"), quality=100)
+        file.unlink()
+    done = diffalign("measure", "a", "--prompt", "a cat", "--metrics", RED, "--out", "m.json")
+    assert done.code == 0
+    assert json.loads(Path("m.json").read_text())["rows"][0][RED]["mean"] == pytest.approx(40, abs=2)

@@ -58,10 +58,10 @@ def test_a_generators_run_has_a_folder_a_prompt(tmp_path: Path) -> None:
 
 #: What is in the folder x (a name with / at its end is a folder), --prompt, and what is said.
 FAULTS: dict[str, tuple[dict[str, str], str | None, str]] = {
-    "empty": ({}, None, r"put PNGs \(no JPEGs\) into it"),
+    "empty": ({}, None, "put some into it, as PNG, JPEG or WebP"),
     "no pictures": ({"config.yaml": "prompt: x"}, None, r"make some with: diffalign generate .*/x -n 8"),
     "no prompt": ({"1.png": ""}, None, "give --prompt, or write it to .*prompt.txt"),
-    "both": ({"1.png": "", "a/1.png": ""}, "x", "both PNGs and folders"),
+    "both": ({"1.png": "", "a/1.png": ""}, "x", "both pictures and folders"),
     "an empty one": ({"a/1.png": "", "b/": ""}, None, "x/b; put"),
     "a prompt too much": ({"a/1.png": ""}, "x", "leave out --prompt"),
     "twice": (

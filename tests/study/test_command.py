@@ -163,7 +163,7 @@ def test_mistakes_are_said_in_a_line(command: Command, folders: list[Path], tmp_
         (["study", *folders], "--out"),
         (
             ["study", broken.parent, tmp_path / "other", "--prompt", "a dog", "--out", out],
-            "x.png is no PNG that can be read",
+            "x.png is no picture that can be read",
         ),
         (["study-results", out], "there is no study in"),
         (["study-results", tmp_path / "bad"], "is no study: file is not a database"),

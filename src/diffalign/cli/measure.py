@@ -36,9 +36,9 @@ def measure(
     pictures together. The others are compared with the first folder, in pairs where both have the same
     prompts with equally many pictures; p is that of a permutation test.
 
-    A folder is a run's, with the pictures that `diffalign generate` wrote, or any other with PNGs in it;
-    or it holds such folders, one a prompt. The prompt is what the run recorded, or in prompt.txt beside the
-    PNGs; else --prompt, or the inner folder's name with dashes as spaces.
+    A folder is a run's, with the pictures that `diffalign generate` wrote, or any other with pictures in it;
+    or it holds such folders, one a prompt. The prompt is what the run recorded, or in prompt.txt beside
+    them; else --prompt, or the inner folder's name with dashes as spaces.
 
         diffalign generate runs/a -n 64; diffalign generate runs/a -n 64 --frozen
         diffalign measure frozen=runs/a/frozen runs/a --metrics world-scene,vendi --features world-clip
@@ -49,7 +49,7 @@ def measure(
         metrics: names, with commas between them.
         features: what distance, vendi and inception-clip see: clip, clip@CHECKPOINT, world-clip or pixels.
         inception: folder or repository of Inception's weights; the published ones by default.
-        prompt: of PNGs that lie in FOLDER itself, if nothing beside them says it.
+        prompt: of pictures that lie in FOLDER itself, if nothing beside them says it.
         batch_size: pictures at a time.
         device: such as cpu or cuda:0; the accelerator, if there is one, by default.
         out: JSON file of the figures.

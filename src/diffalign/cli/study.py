@@ -33,10 +33,10 @@ def study(
 ) -> None:
     """Ask people in a browser which pictures are better, or how good each is; they see no names.
 
-    A folder is a run's, with the pictures that `diffalign generate` wrote, or any other with PNGs in it;
+    A folder is a run's, with the pictures that `diffalign generate` wrote, or any other with pictures in it;
     or it holds such folders, one a prompt. Pictures of the same prompt meet in the order of their names,
     so all folders need the same prompts with equally many pictures. The prompt is what the run recorded,
-    or in prompt.txt beside the PNGs; else --prompt, or the inner folder's name with dashes as spaces.
+    or in prompt.txt beside them; else --prompt, or the inner folder's name with dashes as spaces.
 
         diffalign study runs/a runs/b --out studies/a-b
         diffalign study ours=runs/a frozen=pictures/frozen --prompt "a dog on the moon" --out studies/dog
@@ -52,7 +52,7 @@ def study(
         questions: that each voter is asked; 40 by default, or all if there are fewer.
         checks: further pairs of the same picture twice, to see who looks; none by default.
         anchor: name of the one that all others are compared with; all with all by default.
-        prompt: of PNGs that lie in FOLDER itself, if nothing beside them says it.
+        prompt: of pictures that lie in FOLDER itself, if nothing beside them says it.
         seed: of the questions' order and sides; 0 by default.
         host: where it listens; 127.0.0.1 is this machine alone.
         port: likewise; 0 takes a free one.

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from diffalign.evaluation.sources import Source, SourceError
+from diffalign.evaluation.sources import Source, SourceError, read_picture
 from diffalign.metrics import (
     bootstrap,
     clustered,
@@ -114,12 +113,7 @@ def _batches(source: Source, size: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def _read(file: Path) -> Tensor:
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{file} is no PNG that can be read: {error}") from error
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(read_picture(file))).permute(2, 0, 1).float() / 255
 
 
 def figures(measured: Mapping[str, Measured]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Folders of pictures: which pictures there are of which prompt.
 
-A folder of one prompt has PNGs in it. It is a run's folder (then its pictures/, which
+A folder of one prompt has pictures in it. It is a run's folder (then its pictures/, which
 `diffalign generate` writes), or any other. A source is a folder of one prompt, or a folder of such
 folders, one a prompt. Pictures of a prompt come in the order of their names; grids are none.
 
-The prompt is in `prompt.txt` beside the PNGs, or what a run recorded; else that of --prompt for the
+The prompt is in `prompt.txt` beside the pictures, or what a run recorded; else that of --prompt for the
 source's own folder, or the name, with dashes as spaces, for a folder in it.
 """
 
@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from PIL import Image, UnidentifiedImageError
 
 from diffalign.artifacts import CONFIG, PICTURES, SUMMARY
 
 PROMPT = "prompt.txt"
+#: By the ends of names, the formats that are read.
+KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _GRID = re.compile(r"seed-?\d+-grid\.png")
 
 
@@ -54,7 +57,7 @@ def read_source(text: str, prompt: str | None = None) -> Source:
     named = bool(equals) and not Path(text).exists()
     folder = Path(rest if named else text)
     if not folder.is_dir():
-        raise SourceError(f"{folder} is no folder; give the folder of a run, or one with PNGs in it")
+        raise SourceError(f"{folder} is no folder; give the folder of a run, or one with pictures in it")
     name = (name if named else folder.resolve().name).strip()
     if not name:
         raise SourceError(f"the pictures of {folder} have no name; give one: NAME={folder}")
@@ -63,10 +66,10 @@ def read_source(text: str, prompt: str | None = None) -> Source:
 
 def _of_prompts(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]:
     place = folder / PICTURES if _is_run(folder) else folder
-    own = _pngs(place)
+    own = _pictures_in(place)
     inside = sorted(path for path in _entries(place) if path.is_dir())
     if own and inside:
-        raise SourceError(f"{place} holds both PNGs and folders; keep a folder of PNGs for each prompt")
+        raise SourceError(f"{place} holds both pictures and folders; keep a folder for each prompt")
     if own:
         return {_prompt_of(folder, place, prompt): own}
     if not inside:
@@ -76,12 +79,12 @@ def _of_prompts(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]
     found: dict[str, tuple[Path, ...]] = {}
     for each in inside:
         pictures = each / PICTURES if _is_run(each) else each
-        if not (pngs := _pngs(pictures)):
+        if not (files := _pictures_in(pictures)):
             _refuse_empty(each, pictures)
         text = _prompt_of(each, pictures, each.name.replace("-", " "))
         if text in found:
-            raise SourceError(f"two folders in {place} are of the prompt “{text}”; put their PNGs into one")
-        found[text] = pngs
+            raise SourceError(f"two folders in {place} are of the prompt “{text}”; make them one")
+        found[text] = files
     return found
 
 
@@ -89,7 +92,7 @@ def _refuse_empty(folder: Path, place: Path) -> None:
     todo = (
         f"make some with: diffalign generate {folder} -n 8"
         if _is_run(folder)
-        else "put PNGs (no JPEGs) into it"
+        else "put some into it, as PNG, JPEG or WebP"
     )
     raise SourceError(f"there are no pictures in {place}; {todo}")
 
@@ -132,8 +135,8 @@ def _entries(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
 
 
-def _pngs(folder: Path) -> tuple[Path, ...]:
-    files = (path for path in _entries(folder) if path.suffix.lower() == ".png" and path.is_file())
+def _pictures_in(folder: Path) -> tuple[Path, ...]:
+    files = (path for path in _entries(folder) if path.suffix.lower() in KINDS and path.is_file())
     return tuple(sorted(path for path in files if not _GRID.fullmatch(path.name)))
 
 
@@ -162,3 +165,16 @@ def matched(sources: Sequence[Source]) -> dict[str, int]:
                     f"{len(other.pictures[prompt])}; give equally many"
                 )
     return {prompt: len(pictures) for prompt, pictures in first.pictures.items()}
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture's pixels alone, as RGB.
+
+    Raises:
+        SourceError: if it cannot be read.
+    """
+    try:
+        with Image.open(path, formats=sorted(set(KINDS.values()))) as image:
+            return Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SourceError(f"{path} is no picture that can be read: {error}") from error

@@ -21,10 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from diffalign.artifacts import replacing
-from diffalign.evaluation.sources import Source
+from diffalign.evaluation.sources import Source, read_picture
 from diffalign.study import StudyError
 from diffalign.study.questions import Design, Shown, deal
 
@@ -169,7 +167,8 @@ def create(folder: Path, design: Design, sources: Sequence[Source]) -> None:
     """Writes a new study, whole or not at all.
 
     Raises:
-        StudyError: if the folder holds something else, or a picture cannot be read.
+        StudyError: if the folder holds something else.
+        SourceError: if a picture cannot be read.
         WriteError: if the disk is full or the folder cannot be written.
     """
     inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -195,7 +194,7 @@ def pictures(design: Design, sources: Sequence[Source]) -> Iterator[tuple[int, i
     """Prompt, position, source and PNG of each picture.
 
     Raises:
-        StudyError: if one cannot be read.
+        SourceError: if one cannot be read.
     """
     for prompt, text in enumerate(design.prompts):
         for position in range(design.counts[prompt]):
@@ -207,7 +206,7 @@ def digest_of(design: Design, sources: Sequence[Source]) -> str:
     """Tells studies of other pictures apart: what `create` records.
 
     Raises:
-        StudyError: as `pictures` does.
+        SourceError: as `pictures` does.
     """
     digest = hashlib.sha256()
     for *_, png in pictures(design, sources):
@@ -217,11 +216,6 @@ def digest_of(design: Design, sources: Sequence[Source]) -> str:
 
 def _pixels(path: Path) -> bytes:
     """A PNG of the pixels alone."""
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            bare = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise StudyError(f"{path} is no PNG that can be read: {error}") from error
     file = io.BytesIO()
-    bare.save(file, "png")
+    read_picture(path).save(file, "png")
     return file.getvalue()
