@@ -94,6 +94,8 @@ def test_prompts_pair_in_whatever_order_their_folders_are(folders: Path, diffali
         (["a", "--metrics", "vendi", "--features", "clap"], "unknown features 'clap'"),
         (["a", "--metrics", RED, "--out", "nowhere/m.json"], "there is no folder nowhere"),
         (["a", "--metrics", "inception", "--inception", "b"], "cannot load Inception v3 from 'b'"),
+        (["a", "--metrics", "inception", "--inception", "/no/such"], "there is no folder /no/such"),
+        (["a", "--metrics", "inception", "--inception", "a/b/c"], "cannot load Inception v3 from 'a/b/c'"),
         (["a", "--metrics", RED, "--device", "cuda:9"], "cannot use the device"),
     ],
 )

@@ -26,6 +26,13 @@ def test_by_hand() -> None:
     assert found.high == pytest.approx(half) and found.low == pytest.approx(-half)
 
 
+def test_votes_that_differ_have_a_width() -> None:
+    # every row and every column has the mean ½
+    found = crossed([1.0, 0.0, 1.0, 0.0], [0, 0, 1, 1], [0, 1, 1, 0])
+    half = stats.t.ppf(0.975, 1) * (4 / 3 * 4 * 0.25 / 16) ** 0.5
+    assert found.high - found.low == pytest.approx(2 * half)
+
+
 def test_one_row_leaves_the_columns() -> None:
     values = [1.0, 2.0, 3.0, 6.0]
     found = crossed(values, [0] * 4, range(4))

@@ -232,6 +232,18 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
         assert not re.search("weights_only|safe=|arbitrary", str(found.value))
 
 
+def test_damage_in_the_cache_is_no_absence() -> None:
+    from diffalign.rewards.scorer import DamagedError, local_first
+
+    def load(local: bool) -> Any:
+        raise DamagedError("x.safetensors is damaged")
+
+    with pytest.raises(DamagedError, match="is damaged"):
+        local_first(load, "owner/name")
+    with pytest.raises(RewardError, match="there is no folder /no/such"):
+        load_reward("clip@/no/such")
+
+
 def test_a_part_that_is_missing_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffalign.rewards import aesthetic, clip, scorer
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,30 +129,53 @@ def test_what_was_left_is_waited_for() -> None:
     assert most[0] == 1
 
 
-def test_a_reward_that_hangs_does_not_keep_the_process() -> None:
-    script = """
+@pytest.mark.parametrize("how", ["time.sleep(600)", "while True: matrix @ matrix"])
+def test_a_reward_that_hangs_does_not_keep_the_command(how: str, tmp_path: Path) -> None:
+    """Ctrl-C ends it with its own code, though a thread waits or computes."""
+    (tmp_path / "hanging.py").write_text(f"""
 import time
-from diffalign.rewards.overlap import overlapped
+import torch
+calls, matrix = 0, torch.rand(300, 300)
 
-def hangs(batch):
-    time.sleep(0.05 if batch == 0 else 600)
-
-print("scoring", flush=True)
-list(overlapped(range(3), hangs))
-"""
+def reward(images, prompts):
+    global calls
+    calls += 1
+    if calls == 1:
+        time.sleep(0.3)
+        return images.mean((1, 2, 3))
+    print("hangs", flush=True)
+    {how}
+""")
+    options = ["--queries", "40", "--num-steps", "1", "--batch-size", "8", "--reward", "hanging:reward"]
     process = subprocess.Popen(
-        [sys.executable, "-c", script],
+        [sys.executable, "-m", "diffalign", "--threads", "1", "search", "a dog", *options],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.5)
+    for line in process.stdout:
+        if line.startswith("hangs"):
+            break
+    time.sleep(0.3)
     began = time.perf_counter()
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(20)
+        process.wait(30)
     finally:
         process.kill()
-    assert time.perf_counter() - began < 10 and process.returncode != 0
+    assert process.returncode == 130 and time.perf_counter() - began < 20
+    assert process.stderr is not None and "interrupted" in process.stderr.read()
+
+
+def test_a_device_that_cannot_be_taken_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(index: int) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(overlapped(range(3), slowly))

@@ -205,3 +205,8 @@ def test_a_port_that_is_taken_is_named(served: Any) -> None:
     server = served(Brightness())
     with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:.*give another port"):
         RewardServer(Brightness(), "secret", port=server.server_address[1])
+
+
+def test_a_token_that_no_header_carries_is_refused() -> None:
+    with pytest.raises(RewardError, match="no request can carry"):
+        RemoteReward("http://127.0.0.1:1", token="…")

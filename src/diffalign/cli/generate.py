@@ -48,6 +48,8 @@ def generate(
             prompt if one is given. Of a folder of runs, each gets a folder in it.
     """
     if runs := _runs_in(noise):
+        if prompt is not None:
+            raise UsageError(f"{noise} holds runs of several prompts, each of its own; leave out --prompt")
         for run in runs:
             place = None if out is None else out / run.name
             generate(run, number=number, seed=seed, frozen=frozen, out=place, opening=opening)
@@ -84,11 +86,16 @@ def generate(
 
 def _runs_in(folder: Path) -> list[Path]:
     """The runs of `find`, one a prompt, in a folder that is none itself."""
-    from diffalign.artifacts import NOISE
+    from diffalign.artifacts import CONFIG, NOISE
+    from diffalign.cli.tables import stdout, warn
 
     if (folder / NOISE).exists() or _generates(folder):
         return []
-    return sorted(file.parent for file in folder.glob(f"*/{NOISE}"))
+    runs = sorted(file.parent for file in folder.glob(f"*/{NOISE}"))
+    others = sorted(file.parent.name for file in folder.glob(f"*/{CONFIG}") if file.parent not in runs)
+    if runs and others:
+        warn(stdout(), [f"without noise, and so left out: {', '.join(others)}"])
+    return runs
 
 
 def _generates(path: Path) -> bool:

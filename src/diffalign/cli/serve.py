@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.text import Text
 
+from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN
 
 
@@ -44,6 +45,8 @@ def serve(
 
     given = os.environ.get(TOKEN)
     token, console = given or secrets.token_urlsafe(24), stdout()
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError(f"{TOKEN} holds characters that no request can carry; take letters and digits")
     function = load_reward(reward, device=None if device is None else check_device(device))
     with RewardServer(function, token, host=host, port=port, max_bytes=max_megabytes * 2**20) as server:
         if given is None:

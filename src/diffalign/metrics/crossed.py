@@ -40,9 +40,9 @@ def crossed(
     found = {name: _variance(rest, labels) for name, labels in ways.items()}
     known = {name: found[name] for name in ("rows", "columns") if found[name][1] > 1}
     if len(known) == 2:
-        # the difference may fall below either where there is next to no likeness
+        # the difference may fall below each of the three where there is next to no likeness
         variances = [variance for variance, _ in known.values()]
-        variance = max(sum(variances) - found["cells"][0], *variances)
+        variance = max(sum(variances) - found["cells"][0], *variances, found["cells"][0])
     else:
         variance = max((variance for variance, _ in known.values()), default=0.0)
     groups = min((count for _, count in known.values()), default=1)

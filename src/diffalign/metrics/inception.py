@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffalign.rewards import RewardError
-from diffalign.rewards.scorer import local_first, weights_of
+from diffalign.rewards.scorer import check_folder, local_first, weights_of
 
 PUBLISHED = "timm/inception_v3.tf_in1k"
 FILES = ("model.safetensors",)
@@ -171,11 +171,12 @@ def load_inception(
         RewardError: if they are not there, or are another network's.
     """
     source, device = str(checkpoint), device or torch.accelerator.current_accelerator() or "cpu"
+    check_folder(source)
     try:
         weights = local_first(lambda local: weights_of(source, FILES, local), source)
         network = InceptionV3(len(weights["fc.bias"]))
         network.load_state_dict({n: value for n, value in weights.items() if not n.startswith("AuxLogits.")})
-    except (OSError, KeyError, RuntimeError) as error:  # what loaders raise of missing files
+    except (OSError, KeyError, RuntimeError, ValueError) as error:  # what loaders raise of missing files
         reason = " ".join(str(error).split())[:300]
         raise RewardError(
             f"cannot load Inception v3 from {source!r}: {reason}; give its folder with --inception, or fetch "

@@ -34,6 +34,8 @@ class Connection:
 
     def __init__(self, url: str, token: str, *, timeout: float, retries: int, backoff: float) -> None:
         self.url, self.timeout, self.retries, self.backoff = url.rstrip("/"), timeout, retries, backoff
+        if not (token.isascii() and token.isprintable()):
+            raise RewardError("the token holds characters that no request can carry; give the printed one")
         self.session = requests.Session()
         if token:
             self.session.headers["Authorization"] = f"Bearer {token}"
@@ -94,7 +96,7 @@ def answers(ask: Callable[[Question], Answer], questions: Sequence[Question], at
                 except BaseException as error:  # it belongs to who asked, whatever it is
                     future.set_exception(error)
 
-    for _ in range(min(at_once, len(questions))):
+    for _ in range(min(max(1, at_once), len(questions))):
         Thread(target=work, daemon=True).start()
     try:
         return [future.result() for future in futures]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
-from threading import Event, Thread
+from threading import Thread
 from typing import TypeVar
 
 import torch
@@ -33,8 +34,7 @@ def overlapped(
         score: whatever it raises is raised here, at the latest when the next batch is made.
         device: that the thread's current accelerator shall be; that of this thread by default.
     """
-    while _left:
-        _left.pop().join()
+    settled()
     batches, waits = iter(batches), torch.accelerator.is_available()
     while not waits:
         try:
@@ -45,13 +45,13 @@ def overlapped(
         said = score(batch)
         waits = time.perf_counter() - wall > 2 * (time.thread_time() - computing)
         yield batch, said
-    asked, ready = SimpleQueue[tuple[Batch, Future[Said]] | None](), Event()
+    asked, ready = SimpleQueue[tuple[Batch, Future[Said]] | None](), Future[None]()
     thread = Thread(target=_work, args=(asked, score, _index(device), ready), daemon=True)
     waiting: deque[tuple[Batch, Future[Said]]] = deque()
     threads = torch.get_num_threads()
     thread.start()
     try:
-        ready.wait()
+        ready.result()
         torch.set_num_threads(threads)  # what later threads get; that one keeps its own
         for batch in batches:
             waiting.append((batch, Future()))
@@ -70,17 +70,38 @@ def overlapped(
             _left.append(thread)
 
 
+def settled(seconds: float | None = None) -> bool:
+    """Waits at most `seconds` for what iterations that ended early left unscored; whether that ended.
+
+    The interpreter must not end while a thread computes in torch, which would abort the process.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    while _left:
+        _left[-1].join(None if end is None else max(0.0, end - time.monotonic()))
+        if _left[-1].is_alive():
+            return False
+        _left.pop()
+    return True
+
+
+atexit.register(settled, 3.0)
+
+
 def _work(
     asked: SimpleQueue[tuple[Batch, Future[Said]] | None],
     score: Callable[[Batch], Said],
     index: int | None,
-    ready: Event,
+    ready: Future[None],
 ) -> None:
-    torch.set_num_threads(1)  # a second team of CPU threads would slow the first down by a third
-    torch.get_num_threads()  # makes it stay, whatever other threads set
-    if index is not None:
-        torch.accelerator.set_device_index(index)  # each thread has a current one of its own
-    ready.set()
+    try:
+        torch.set_num_threads(1)  # a second team of CPU threads would slow the first down by a third
+        torch.get_num_threads()  # makes it stay, whatever other threads set
+        if index is not None:
+            torch.accelerator.set_device_index(index)  # each thread has a current one of its own
+        ready.set_result(None)
+    except RuntimeError as error:  # the accelerator has no room, or is taken
+        ready.set_exception(error)
+        return
     while (task := asked.get()) is not None:
         batch, future = task
         if future.set_running_or_notify_cancel():

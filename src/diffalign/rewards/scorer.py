@@ -54,8 +54,7 @@ class Scorer(ABC):
             batch_size,
             offload,
         )
-        if self.checkpoint.startswith(("/", ".", "~")) and not Path(self.checkpoint).is_dir():
-            raise RewardError(f"there is no folder {self.checkpoint}")
+        check_folder(self.checkpoint)
         self.device = _placed(torch.device(device or torch.accelerator.current_accelerator() or "cpu"))
         self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.float16)
         # what loaders raise of missing and damaged files
@@ -143,6 +142,20 @@ def as_pictures(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).numpy()]
 
 
+class DamagedError(OSError):
+    """A file of weights that is there cannot be read."""
+
+
+def check_folder(checkpoint: str) -> None:
+    """That what can be no name of a repository is a folder.
+
+    Raises:
+        RewardError: if it is not there.
+    """
+    if checkpoint.startswith(("/", ".", "~")) and not Path(checkpoint).is_dir():
+        raise RewardError(f"there is no folder {checkpoint}")
+
+
 def local_first(load: Callable[[bool], Loaded], checkpoint: str) -> Loaded:
     """What `load` makes of files that are here (True), or else of the hub's (False), if it answers.
 
@@ -151,6 +164,8 @@ def local_first(load: Callable[[bool], Loaded], checkpoint: str) -> Loaded:
     """
     try:
         return load(True)
+    except DamagedError:
+        raise
     except OSError as error:
         if not hub_answers():
             if Path(checkpoint).exists():
@@ -204,7 +219,7 @@ def weights_of(checkpoint: str, names: Sequence[str], local_files_only: bool = F
     except OSError:
         raise
     except Exception as error:  # safetensors and torch raise what has no base of its own
-        raise OSError(f"{file} is damaged, or no file of weights; fetch it again") from error
+        raise DamagedError(f"{file} is damaged, or holds no weights; delete it and fetch it again") from error
 
 
 def file_of(checkpoint: str, names: Sequence[str], local_files_only: bool = False) -> Path:
