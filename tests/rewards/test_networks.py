@@ -233,7 +233,7 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_damage_in_the_cache_is_no_absence() -> None:
-    from diffalign.rewards.scorer import DamagedError, local_first
+    from diffalign.rewards.checkpoints import DamagedError, local_first
 
     def load(local: bool) -> Any:
         raise DamagedError("x.safetensors is damaged")
@@ -245,7 +245,7 @@ def test_damage_in_the_cache_is_no_absence() -> None:
 
 
 def test_a_part_that_is_missing_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffalign.rewards import aesthetic, clip, scorer
+    from diffalign.rewards import aesthetic, checkpoints, clip
 
     save_aesthetic(tmp_path / "layers")
     shutil.move(tmp_path / "layers" / "clip", tmp_path / "clip")
@@ -257,7 +257,7 @@ def test_a_part_that_is_missing_is_asked_of_the_hub(tmp_path: Path, monkeypatch:
             raise OSError("not in the cache")
         return clip.ClipScore.load_clip(self, str(tmp_path / "clip"))
 
-    monkeypatch.setattr(scorer, "hub_answers", lambda: True)
+    monkeypatch.setattr(checkpoints, "hub_answers", lambda: True)
     monkeypatch.setattr(aesthetic.Aesthetic, "load_clip", load_clip)
     reward = load_reward(f"aesthetic@{tmp_path / 'layers'}")
     assert asked == [("openai/clip-vit-large-patch14", True), ("openai/clip-vit-large-patch14", False)]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffalign.rewards import RewardError
-from diffalign.rewards.scorer import check_folder, local_first, weights_of
+from diffalign.rewards.checkpoints import check_folder, local_first, weights_of
 
 PUBLISHED = "timm/inception_v3.tf_in1k"
 FILES = ("model.safetensors",)

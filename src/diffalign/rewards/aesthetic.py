@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
+from diffalign.rewards.checkpoints import weights_of
 from diffalign.rewards.clip import ClipScore
-from diffalign.rewards.scorer import weights_of
 
 FILES = ("aesthetic-model.safetensors", "aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
 

@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from diffalign.rewards.checkpoints import weights_of
 from diffalign.rewards.clip import TOKENIZER, ClipScore
-from diffalign.rewards.scorer import weights_of
 
 FILES = ("HPS_v2.1_compressed.safetensors", "HPS_v2.1_compressed.pt")
 OLDER = ("HPS_v2_compressed.safetensors", "HPS_v2_compressed.pt")  # of version 2.0, from a folder alone

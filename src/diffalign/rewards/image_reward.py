@@ -25,7 +25,8 @@ from transformers import (
     CLIPImageProcessorPil,
 )
 
-from diffalign.rewards.scorer import Scorer, file_of, weights_of
+from diffalign.rewards.checkpoints import file_of, weights_of
+from diffalign.rewards.scorer import Scorer
 
 FILES = ("ImageReward.safetensors", "ImageReward.pt")
 TOKENS = 35

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
+from diffalign.rewards.checkpoints import weights_of
 from diffalign.rewards.clip import TOKENIZER, ClipScore
 from diffalign.rewards.hps import clip_of
-from diffalign.rewards.scorer import weights_of
 
 FILES = ("model.safetensors", "ViClip-InternVid-10M-FLT.pth", "ViCLIP-L_InternVid-FLT-10M.pth")
 HEAD = 64  # of each tower's width
