@@ -72,8 +72,10 @@ def measure(
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}")
     place = None if device is None else check_device(device)
-    for module in (["scipy"] if len(sources) > 1 else []) + ["torchmetrics"] * ("inception" in metrics):
-        import_module(module)  # before anything is scored
+    if len(sources) > 1:
+        import_module("scipy")  # here and not after everything is scored
+    if {"inception", "inception-clip"} & set(asked):
+        import_module("torchmetrics")
     try:
         rewards = {name: load_reward(name, device=place) for name in asked if name not in TOGETHER}
     except RewardError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,26 @@ from diffalign.metrics.intervals import Interval, IntervalDict
 from diffalign.rewards import RewardFunction, score
 
 SCHEMA = "diffalign.measures/1"
-#: Of pictures together: their name, and what they are.
-TOGETHER = {
-    "distance": "mean cosine distance of a prompt's pictures, 0 to 2",
-    "vendi": "effective number of a prompt's different pictures",
-    "inception-clip": "inception score on CLIP features (B²-DiffuRL, F.2)",
-    "inception": "inception score of Inception v3",
-}
 PARTS, ENOUGH = 10, 500  # of the classic inception score; with fewer pictures than `ENOUGH` it has one
 #: Pictures `(B, 3, H, W)` to features or logits `(B, D)`.
 Reader = Callable[[Tensor], Tensor]
+
+
+def _of_prompts(figure: Callable[[Tensor], float], features: Tensor, counts: list[int]) -> tuple[float, ...]:
+    return tuple(figure(part) for part in features.split(counts))
+
+
+def _inception(features: Tensor, counts: list[int]) -> tuple[float, ...]:
+    return (inception_score(features, PARTS if len(features) >= ENOUGH else 1)[0],)
+
+
+#: Of pictures together: features `(n, D)`, and how many are of each prompt, to a figure a prompt or one of all.
+TOGETHER: dict[str, Callable[[Tensor, list[int]], tuple[float, ...]]] = {
+    "distance": partial(_of_prompts, mean_pairwise_distance),
+    "vendi": partial(_of_prompts, vendi_score),
+    "inception-clip": lambda features, counts: (inception_score(features)[0],),  # B²-DiffuRL, F.2
+    "inception": _inception,  # of Inception v3
+}
 
 
 @dataclass(frozen=True)
@@ -88,17 +99,8 @@ def measure(
         if on_batch is not None:
             on_batch(len(images))
     counts = [len(files) for files in source.pictures.values()]
-    found = {name: tuple(_together(name, torch.cat(seen[read]), counts)) for name, read in together.items()}
+    found = {name: TOGETHER[name](torch.cat(seen[read]), counts) for name, read in together.items()}
     return Measured({name: torch.cat(parts) for name, parts in each.items()}, found, tuple(prompts))
-
-
-def _together(name: str, features: Tensor, counts: list[int]) -> Iterator[float]:
-    if name.startswith("inception"):
-        parts = PARTS if name == "inception" and len(features) >= ENOUGH else 1
-        yield inception_score(features, parts)[0]
-    else:
-        figure = vendi_score if name == "vendi" else mean_pairwise_distance
-        yield from (figure(part) for part in features.split(counts))
 
 
 def _batches(source: Source, size: int) -> Iterator[tuple[str, Tensor]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import requests
 
 from diffalign.rewards import RewardError
+from diffalign.rewards.overlap import fulfil
 
 BUSY = (408, 429, 500, 502, 503, 504)  # worth another try
 LONGEST_PAUSE = 30.0  # seconds
@@ -84,20 +86,14 @@ def answers(ask: Callable[[Question], Answer], questions: Sequence[Question], at
     for task in zip(questions, futures, strict=True):
         asked.put(task)
 
-    def work() -> None:
-        while True:
-            try:
+    def _work() -> None:
+        with suppress(Empty):
+            while True:
                 question, future = asked.get_nowait()
-            except Empty:
-                return
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(ask(question))
-                except BaseException as error:  # it belongs to who asked, whatever it is
-                    future.set_exception(error)
+                fulfil(future, ask, question)
 
     for _ in range(min(max(1, at_once), len(questions))):
-        Thread(target=work, daemon=True).start()
+        Thread(target=_work, daemon=True).start()
     try:
         return [future.result() for future in futures]
     finally:

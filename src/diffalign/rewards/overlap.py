@@ -104,11 +104,16 @@ def _work(
         return
     while (task := asked.get()) is not None:
         batch, future = task
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(score(batch))
-            except BaseException as error:  # it belongs to who asked, whatever it is
-                future.set_exception(error)
+        fulfil(future, score, batch)
+
+
+def fulfil(future: Future[Said], score: Callable[[Batch], Said], batch: Batch) -> None:
+    """Gives a future what `score` says of `batch`, or what it raises, unless nobody waits any more."""
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(score(batch))
+        except BaseException as error:  # it belongs to who asked, whatever it is
+            future.set_exception(error)
 
 
 def _index(device: torch.device | None) -> int | None:

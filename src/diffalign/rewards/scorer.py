@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diffalign.rewards import RewardError
-from diffalign.rewards.checkpoints import check_folder, local_first
+from diffalign.rewards.checkpoints import DamagedError, check_folder, local_first
 
 
 class Scorer(ABC):
@@ -54,13 +54,10 @@ class Scorer(ABC):
         check_folder(self.checkpoint)
         self.device = _placed(torch.device(device or torch.accelerator.current_accelerator() or "cpu"))
         self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.float16)
-        # what loaders raise of missing and damaged files
         try:
             self.network = self._loaded().eval().requires_grad_(False)
-        except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
+        except (OSError, KeyError, RuntimeError, ValueError) as error:  # what loaders raise of missing files
             reason = " ".join(str(error).split())[:300]
-            if isinstance(error, SafetensorError):  # which advises to run the file's code
-                reason = "its weights are damaged; fetch them again"
             raise RewardError(
                 f"cannot load {type(self).__name__} from {self.checkpoint!r}: {reason}; {self._advice()}"
             ) from error
@@ -87,8 +84,15 @@ class Scorer(ABC):
         return f"{said}, or fetch them where there is a network: {fetch}"
 
     def read(self, kind: Any, source: str | Path, **more: Any) -> Any:
-        """An object of one of transformers' classes, from a folder or a repository."""
-        return kind.from_pretrained(source, local_files_only=self.local, **more)
+        """An object of one of transformers' classes, from a folder or a repository.
+
+        Raises:
+            OSError: if it is not there, or is damaged.
+        """
+        try:
+            return kind.from_pretrained(source, local_files_only=self.local, **more)
+        except SafetensorError as error:
+            raise DamagedError(f"the weights of {source} are damaged; delete and fetch them again") from error
 
     @abstractmethod
     def load(self) -> nn.Module:
