@@ -43,7 +43,7 @@ def _inception(features: Tensor, counts: list[int]) -> tuple[float, ...]:
     return (inception_score(features, PARTS if len(features) >= ENOUGH else 1)[0],)
 
 
-#: Of pictures together: features `(n, D)`, and how many are of each prompt, to a figure a prompt or one of all.
+#: Of pictures together: features `(n, D)`, and how many are of each prompt, to a figure a prompt or of all.
 TOGETHER: dict[str, Callable[[Tensor, list[int]], tuple[float, ...]]] = {
     "distance": partial(_of_prompts, mean_pairwise_distance),
     "vendi": partial(_of_prompts, vendi_score),
