@@ -13,7 +13,7 @@ from rich.text import Text
 
 from diffalign.cli.errors import UsageError
 from diffalign.cli.options import LEARNING, RUN, Evaluation, Sampling
-from diffalign.training.config import NoiseConfig
+from diffalign.training.noise_config import NoiseConfig
 
 if TYPE_CHECKING:
     from diffalign.run import Setup

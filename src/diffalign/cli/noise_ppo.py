@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from diffalign.cli.options import LEARNING, RUN, Looking, Sampling
 from diffalign.cli.plans import Plan, planned, resumed
-from diffalign.training.config import GeneratorConfig
+from diffalign.training.generator_config import GeneratorConfig
 
 _OUTPUT = Parameter(group=RUN)
 _SWITCH = Parameter(negative="", group=RUN)

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from diffalign.cli.errors import UsageError
 from diffalign.cli.options import Keeping, Looking, Sampling
-from diffalign.training.config import GeneratorConfig, TuneConfig
+from diffalign.training.generator_config import GeneratorConfig
+from diffalign.training.tune_config import TuneConfig
 
 if TYPE_CHECKING:
     from diffalign.artifacts import RunFolder

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from diffalign.cli.options import LEARNING, RUN, Keeping, Looking, Sampling
 from diffalign.cli.plans import Plan, planned, resumed
-from diffalign.training.config import TuneConfig
+from diffalign.training.tune_config import TuneConfig
 
 _OUTPUT = Parameter(group=RUN)
 _SWITCH = Parameter(negative="", group=RUN)

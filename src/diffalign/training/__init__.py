@@ -8,7 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from diffalign.training.config import ADVANTAGES, ConfigError, GeneratorConfig, NoiseConfig, TuneConfig
+from diffalign.training.config import ConfigError
+from diffalign.training.generator_config import GeneratorConfig
+from diffalign.training.noise_config import ADVANTAGES, NoiseConfig
+from diffalign.training.tune_config import TuneConfig
 
 if TYPE_CHECKING:
     from diffalign.training.generating import GeneratorLearner, GeneratorRound, train_generator

@@ -16,8 +16,8 @@ from diffalign.objectives import ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.rollout import Rollout
-from diffalign.training.config import GeneratorConfig
 from diffalign.training.generating import GeneratorLearner
+from diffalign.training.generator_config import GeneratorConfig
 from diffalign.training.state import load_optimiser, optimiser_tensors
 
 

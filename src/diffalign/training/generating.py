@@ -18,7 +18,8 @@ from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction, score
 from diffalign.rewards.overlap import overlapped
 from diffalign.rollout import Environment, Rollout, collect
-from diffalign.training.config import ConfigError, GeneratorConfig
+from diffalign.training.config import ConfigError
+from diffalign.training.generator_config import GeneratorConfig
 
 
 @dataclass(frozen=True)

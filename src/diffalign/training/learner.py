@@ -18,7 +18,8 @@ from diffalign.policies.mixture import MixturePolicy
 from diffalign.policies.natural import NaturalGradient
 from diffalign.policies.noise import NoiseDistribution, NoisePolicy
 from diffalign.rollout import Rollout
-from diffalign.training.config import ConfigError, NoiseConfig
+from diffalign.training.config import ConfigError
+from diffalign.training.noise_config import NoiseConfig
 from diffalign.training.state import load_optimiser, optimiser_tensors
 
 CALIBRATIONS: dict[str, Callable[[Tensor], Tensor]] = {

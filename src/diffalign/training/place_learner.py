@@ -13,8 +13,9 @@ from diffalign.objectives.diagnostics import Diagnostics, diagnose
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.policies.place_generator import PlaceGenerator
 from diffalign.rollout import Rollout
-from diffalign.training.config import ConfigError, GeneratorConfig
+from diffalign.training.config import ConfigError
 from diffalign.training.generating import GeneratorLearner
+from diffalign.training.generator_config import GeneratorConfig
 
 NOISES = 0.02, 0.98  # bounds of the share of a reward's variance that prompt and place do not decide
 FIRST_NOISE, REPETITIONS = 0.1, 20  # a guess of it, which counts as much as so many repetitions

@@ -20,9 +20,10 @@ from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.rollout import Trajectories
 from diffalign.strategies import Branches, backward_interval, full_interval
-from diffalign.training.config import ConfigError, TuneConfig
+from diffalign.training.config import ConfigError
 from diffalign.training.processes import Processes
 from diffalign.training.state import load_optimiser, optimiser_tensors
+from diffalign.training.tune_config import TuneConfig
 
 
 @dataclass(frozen=True)
