@@ -57,6 +57,7 @@ class Sampler:
         self.pipeline: Final = pipeline
         self.num_steps: Final = num_steps
         self.batch_size: Final = batch_size
+        self._steps = num_steps  # as the scheduler took them
         self.latent_shape: Final = latent_shape(pipeline, **call)
         parameters = inspect.signature(type(pipeline).__call__).parameters
         self._call = dict(call, num_inference_steps=num_steps, output_type="pt")
@@ -79,6 +80,12 @@ class Sampler:
         self._conditions: dict[str, dict[str, Any]] = {}
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
+
+    @property
+    def forwards(self) -> int:
+        """Denoiser evaluations a picture: a scheduler may take more steps than it is asked for."""
+        guided = self.guidance_scale is not None and self.guidance_scale > 1
+        return self._steps * (2 if guided else 1)
 
     def told(self) -> list[str]:
         """Arguments of the call that change what the denoiser is told, beside prompt and guidance."""
@@ -144,6 +151,8 @@ class Sampler:
                 output = self.pipeline(**condition, latents=latents, **self._call)
                 pictures = output.images if hasattr(output, "images") else output.frames
                 batches.append(torch.as_tensor(pictures).float())
+        timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
+        self._steps = self.num_steps if timesteps is None else len(timesteps)
         # joined outside inference mode, and so fit for rewards that do record gradients
         return torch.cat(batches)
 

@@ -104,7 +104,7 @@ def evaluate(
         embed: `embedder(model)`, for diversity.
         stream: which noise; samples of different streams share none.
         batch_size: pictures made and scored at a time; it changes nothing but time and memory.
-        on_batch: called with the number of pictures done after each batch, for a progress bar.
+        on_batch: called with the number of pictures of each batch, for a progress bar.
 
     Raises:
         RewardError: if the reward fails.
@@ -122,7 +122,7 @@ def evaluate(
     ):
         parts.append(part)
         if on_batch is not None:
-            on_batch(batch.indices[-1] + 1)
+            on_batch(len(batch.indices))
     return replace(pooled(parts), parts=())
 
 

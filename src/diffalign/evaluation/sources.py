@@ -19,9 +19,8 @@ from pathlib import Path
 import yaml
 from PIL import Image, UnidentifiedImageError
 
-from diffalign.artifacts import CONFIG, PICTURES, SUMMARY
+from diffalign.files import CONFIG, PICTURES, PROMPT, SUMMARY
 
-PROMPT = "prompt.txt"
 #: By the ends of names, the formats that are read.
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _GRID = re.compile(r"seed-?\d+-grid\.png")

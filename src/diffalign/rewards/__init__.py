@@ -123,7 +123,7 @@ def is_sum(name: str) -> bool:
     return "*" in name or re.search(r"\s[+-]\s", name) is not None
 
 
-def parts_of(reward: RewardFunction) -> dict[str, Any]:
+def component_means(reward: RewardFunction) -> dict[str, Any]:
     """Of a weighted sum each reward's mean since the last call of this, for the metrics; else nothing."""
     components = getattr(reward, "components", None)
     return {} if components is None else {"components": components()}
