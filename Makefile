@@ -43,11 +43,11 @@ wheels: $(INSTALLED) ## download every wheel that an offline install needs (WHEE
 	$(BIN)/python -m pip download --no-build-isolation -d $(WHEELS) -c constraints.txt setuptools '.[dev]'
 
 world: $(INSTALLED) ## train the embedded world from nothing (hours on a CPU; resumes where it stopped)
-	$(BIN)/python -m diffalign.world.train --out $(WORLD)
+	$(BIN)/python -m recipes.world.train --out $(WORLD)
 
 clean: ## remove caches and demo runs; keeps .venv, build and dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache runs/demo src/*.egg-info
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The build backend is installed first and used in place (no build isolation), so that pip asks the
 # index only for what is missing and for nothing once everything is there.
