@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffalign.search import best_of_n
     from diffalign.training import NoiseConfig, Round, Step, TuneConfig
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # the one place: pyproject.toml reads it from here
 
 _HOME = {
     "NoiseConfig": "training",
