@@ -16,7 +16,7 @@ DEMO = $(BIN)/diffalign find "a blue car on the moon" --out runs/demo --overwrit
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format install wheels world clean
+.PHONY: help demo test lint format install wheel wheels world clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,6 +38,12 @@ format: $(INSTALLED) ## mend what ruff can mend
 	$(BIN)/ruff format
 
 install: $(INSTALLED) ## install into .venv, if pyproject.toml or constraints.txt changed
+
+# What an earlier build left in build/lib would go into the wheel, deleted modules too.
+wheel: $(INSTALLED) ## build the package's wheel in dist
+	rm -rf build/lib build/bdist.*
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+	@ls dist/diffalign-*.whl
 
 wheels: $(INSTALLED) ## download every wheel that an offline install needs (WHEELS=folder)
 	$(BIN)/python -m pip download --no-build-isolation -d $(WHEELS) -c constraints.txt setuptools '.[dev]'
