@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffalign.rewards import load_reward
     from diffalign.run.opening import load_artifact, open_artifact
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # the one place: pyproject.toml reads it from here
 
 _HOME = {
     "Learner": "learners.contract",

@@ -1,4 +1,7 @@
-"""The embedded world: scenes, renderer, judge, recipe and weights. See `docs/world.md`."""
+"""The embedded world: scenes, prompt grammar, renderer, exact judge and weights. See `docs/world.md`.
+
+The recipe that makes the weights stands beside the package, in `recipes/world`.
+"""
 
 from pathlib import Path
 

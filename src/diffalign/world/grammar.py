@@ -58,6 +58,7 @@ class Group:
     natural: bool = False
 
     def accepts(self, thing: Thing) -> bool:
+        """Whether `thing` has the subject and the colour that are asked for."""
         if thing.subject != self.subject:
             return False
         if self.natural:

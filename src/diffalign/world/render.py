@@ -1,10 +1,11 @@
-"""Scenes to pixels."""
+"""Scenes to pixels, and pixels to the tensors that models and rewards take."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import numpy as np
+import torch
 
 from diffalign.world.scenes import BACKGROUNDS, IMAGE_SIZE, SPRITE_SIZE, Scene
 from diffalign.world.sprites import load_sprites
@@ -58,3 +59,8 @@ def render(scene: Scene) -> np.ndarray:
         window = picture[thing.y : thing.y + SPRITE_SIZE, thing.x : thing.x + SPRITE_SIZE]
         window += opacity * (colour - window)
     return picture
+
+
+def to_tensor(pictures: list[np.ndarray]) -> torch.Tensor:
+    """`B` pictures `(64, 64, 3)` → one tensor `(B, 3, 64, 64)`, in [0, 1] both."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

@@ -13,9 +13,12 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from diffalign.world import models
 from diffalign.world.scenes import FREQUENCIES
-from diffalign.world.stages import STAGES, ClipStage, DecoderStage, latent_scale, load_stage, text_tower
+from recipes.world import models
+from recipes.world.stages import STAGES
+from recipes.world.stages.autoencoder import DecoderStage, latent_scale
+from recipes.world.stages.clip import ClipStage, text_tower
+from recipes.world.stages.stage import load_stage
 
 
 def export(folder: Path, target: Path) -> None:
@@ -107,7 +110,7 @@ def write_card(target: Path, figures: Mapping[str, object]) -> None:
     lines = [
         "# The embedded world's models",
         "",
-        "Made from nothing by `python -m diffalign.world.train`; the weights are what it wrote (float16),",
+        "Made from nothing by `python -m recipes.world.train`; the weights are what it wrote (float16),",
         f"{recipe['megabytes']} MB in all. Licence: Apache-2.0. The sprites that the training pictures",
         "show come from Noto Color Emoji (SIL Open Font License 1.1).",
         "",

@@ -1,6 +1,6 @@
 """The recipe: makes every weight of the embedded world from nothing.
 
-    python -m diffalign.world.train --out build/world --threads 2
+    python -m recipes.world.train --out build/world --threads 2
 
 Stages: `clip` and `vae` (independent of each other), then `decoder` and `unet` (likewise), `refine` after
 `unet` and `reward` after `decoder`, then `export`, which writes the pipeline folder with its model card.
@@ -9,7 +9,7 @@ checkpoints every few minutes and resumes where it was; its batch i depends on t
 an interrupted run takes the same steps as an uninterrupted one. On two cores, two processes are faster
 than two threads:
 
-    OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m diffalign.world.train --stage unet
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m recipes.world.train --stage unet
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffalign.world import WORLD_FOLDER
-from diffalign.world.export import export, unpack
-from diffalign.world.stages import SEED, STAGES, Stage
+from recipes.world.export import export, unpack
+from recipes.world.stages import STAGES
+from recipes.world.stages.stage import SEED, Stage
 
 CHECKPOINT_SECONDS = 150
 LOG_EVERY = 50

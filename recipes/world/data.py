@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from diffalign.world.grammar import caption, parse
-from diffalign.world.render import VARIANTS, render
+from diffalign.world.render import VARIANTS, render, to_tensor
 from diffalign.world.scenes import (
     BACKGROUNDS,
     EVEN,
@@ -21,11 +21,6 @@ from diffalign.world.scenes import (
     place,
     sample_scene,
 )
-
-
-def to_tensor(pictures: list[np.ndarray]) -> torch.Tensor:
-    """`(64, 64, 3)` pictures in [0, 1] → `(B, 3, 64, 64)` in [0, 1]."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
 def scene_batch(
