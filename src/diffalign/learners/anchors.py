@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from diffalign.advantages.process import posterior
+from diffalign.diffusion import Sampler
+from diffalign.diffusion.conditions import prompt_states
 from diffalign.learners.amortised import AmortisedLearner
 from diffalign.learners.contract import Update
 from diffalign.objectives.diagnostics import diagnose
-from diffalign.policies.anchor_generator import AnchorGenerator
+from diffalign.policies.anchor_generator import AnchorGenerator, AnchorShape
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rollout import Environment, Rollout
 from diffalign.settings.anchors import AnchorConfig
@@ -126,3 +129,25 @@ class AnchorLearner(AmortisedLearner):
         self.generator.load_state_dict({name: tensors[f"generator.{name}"] for name in names})
         self.sums, self.counts = tensors["sums"].clone(), tensors["counts"].clone()
         self.squares = tensors["squares"].clone()
+
+
+def build(
+    sampler: Sampler, prompts: Sequence[str], config: AnchorConfig, metadata: Mapping[str, str]
+) -> AnchorLearner:
+    """A learner to whom all anchors are worth the same.
+
+    Raises:
+        ConfigError: if there are too few samples of the prompts.
+        PipelineError: if the pipeline's prompts cannot be read.
+    """
+    shape = AnchorShape(
+        sampler.latent_shape,
+        prompt_states(sampler.pipeline, prompts[0]).shape[-1],
+        len(prompts),
+        config.components,
+        config.correlation,
+        config.effective,
+    )
+    states = partial(prompt_states, sampler.pipeline)
+    generator = AnchorGenerator(shape, states, metadata, seed=config.seed)
+    return AnchorLearner(sampler, prompts, config, generator)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffalign.advantages.contrast import best_and_worst, couples, pairs
 from diffalign.advantages.running import RunningStatistics
+from diffalign.diffusion import Sampler
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.files import DENOISER, LORA, replacing_folder
 from diffalign.learners.contract import Learner, Request, Update
@@ -295,3 +296,24 @@ class DenoiserLearner(Learner):
         """The adapter's rank and the denoiser's part, for the report."""
         part = "unet" if hasattr(self.policy.sampler.pipeline, "unet") else "transformer"
         return {"lora_rank": self.config.lora_rank, "denoiser": part}
+
+
+def build(
+    sampler: Sampler, prompts: Sequence[str], config: TuneConfig, metadata: Mapping[str, str]
+) -> DenoiserLearner:
+    """A learner of the sampler's pipeline, which is changed in place.
+
+    Raises:
+        ConfigError: if the settings do not fit the sampler or the prompts.
+        PipelineError: if the pipeline's denoiser cannot be tuned.
+    """
+    policy = DenoiserPolicy(
+        sampler,
+        eta=config.eta,
+        rank=config.lora_rank,
+        targets=config.lora_targets,
+        gradient_checkpointing=config.gradient_checkpointing,
+        seed=config.seed,
+    )
+    decided = {"scheduler": "DDIMScheduler"}  # which makes the decisions, whatever samples
+    return DenoiserLearner(policy, prompts, config, {**metadata, **decided})

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from diffalign.advantages import ValueNet, leave_one_out, rank, standardise
 from diffalign.advantages.drcm import value_loss
+from diffalign.diffusion import Sampler
 from diffalign.files import NOISE
 from diffalign.learners.contract import Learner, Request, Update
 from diffalign.learners.optimisers import load_optimiser, optimiser_tensors
 from diffalign.objectives import policy_gradient_loss, ppo_loss
+from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.mixture import MixturePolicy
 from diffalign.policies.natural import NaturalGradient
 from diffalign.policies.noise import NoiseDistribution, NoisePolicy
@@ -214,3 +216,20 @@ class FindLearner(Learner):
     def noise(self, prompt: str) -> NoiseDistribution:
         """What has been learned so far; of the one prompt."""
         return self.distribution()
+
+
+def build(
+    sampler: Sampler, prompts: Sequence[str], config: FindConfig, metadata: Mapping[str, str]
+) -> FindLearner:
+    """A learner that starts from N(0, I), or from the generator that `config.start` names.
+
+    Raises:
+        ArtifactError: if there is no such generator of this model.
+        ConfigError: if there is not one prompt.
+    """
+    if not config.start:
+        return FindLearner(sampler, prompts, config, metadata)
+    generator = NoiseGenerator.load(config.start, sampler.pipeline)
+    with torch.no_grad():
+        start = generator.start(prompts[0], config.first)
+    return FindLearner(sampler, prompts, config, {**metadata, "start": generator.fingerprint()}, start)

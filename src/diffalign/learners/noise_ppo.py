@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -12,13 +13,16 @@ from torch import Tensor, nn
 
 from diffalign.advantages import leave_one_out
 from diffalign.advantages.running import RunningStatistics
+from diffalign.diffusion import Sampler
+from diffalign.diffusion.conditions import prompt_states
 from diffalign.learners.amortised import AmortisedLearner
 from diffalign.learners.contract import Update
 from diffalign.learners.optimisers import load_optimiser, optimiser_tensors
 from diffalign.objectives import ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
-from diffalign.policies.gaussian_generator import GaussianGenerator
+from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
 from diffalign.rollout import Environment, Rollout
+from diffalign.settings.fields import ConfigError
 from diffalign.settings.noise_ppo import NoisePPOConfig
 
 WINDOW = 8  # rounds whose rewards are a prompt's running baseline
@@ -148,3 +152,36 @@ class NoisePPOLearner(AmortisedLearner):
             module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
         load_optimiser("optimiser", self.optimiser, tensors)
         self.statistics.load(strings["statistics"])
+
+
+def make_generator(
+    sampler: Sampler, prompts: Sequence[str], config: NoisePPOConfig, metadata: Mapping[str, str]
+) -> GaussianGenerator:
+    """A generator that starts as N(0, I), of the shape that latents, prompts and settings give it.
+
+    Raises:
+        ConfigError: if the settings do not fit the latents.
+        PipelineError: if the pipeline's prompts cannot be read.
+    """
+    pipeline = sampler.pipeline
+    try:
+        shape = GaussianShape(
+            sampler.latent_shape,
+            prompt_states(pipeline, prompts[0]).shape[-1],
+            config.basis,
+            config.std,
+            config.patch,
+            config.width,
+            config.layers,
+            config.heads,
+        )
+        return GaussianGenerator(shape, partial(prompt_states, pipeline), metadata, seed=config.seed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def build(
+    sampler: Sampler, prompts: Sequence[str], config: NoisePPOConfig, metadata: Mapping[str, str]
+) -> NoisePPOLearner:
+    """A learner whose generator starts as N(0, I); raises what `make_generator` does."""
+    return NoisePPOLearner(sampler, prompts, config, make_generator(sampler, prompts, config, metadata))

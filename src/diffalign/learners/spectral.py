@@ -35,11 +35,8 @@ class Spectral(SearchLearner):
 
     Its rewards are those of all previews, then those of the pictures, to which `indices` point.
 
-    Arguments:
-        environment, prompts, config, metadata: as of `SearchLearner`.
-        preview: a sampler of fewer steps; `environment` itself by default.
-
     Attributes:
+        preview: a sampler of fewer steps; `environment` itself unless it is set.
         mean, std: of the band, `(1, C, H / 2^L, W / 2^L)`.
 
     Raises:
@@ -52,11 +49,10 @@ class Spectral(SearchLearner):
         prompts: Sequence[str],
         config: SearchConfig,
         metadata: Mapping[str, str] | None = None,
-        preview: Environment | None = None,
     ) -> None:
         super().__init__(environment, prompts, config, metadata)
         check_latents(environment.latent_shape)
-        self.preview = preview or environment
+        self.preview = environment
         self.mean = low_band(torch.zeros(1, *environment.latent_shape), LEVEL)
         self.std = torch.ones_like(self.mean)
 

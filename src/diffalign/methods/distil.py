@@ -8,7 +8,7 @@ from pathlib import Path
 from diffalign.diffusion import Sampler
 from diffalign.files import NOISE, ArtifactError
 from diffalign.learners.distil import distil as fit
-from diffalign.methods.noise_ppo import make_generator
+from diffalign.learners.noise_ppo import make_generator
 from diffalign.methods.provenance import provenance
 from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.policies.noise import NoiseDistribution

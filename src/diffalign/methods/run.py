@@ -9,8 +9,9 @@ from typing import Any
 from diffalign.diffusion import Sampler
 from diffalign.learners.contract import Learner
 from diffalign.loop import Round, train
+from diffalign.methods.provenance import provenance
 from diffalign.rewards import RewardFunction, load_reward
-from diffalign.settings.fields import preset
+from diffalign.settings.fields import ConfigError, preset
 from diffalign.settings.methods import method
 
 
@@ -41,16 +42,17 @@ class Run:
 
 
 def build(name: str, sampler: Sampler, prompts: Sequence[str], config: Any, reward: str) -> Learner:
-    """The learner of the method called `name`.
-
-    Arguments:
-        reward: what artefacts call the reward.
+    """The learner of the method called `name`; artefacts call the reward `reward`.
 
     Raises:
         ConfigError, PipelineError, ArtifactError: if settings, prompts and model do not fit each other.
     """
-    module, _, function = method(name).build.partition(":")
-    learner: Learner = getattr(import_module(module), function)(sampler, prompts, config, reward)
+    row, metadata = method(name), provenance(sampler, reward)
+    if not prompts:
+        raise ConfigError("learning needs at least one prompt")
+    if row.per_prompt:
+        metadata |= {"prompt": prompts[0], "seed": str(config.seed)}
+    learner: Learner = import_module(row.learner).build(sampler, prompts, config, metadata)
     return learner
 
 
@@ -81,9 +83,10 @@ def prepare(
     sampler = Sampler(
         pipeline, num_steps=num_steps, guidance_scale=guidance_scale, batch_size=batch_size, **(call or {})
     )
-    named = isinstance(reward, str)
-    function = load_reward(reward) if isinstance(reward, str) else reward
-    label = str(reward) if named else str(getattr(reward, "__name__", type(reward).__name__))
+    if isinstance(reward, str):
+        label, reward = reward, load_reward(reward)
+    else:
+        label = str(getattr(reward, "__name__", type(reward).__name__))
     config = preset(method(name).presets, preset_name, changes)
     texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    return Run(build(name, sampler, texts, config, label), function)
+    return Run(build(name, sampler, texts, config, label), reward)

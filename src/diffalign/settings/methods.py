@@ -21,7 +21,7 @@ class Method:
         presets: by name; "default" is what is taken where none is named.
         evaluation: the class of what is measured of it.
         per_prompt: whether each prompt gets a run of its own, rather than all prompts one.
-        build: where the learner is made, as `module:function` of (sampler, prompts, config, reward name).
+        learner: the module whose `build` makes the learner of (sampler, prompts, config, metadata).
         help: what the command line says of it.
     """
 
@@ -29,7 +29,7 @@ class Method:
     presets: Mapping[str, Any]
     evaluation: type[Any]
     per_prompt: bool
-    build: str
+    learner: str
     help: str
 
 
@@ -81,32 +81,24 @@ so their reward flatters: the judge's word does not.
     diffalign search "a blue car on the moon" --queries 300 --keep 4
     diffalign search "four pandas" --algorithm zero-order
 """
+_LEARNERS = "diffalign.learners."
 #: By the name of the command.
 METHODS: Mapping[str, Method] = {
-    "find": Method(
-        find.FindConfig, find.PRESETS, FindEvaluation, True, "diffalign.methods.find:build", _FIND
-    ),
+    "find": Method(find.FindConfig, find.PRESETS, FindEvaluation, True, _LEARNERS + "find", _FIND),
     "anchors": Method(
-        anchors.AnchorConfig,
-        anchors.PRESETS,
-        HeldOutEvaluation,
-        False,
-        "diffalign.methods.anchors:build",
-        _ANCHORS,
+        anchors.AnchorConfig, anchors.PRESETS, HeldOutEvaluation, False, _LEARNERS + "anchors", _ANCHORS
     ),
     "noise-ppo": Method(
         noise_ppo.NoisePPOConfig,
         noise_ppo.PRESETS,
         HeldOutEvaluation,
         False,
-        "diffalign.methods.noise_ppo:build",
+        _LEARNERS + "noise_ppo",
         _NOISE_PPO,
     ),
-    "tune": Method(
-        tune.TuneConfig, tune.PRESETS, HeldOutEvaluation, False, "diffalign.methods.tune:build", _TUNE
-    ),
+    "tune": Method(tune.TuneConfig, tune.PRESETS, HeldOutEvaluation, False, _LEARNERS + "denoiser", _TUNE),
     "search": Method(
-        search.SearchConfig, search.PRESETS, SearchEvaluation, True, "diffalign.methods.search:build", _SEARCH
+        search.SearchConfig, search.PRESETS, SearchEvaluation, True, _LEARNERS + "searches", _SEARCH
     ),
 }
 

@@ -1,0 +1,38 @@
+"""The searches by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from diffalign.diffusion import Sampler
+from diffalign.learners.best_of_n import BestOfN
+from diffalign.learners.search import SearchLearner
+from diffalign.learners.spectral import Spectral
+from diffalign.learners.zero_order import ZeroOrder
+from diffalign.settings.search import SearchConfig
+
+#: By the name of `SearchConfig.algorithm`.
+SEARCHES: Mapping[str, type[SearchLearner]] = {
+    "best-of-n": BestOfN,
+    "zero-order": ZeroOrder,
+    "spectral": Spectral,
+}
+
+
+def build(
+    sampler: Sampler, prompts: Sequence[str], config: SearchConfig, metadata: Mapping[str, str]
+) -> SearchLearner:
+    """The search that `config.algorithm` names.
+
+    Raises:
+        ConfigError: if there is not one prompt, or the search does not know the model's latents.
+    """
+    search = SEARCHES[config.algorithm](sampler, prompts, config, metadata)
+    if isinstance(search, Spectral):
+        search.preview = Sampler(
+            sampler.pipeline,
+            num_steps=min(config.preview_steps, sampler.num_steps),
+            guidance_scale=sampler.guidance_scale,
+            batch_size=sampler.batch_size,
+        )
+    return search
