@@ -26,38 +26,8 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from diffalign.files import (
-    BEFORE_AFTER,
-    BEST,
-    CHART,
-    CHECKPOINTS,
-    COMPARISON,
-    CONFIG,
-    CURVE,
-    DENOISER,
-    EVALUATION,
-    FROZEN,
-    GENERATOR,
-    LEFTOVERS,
-    LOGS,
-    LORA,
-    METRICS,
-    NOISE,
-    NOISES,
-    PARTIAL,
-    PICTURES,
-    PROMPT,
-    REPORT,
-    ROWS,
-    STATE,
-    SUMMARY,
-    ArtifactError,
-    WriteError,
-    load_tensors,
-    replacing,
-    save_tensors,
-    write_json,
-)
+from diffalign import files
+from diffalign.files import CONFIG, METRICS, PARTIAL, STATE, SUMMARY, ArtifactError, WriteError, replacing
 
 fcntl: Any
 try:
@@ -67,14 +37,8 @@ except ImportError:  # on Windows nobody is locked out
 
 LOCK = ".lock"
 FORMAT = "diffalign.state/1"
-#: All that a run writes, and `evaluate` beside it, and so all that --overwrite removes …
-FILES = (
-    *(CONFIG, METRICS, STATE, NOISE, GENERATOR, NOISES, SUMMARY, REPORT, BEFORE_AFTER, CURVE, BEST),
-    *(EVALUATION, ROWS, COMPARISON, CHART),
-)
-FOLDERS = (LORA, DENOISER, CHECKPOINTS, LOGS)  # … with these …
-_EVALUATED = re.compile(r"evaluation-.+\.json")  # … of a generator, a file a prompt …
-_MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png|" + re.escape(PROMPT))  # … and these of `generate`
+_EVALUATED = re.compile(r"evaluation-.+\.json")  # of `evaluate`, a file a prompt
+_MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png|" + re.escape(files.PROMPT))  # of `generate`
 #: What the run and its report read of a line of the metrics.
 _READ = {"round": int, "queries": int, "rewards": list, "seconds": Real, "denoiser_forwards": int}
 _MEND = "mend or delete the line: the reward curve and the cost need it"
@@ -99,7 +63,10 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise ArtifactError(f"{path} is a file; give a folder with --out")
         inside = {file.name for file in path.iterdir()} if path.is_dir() else set()
-        if inside <= {LOCK, CONFIG + PARTIAL}:  # at most what a kill leaves before a run has begun
+        if inside <= {
+            LOCK,
+            CONFIG + PARTIAL,
+        }:  # at most what a kill leaves before a run has begun
             return
         if CONFIG not in inside:
             raise ArtifactError(
@@ -127,12 +94,10 @@ class RunFolder:
         with folder.lock():
             cls.check(path, overwrite)  # another may have begun meanwhile
             # the configuration is replaced below: without it the folder would be no run
-            for tree in (path / name for name in FOLDERS):
-                shutil.rmtree(tree, ignore_errors=True)
-            outputs = [file for file in path.iterdir() if _is_output(file) and file.name != CONFIG]
-            made = [file for name in (PICTURES, FROZEN) for file in path.glob(f"{name}/**/*")]
-            for file in [*outputs, *(file for file in made if _MADE.fullmatch(_whole_name(file)))]:
-                file.unlink()
+            written = [file for file in path.iterdir() if _is_written(file) and file.name != CONFIG]
+            made = [f for name in (files.PICTURES, files.FROZEN) for f in path.glob(f"{name}/**/*")]
+            for file in [*written, *(file for file in made if _MADE.fullmatch(_whole_name(file)))]:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
             with replacing(path / CONFIG) as file:
                 file.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
         return folder
@@ -160,7 +125,7 @@ class RunFolder:
             return
         path = self.path / LOCK
         descriptor = _locked(path)
-        for leftover in self.path.glob(LEFTOVERS):  # of a kill, while nobody else writes here
+        for leftover in self.path.glob(files.LEFTOVERS):  # of a kill, while nobody else writes here
             leftover.unlink(missing_ok=True)
         try:
             yield
@@ -186,7 +151,7 @@ class RunFolder:
 
     def save_state(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
         """Writes what `load_state` reads."""
-        save_tensors(self.path / STATE, tensors, strings, FORMAT)
+        files.save_tensors(self.path / STATE, tensors, strings, FORMAT)
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """The last state saved, or None if the run ended before there was one.
@@ -197,21 +162,23 @@ class RunFolder:
         if not (self.path / STATE).exists():
             return None
         try:
-            return load_tensors(self.path / STATE, FORMAT)
+            return files.load_tensors(self.path / STATE, FORMAT)
         except ArtifactError as error:
             raise ArtifactError(f"{error}; delete it to start the run again with --resume") from error
 
     def finished(self) -> bool:
         """Whether the run is complete and whole; one whose figures or result were damaged is not."""
-        learned = [self.path / name for name in (NOISE, GENERATOR, NOISES)]
+        learned = [self.path / name for name in (files.NOISE, files.GENERATOR, files.NOISES)]
         try:
             summary = json.loads((self.path / SUMMARY).read_text("utf-8"))
             for file in learned:
                 if file.exists():
-                    load_tensors(file)
+                    files.load_tensors(file)
         except (OSError, ValueError):
             return False
-        return isinstance(summary, dict) and any((self.path / name).is_file() for name in (REPORT, BEST))
+        return isinstance(summary, dict) and any(
+            (self.path / name).is_file() for name in (files.REPORT, files.BEST)
+        )
 
     def append_metrics(self, figures: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""
@@ -252,12 +219,12 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file of the run."""
-        write_json(self.path / name, content)
+        files.write_json(self.path / name, content)
 
 
-def _is_output(file: Path) -> bool:
+def _is_written(file: Path) -> bool:
     name = _whole_name(file)
-    return name in FILES or _EVALUATED.fullmatch(name) is not None
+    return name in files.WRITTEN or _EVALUATED.fullmatch(name) is not None
 
 
 def _whole_name(file: Path) -> str:

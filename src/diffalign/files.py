@@ -29,6 +29,10 @@ BEFORE_AFTER, CURVE, BEST = "before_after.png", "reward_curve.png", "best.png"
 ROWS, COMPARISON, CHART = "comparison.jsonl", "comparison.json", "comparison.png"
 LORA, DENOISER, CHECKPOINTS, LOGS = "lora", "denoiser", "checkpoints", "logs"
 PICTURES, FROZEN, PROMPT = "pictures", "frozen", "prompt.txt"
+#: What a finished run shows its user, in this order, if it is there …
+OUTPUTS = (NOISE, GENERATOR, LORA, DENOISER, BEST, NOISES, BEFORE_AFTER, CURVE, SUMMARY, METRICS, REPORT)
+#: … and all files and folders that a run or a comparison writes.
+WRITTEN = {*OUTPUTS, CONFIG, STATE, EVALUATION, ROWS, COMPARISON, CHART, CHECKPOINTS, LOGS}
 PARTIAL = ".partial"
 LEFTOVERS = ".tmp??????"  # what safetensors' own writer leaves when it is killed
 _FORMAT, _CHECKSUM = "format", "checksum"

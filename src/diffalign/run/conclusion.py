@@ -11,29 +11,14 @@ from torch import Tensor
 
 from diffalign.artifacts import RunFolder
 from diffalign.evaluation import Cost, Samples, Summary, assess, peak_memory_mb, pooled, summarise
-from diffalign.files import (
-    BEFORE_AFTER,
-    BEST,
-    CURVE,
-    DENOISER,
-    GENERATOR,
-    LORA,
-    METRICS,
-    NOISE,
-    NOISES,
-    REPORT,
-    SUMMARY,
-    versions,
-)
+from diffalign.files import BEFORE_AFTER, BEST, CURVE, SUMMARY, versions
 from diffalign.learners.best_of_n import BestOfN
 from diffalign.learners.contract import Learner
 from diffalign.learners.result import SearchResult
 from diffalign.loop import train
 from diffalign.metrics import bootstrap
-from diffalign.policies.noise import NoiseDistribution
 from diffalign.report.html import write_report
 from diffalign.report.plots import before_after, grid, reward_curve
-from diffalign.run.held_out import measure
 from diffalign.run.loading import Setup
 from diffalign.run.progress import Progress
 from diffalign.settings.evaluation import Evaluation, SearchEvaluation
@@ -41,7 +26,6 @@ from diffalign.settings.search import SearchConfig
 
 SHOWN = 16  # pictures before and after
 SEARCH_SCHEMA = "diffalign.search/1"
-OUTPUTS = (NOISE, GENERATOR, LORA, DENOISER, BEST, NOISES, BEFORE_AFTER, CURVE, SUMMARY, METRICS, REPORT)
 
 
 def count_evaluated(
@@ -76,32 +60,20 @@ def conclude(
     if (kept := learner.kept()) is not None or isinstance(evaluation, SearchEvaluation):
         assert kept is not None
         return _conclude_search(folder, learner, setup, kept, run)
-    seed, images = learner.config.seed, evaluation.images
-    with progress.phase("evaluate", 2 * len(held_out) * images):
-        with learner.frozen():
-            standard = NoiseDistribution.standard(setup.sampler.latent_shape)
-            before, before_seconds = measure(setup, held_out, lambda _: standard, images, seed, progress)
-        after, after_seconds = measure(setup, held_out, learner.noise, images, seed, progress)
-    memory, fresh = (
-        peak_memory_mb(setup.sampler.pipeline.device),
-        setup.sampler.forwards * images * len(held_out),
+    seed, images, rows = learner.config.seed, evaluation.images, folder.metrics()
+    before, after, cost = measure_pairs(setup, learner, held_out, images, seed, progress)
+    forwards = cost["tuned"].denoiser_forwards + sum(row["denoiser_forwards"] for row in rows)
+    seconds = cost["tuned"].seconds + sum(row["seconds"] for row in rows)
+    cost["tuned"] = replace(
+        cost["tuned"], reward_queries=learner.queries, denoiser_forwards=forwards, seconds=seconds
     )
-    rows = folder.metrics()
-    cost = {
-        "baseline": Cost(0, fresh, before_seconds, memory),
-        "tuned": Cost(
-            learner.queries,
-            sum(row["denoiser_forwards"] for row in rows) + fresh,
-            sum(row["seconds"] for row in rows) + after_seconds,
-            memory,
-        ),
-    }
     best: list[Samples] = []
     if evaluation.baselines:
         number, began = equal_cost(learner.queries, len(held_out), images), time.perf_counter()
         with progress.phase("search", number * len(held_out)), learner.frozen():
             best = [_best_of_n(setup, prompt, number, images, seed, progress) for prompt in held_out]
         queries, seconds = number * len(held_out), time.perf_counter() - began
+        memory = cost["tuned"].peak_memory_mb
         cost["best_of_n"] = Cost(queries, queries * setup.sampler.forwards, seconds, memory)
     summary = summarise(
         pooled(before),

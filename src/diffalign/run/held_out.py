@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 
-from diffalign.evaluation import Samples, evaluate
+from diffalign.evaluation import Cost, Samples, evaluate, peak_memory_mb
 from diffalign.metrics import mean_pairwise_distance
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.run.loading import Setup
@@ -57,6 +58,32 @@ def measure(
         for prompt in prompts
     ]
     return samples, time.perf_counter() - began
+
+
+class Learned(Protocol):
+    """What fresh pictures are made with, such as a learner or an opened artefact."""
+
+    def noise(self, prompt: str) -> NoiseDistribution:
+        """What pictures of `prompt` start from."""
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Within it the model is as before any learning."""
+
+
+def measure_pairs(
+    setup: Setup, learned: Learned, prompts: Sequence[str], images: int, seed: int, progress: Progress
+) -> tuple[list[Samples], list[Samples], dict[str, Cost]]:
+    """Pictures of each prompt by the frozen model and by what was learned, in pairs of the same noise, and
+    the cost of making them, by row."""
+    standard = NoiseDistribution.standard(setup.sampler.latent_shape)
+    with progress.phase("evaluate", 2 * len(prompts) * images):
+        with learned.frozen():
+            before, before_seconds = measure(setup, prompts, lambda _: standard, images, seed, progress)
+        after, after_seconds = measure(setup, prompts, learned.noise, images, seed, progress)
+    memory = peak_memory_mb(setup.sampler.pipeline.device)
+    forwards = setup.sampler.forwards * images * len(prompts)
+    seconds = {"baseline": before_seconds, "tuned": after_seconds}
+    return before, after, {row: Cost(0, forwards, took, memory) for row, took in seconds.items()}
 
 
 def check_held_out(

@@ -12,10 +12,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from diffalign import files
 from diffalign.artifacts import RunFolder
 from diffalign.diffusion import Sampler, fingerprint
 from diffalign.diffusion.pipeline import default_device
-from diffalign.files import CONFIG, DENOISER, GENERATOR, LORA, NOISE, NOISES, ArtifactError
+from diffalign.files import ArtifactError
 from diffalign.learners.result import SearchResult
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
@@ -107,9 +108,9 @@ def load_artifact(path: Path | str, pipeline: Any = None) -> Artifact:
         ArtifactError: if there is none, or it is damaged.
     """
     path = Path(path)
-    if path.name == GENERATOR or (path / GENERATOR).is_file():
+    if path.name == files.GENERATOR or (path / files.GENERATOR).is_file():
         return NoiseGenerator.load(path, pipeline)
-    if path.name == NOISES or (path / NOISES).is_file():
+    if path.name == files.NOISES or (path / files.NOISES).is_file():
         return SearchResult.load(path)
     return NoiseDistribution.load(path)
 
@@ -121,18 +122,22 @@ def single_prompt_runs(folder: Path, prompt: str | None = None) -> tuple[list[Pa
     Raises:
         ConfigError: if there are some and a prompt is given.
     """
-    if (folder / CONFIG).is_file() or (folder / NOISE).is_file() or (folder / GENERATOR).is_file():
+    if (
+        (folder / files.CONFIG).is_file()
+        or (folder / files.NOISE).is_file()
+        or (folder / files.GENERATOR).is_file()
+    ):
         return [], []
-    runs = sorted(file.parent for file in folder.glob(f"*/{NOISE}"))
+    runs = sorted(file.parent for file in folder.glob(f"*/{files.NOISE}"))
     if runs and prompt is not None:
         raise ConfigError(f"{folder} holds runs of several prompts, each of its own; leave out --prompt")
-    others = sorted(file.parent.name for file in folder.glob(f"*/{CONFIG}") if file.parent not in runs)
+    others = sorted(file.parent.name for file in folder.glob(f"*/{files.CONFIG}") if file.parent not in runs)
     return runs, others if runs else []
 
 
 def has_weights(path: Path) -> bool:
     """Whether the folder holds a tuned denoiser."""
-    return (path / LORA).is_dir() or (path / DENOISER).is_dir()
+    return (path / files.LORA).is_dir() or (path / files.DENOISER).is_dir()
 
 
 def recorded(path: Path) -> dict[str, str]:

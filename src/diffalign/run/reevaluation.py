@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from diffalign.evaluation import Cost, Summary, evaluate, peak_memory_mb, summarise
+from diffalign.evaluation import Summary, summarise
 from diffalign.files import EVALUATION, write_json
 from diffalign.metrics import embedder
-from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardError, load_reward
 from diffalign.run.folders import slug
-from diffalign.run.loading import check_device, check_pictures, check_prompts, load_judge
+from diffalign.run.held_out import measure_pairs
+from diffalign.run.loading import Setup, check_device, check_pictures, check_prompts, load_judge
 from diffalign.run.opening import Opened
 from diffalign.run.progress import Progress
 from diffalign.settings.evaluation import JudgeChoice
@@ -43,7 +41,8 @@ def reevaluate(
         ConfigError, PromptError, RewardError: if prompt, reward and judge do not fit each other or the model.
     """
     text, sampler, metadata = opened.check_prompt(prompt), opened.sampler, opened.metadata
-    learned, name = opened.noise(text), reward or metadata.get("reward", "")
+    name = reward or metadata.get("reward", "")
+    opened.noise(text)  # a search has none
     check_prompts([text], name, judge)
     try:
         function = load_reward(name, device=None if device is None else check_device(device))
@@ -53,37 +52,22 @@ def reevaluate(
         raise
     check_pictures(sampler, name, judge)
     model = str(sampler.pipeline.config._name_or_path)
-    verdicts, embed = load_judge(judge, model, text), embedder(model)
-    rows, cost = {}, {}
-    for row, noise in (("baseline", NoiseDistribution.standard(learned.latent)), ("tuned", learned)):
-        began = time.perf_counter()
-        with progress.phase(row, images), opened.frozen() if row == "baseline" else nullcontext():
-            rows[row] = evaluate(
-                sampler,
-                text,
-                noise,
-                function,
-                judge=verdicts,
-                embed=embed,
-                n=images,
-                seed=seed,
-                batch_size=sampler.batch_size,
-                on_batch=progress.advance,
-            )
-        seconds, memory = time.perf_counter() - began, peak_memory_mb(sampler.pipeline.device)
-        cost[row] = Cost(0, images * sampler.forwards, seconds, memory)
+    verdicts = load_judge(judge, model, text)
+    judge_name = None if verdicts is None else "world-scene"
+    setup = Setup(sampler, function, {text: verdicts}, embedder(model), model, name, judge_name)
+    before, after, cost = measure_pairs(setup, opened, [text], images, seed, progress)
     queries = int(metadata.get("queries", 0))
-    forwards = (queries + images) * sampler.forwards
+    forwards = cost["tuned"].denoiser_forwards + queries * sampler.forwards
     cost["tuned"] = replace(cost["tuned"], reward_queries=queries, denoiser_forwards=forwards)
     summary = summarise(
-        rows["baseline"],
-        rows["tuned"],
+        before[0],
+        after[0],
         None,
         cost,
         prompt=text,
         model=model,
         reward=name,
-        judge=None if verdicts is None else "world-scene",
+        judge=judge_name,
         run={"seed": seed, "num_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale},
     )
     beside = opened.path if opened.path.is_dir() else opened.path.parent

@@ -21,12 +21,12 @@ from typing import Any
 
 from diffalign.artifacts import RunFolder
 from diffalign.evaluation import Summary
-from diffalign.files import CHECKPOINTS, PARTIAL, replacing_folder
+from diffalign.files import CHECKPOINTS, OUTPUTS, PARTIAL, replacing_folder
 from diffalign.learners.contract import Learner
 from diffalign.loop import Round, train
 from diffalign.rewards import component_means
 from diffalign.run.checkpoint import SAVE_EVERY, restore, snapshot
-from diffalign.run.conclusion import OUTPUTS, conclude, count_evaluated
+from diffalign.run.conclusion import conclude, count_evaluated
 from diffalign.run.held_out import alarm, check_held_out, is_due
 from diffalign.run.loading import Setup
 from diffalign.run.progress import Progress
