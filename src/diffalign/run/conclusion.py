@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from diffalign.loop import train
 from diffalign.metrics import bootstrap
 from diffalign.report.html import write_report
 from diffalign.report.plots import before_after, grid, reward_curve
+from diffalign.run.held_out import measure_pairs
 from diffalign.run.loading import Setup
 from diffalign.run.progress import Progress
 from diffalign.settings.evaluation import Evaluation, SearchEvaluation
