@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from pathlib import Path
@@ -12,7 +11,10 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
 from diffalign.diffusion.cards import CARDS
+from diffalign.settings.choices import unknown
 
+#: What `load_pipeline` does about the scheduler.
+SCHEDULERS = ("keep", "ddim")
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
 _STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD")
 
@@ -44,20 +46,16 @@ def load_pipeline(
     Raises:
         PipelineError: if there is no such model, or the scheduler does not fit it.
     """
-    if scheduler not in ("keep", "ddim"):
-        raise PipelineError(f"unknown scheduler {scheduler!r}; choose 'keep' or 'ddim'")
+    if scheduler not in SCHEDULERS:
+        raise PipelineError(unknown("scheduler", scheduler, SCHEDULERS))
     device = torch.device(device if device is not None else default_device())
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.float16
     source = str(CARDS[str(name)].source) if str(name) in CARDS else str(name)
     local = Path(source).is_dir()
     if not local and "/" not in source:
-        near = difflib.get_close_matches(str(name), CARDS, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise PipelineError(
-            f"unknown model {str(name)!r}{hint}; give an alias ({', '.join(CARDS)}), the folder of a saved "
-            "pipeline, or a hub name such as 'owner/model'"
-        )
+        alternative = "the folder of a saved pipeline, or a hub name such as 'owner/model'"
+        raise PipelineError(unknown("model", str(name), CARDS, alternative=alternative))
     if str(name) == "world" and not local:
         raise PipelineError(f"the package lacks the embedded world's weights ({source}); reinstall diffalign")
     if local and not (Path(source) / "model_index.json").exists():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffalign.metrics.diversity import embed_pixels
+from diffalign.settings.choices import unknown
 
 
 def feature_reader(name: str, device: torch.device | None = None) -> Callable[[Tensor], Tensor]:
@@ -35,4 +36,4 @@ def feature_reader(name: str, device: torch.device | None = None) -> Callable[[T
         return WorldClip().image_features
     if name == "pixels":
         return embed_pixels
-    raise ValueError(f"unknown features {name!r}; choose one of: clip, clip@CHECKPOINT, world-clip, pixels")
+    raise ValueError(unknown("features", name, ("clip", "clip@CHECKPOINT", "world-clip", "pixels")))

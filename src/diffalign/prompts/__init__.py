@@ -6,7 +6,6 @@ JSON-lines file beside it.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from diffalign.settings.choices import unknown
 
 _DATA = files("diffalign.prompts") / "data"
 _FILE_SUFFIXES = (".txt", ".json")
@@ -95,9 +96,7 @@ def load_prompts(name: str | Path) -> PromptSet:
     path = Path(name)
     if path.suffix in _FILE_SUFFIXES or path.is_file():
         return _load_file(path)
-    near = difflib.get_close_matches(str(name), sets, 1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise UnknownPromptSetError(f"unknown prompt set {str(name)!r}; choose one of: {', '.join(sets)}{hint}")
+    raise UnknownPromptSetError(unknown("prompt set", str(name), sets))
 
 
 def _load_file(path: Path) -> PromptSet:

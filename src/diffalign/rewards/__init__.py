@@ -6,7 +6,6 @@ list of B prompts, one finite number each; higher is better. It is a black box: 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import sys
@@ -20,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from diffalign.settings.choices import unknown
 
 RewardFunction = Callable[[Tensor, list[str]], Any]
 
@@ -108,14 +109,9 @@ def load_reward(
                 f"{name} is a {type(reward).__name__}; a reward is a function (images, prompts) -> (B,)"
             )
         return reward
-    near = difflib.get_close_matches(registered, REWARDS, 1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    if "+" in registered:
-        hint = " (a sum has blanks around its signs: 'clip + 0.5*aesthetic')"
-    raise RewardError(
-        f"unknown reward {registered!r}{hint}; choose one of: {', '.join(REWARDS)}, "
-        "or give your own as my_module:my_function"
-    )
+    hint = "a sum has blanks around its signs: 'clip + 0.5*aesthetic'" if "+" in registered else None
+    alternative = "or give your own as my_module:my_function"
+    raise RewardError(unknown("reward", registered, REWARDS, alternative=alternative, hint=hint))
 
 
 def is_sum(name: str) -> bool:

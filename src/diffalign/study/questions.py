@@ -22,6 +22,7 @@ from functools import cache
 from itertools import combinations
 from typing import Literal, get_args
 
+from diffalign.settings.choices import unknown
 from diffalign.study import StudyError
 
 Mode = Literal["pairs", "rating"]
@@ -57,11 +58,11 @@ class Design:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
-            raise StudyError(f"unknown mode {self.mode!r}; choose one of: {', '.join(get_args(Mode))}")
+            raise StudyError(unknown("mode", self.mode, get_args(Mode)))
         if self.mode == "rating" and (self.anchor is not None or self.checks):
             raise StudyError("an anchor and checks are of pairs; leave them out of ratings")
-        if self.anchor not in (None, *self.sources):
-            raise StudyError(f"unknown anchor {self.anchor!r}; choose one of: {', '.join(self.sources)}")
+        if self.anchor is not None and self.anchor not in self.sources:
+            raise StudyError(unknown("anchor", self.anchor, self.sources))
         pictures = sum(self.counts)
         there = pictures * len(contests(self))
         if not 0 <= self.questions <= there:

@@ -8,12 +8,12 @@ background := on the (grass | moon | street | snow)
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 
 import numpy as np
 
+from diffalign.settings.choices import unknown
 from diffalign.world.scenes import (
     BACKGROUNDS,
     NATURAL_TINT,
@@ -135,23 +135,17 @@ def caption(scene: Scene, rng: np.random.Generator, frequencies: Frequencies) ->
     return text
 
 
-def _unknown(word: str, known: tuple[str, ...], what: str) -> PromptError:
-    near = difflib.get_close_matches(word, known, 1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return PromptError(f"unknown {what} {word!r}{hint}; the world knows: {', '.join(known)}")
-
-
 def _parse_group(text: str) -> Group:
     number, *adjectives, noun = text.split()
     count = 1 if number in ("a", "an") else COUNTS.index(number) + 1
     subject = noun if noun in SUBJECTS else _SINGULAR.get(noun)
     if subject is None:
-        raise _unknown(noun, SUBJECTS, "thing")
+        raise PromptError(unknown("thing", noun, SUBJECTS))
     if not adjectives:
         return Group(subject, None, count)
     (tint,) = adjectives
     if tint not in TINTS:
-        raise _unknown(tint, TINTS, "colour")
+        raise PromptError(unknown("colour", tint, TINTS))
     if NATURAL_TINT.get(subject) == tint:
         return Group(subject, None, count, natural=True)
     return Group(subject, tint, count)

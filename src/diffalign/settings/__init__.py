@@ -1,0 +1,1 @@
+"""SETTINGS: what a user chooses, as plain data; nothing here loads torch."""
