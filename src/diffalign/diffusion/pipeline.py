@@ -1,4 +1,4 @@
-"""Loading pipelines, and what a noise policy must know of one: its identity and its latent's shape."""
+"""Loading pipelines; a pipeline's denoiser, fingerprint, kind of scheduler and latent shape."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
 from diffalign.diffusion.cards import CARDS
+from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import unknown
 
 #: What `load_pipeline` does about the scheduler.
 SCHEDULERS = ("keep", "ddim")
+_FINGERPRINT_DIGITS = 12  # 48 bits: no two models of a lifetime will share them
+_FINGERPRINT_VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
 _STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD")
 
@@ -24,7 +27,7 @@ class PipelineError(ValueError):
 
 
 def list_models() -> dict[str, str]:
-    """Alias → description."""
+    """The models known by an alias: alias → description."""
     return {alias: card.description for alias, card in CARDS.items()}
 
 
@@ -82,7 +85,7 @@ def default_device() -> torch.device:
     return found or torch.device("cpu")
 
 
-def denoiser(pipeline: Any) -> torch.nn.Module:
+def denoiser(pipeline: Pipeline) -> torch.nn.Module:
     """The pipeline's UNet or transformer.
 
     Raises:
@@ -95,7 +98,7 @@ def denoiser(pipeline: Any) -> torch.nn.Module:
     raise PipelineError(f"{type(pipeline).__name__} has neither a unet nor a transformer")
 
 
-def is_deterministic(pipeline: Any) -> bool:
+def is_deterministic(pipeline: Pipeline) -> bool:
     """Whether x_T alone determines the picture under the pipeline's scheduler (DDIM with η = 0)."""
     scheduler = pipeline.scheduler
     algorithm = str(getattr(scheduler.config, "algorithm_type", ""))  # such as "sde-dpmsolver++"
@@ -104,34 +107,35 @@ def is_deterministic(pipeline: Any) -> bool:
     )
 
 
-def takes_ddim(pipeline: Any) -> bool:
+def takes_ddim(pipeline: Pipeline) -> bool:
     """Whether DDIM can follow the noise schedule of the pipeline's scheduler."""
     return "beta_schedule" in pipeline.scheduler.config
 
 
-def fingerprint(pipeline: Any) -> str:
+def fingerprint(pipeline: Pipeline) -> str:
     """Twelve hexadecimal digits that identify the denoiser: its configuration and a sample of its weights."""
     module = denoiser(pipeline)
     digest = hashlib.sha256(type(module).__name__.encode())
     for name, parameter in sorted(module.state_dict().items()):
         values = parameter.detach().flatten()
-        sample = values[:: max(1, values.numel() // 64)][:64].float().cpu()
+        step = max(1, values.numel() // _FINGERPRINT_VALUES)
+        sample = values[::step][:_FINGERPRINT_VALUES].float().cpu()
         digest.update(json.dumps([name, list(parameter.shape)]).encode())
         digest.update(sample.half().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 class _Captured(BaseException):
-    """Ends a pipeline call once its latents are known."""
+    """Ends a pipeline call once the shape of its latents is known."""
 
     def __init__(self, shape: torch.Size) -> None:
         self.shape = shape
 
 
-def latent_shape(pipeline: Any, **call: Any) -> tuple[int, ...]:
+def latent_shape(pipeline: Pipeline, **call: Any) -> tuple[int, ...]:
     """The shape of one initial latent, without the batch: `(C, H, W)`, video `(C, F, H, W)`.
 
-    It is read off the pipeline's own `prepare_latents`, and so holds for every family.
+    It is what the pipeline's `prepare_latents` returns, and so holds for every family.
 
     Arguments:
         call: the arguments of the pipeline's call that change the shape (`height`, `num_frames` …).
@@ -147,12 +151,12 @@ def latent_shape(pipeline: Any, **call: Any) -> tuple[int, ...]:
         prepared = prepare(*args, **kwargs)
         raise _Captured((prepared[0] if isinstance(prepared, tuple) else prepared).shape)
 
-    pipeline.prepare_latents = spy
+    vars(pipeline)["prepare_latents"] = spy  # of the object, where it hides the class's method
     try:
         with torch.no_grad():
             pipeline("a", num_inference_steps=2, output_type="latent", **call)
     except _Captured as captured:
         return tuple(captured.shape[1:])
     finally:
-        del pipeline.prepare_latents
+        del vars(pipeline)["prepare_latents"]
     raise PipelineError(f"{type(pipeline).__name__} prepared no latents")
