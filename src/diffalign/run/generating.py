@@ -16,7 +16,7 @@ from typing import Any
 from diffalign.artifacts import GENERATOR, METRICS, SUMMARY, RunFolder, replacing, versions
 from diffalign.evaluation import Summary
 from diffalign.methods import NoisePPO
-from diffalign.rewards import parts_of
+from diffalign.rewards import component_means
 from diffalign.run.guard import Guard, TuneSetup, look, looks_at, measure
 from diffalign.run.progress import Progress, Watched
 from diffalign.run.saved import SAVE_EVERY, restore, snapshot
@@ -94,7 +94,7 @@ def _learn(
                 forwards = environment.forwards * len(step.rewards)
                 row: dict[str, Any] = {
                     **step.figures(),
-                    **parts_of(setup.reward),
+                    **component_means(setup.reward),
                     "denoiser_forwards": forwards,
                 }
                 if looks_at(guard, step.round):

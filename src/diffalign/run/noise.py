@@ -25,7 +25,7 @@ from diffalign.metrics import Embedder
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.report.html import write_report
 from diffalign.report.plots import before_after, reward_curve
-from diffalign.rewards import RewardFunction, parts_of
+from diffalign.rewards import RewardFunction, component_means
 from diffalign.run.progress import Progress, Watched
 from diffalign.run.saved import SAVE_EVERY, restore, snapshot
 from diffalign.search import best_of_n, equal_cost
@@ -124,7 +124,7 @@ def learn(folder: RunFolder, find: Find, environment: Watched, progress: Progres
             for step in train(
                 learner, environment, find.prompt, find.reward, batch_size=find.sampler.batch_size
             ):
-                folder.append_metrics({**step.figures(), **parts_of(find.reward)})
+                folder.append_metrics({**step.figures(), **component_means(find.reward)})
                 state = snapshot(learner, find.origin)
                 progress.reward(float(step.rewards.mean()), step.best)
                 if time.monotonic() - saved >= SAVE_EVERY:

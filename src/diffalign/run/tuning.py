@@ -34,7 +34,7 @@ from diffalign.evaluation import Cost, Samples, Summary, peak_memory_mb, pooled,
 from diffalign.methods import Tune
 from diffalign.report.html import write_report
 from diffalign.report.plots import before_after, reward_curve
-from diffalign.rewards import parts_of
+from diffalign.rewards import component_means
 from diffalign.run.guard import Guard, TuneSetup, look, looks_at, measure
 from diffalign.run.progress import Progress, Watched
 from diffalign.run.saved import SAVE_EVERY, restore, snapshot
@@ -178,7 +178,7 @@ def learn(
                 progress.reward(float(step.rewards.mean()), float(step.rewards.max()))
                 row: dict[str, Any] = {
                     **step.figures(),
-                    **parts_of(setup.reward),
+                    **component_means(setup.reward),
                     "denoiser_forwards": guided * step.forwards,
                 }
                 if looks_at(guard, step.round):
