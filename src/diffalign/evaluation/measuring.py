@@ -2,7 +2,7 @@
 
 Rewards say something of each picture; their means have an interval, and differences of two folders, in
 pairs of the same prompt and place, an interval and a test. What is said of several pictures together, in
-`TOGETHER`, is measured for each prompt; the inception scores are of all pictures.
+`SET_METRICS`, is measured for each prompt; the inception scores are of all pictures.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _inception(features: Tensor, counts: list[int]) -> tuple[float, ...]:
 
 
 #: Of pictures together: features `(n, D)`, and how many are of each prompt, to a figure a prompt or of all.
-TOGETHER: dict[str, Callable[[Tensor, list[int]], tuple[float, ...]]] = {
+SET_METRICS: dict[str, Callable[[Tensor, list[int]], tuple[float, ...]]] = {
     "distance": partial(_of_prompts, mean_pairwise_distance),
     "vendi": partial(_of_prompts, vendi_score),
     "inception-clip": lambda features, counts: (inception_score(features)[0],),  # B²-DiffuRL, F.2
@@ -79,7 +79,7 @@ def measure(
 
     Arguments:
         rewards: by name.
-        together: by a name of `TOGETHER`, what it is measured on: features, or logits for "inception"; what
+        together: by a name of `SET_METRICS`, what it is measured on: features, or logits for "inception"; what
             several read is read once.
         on_batch: called with the number of pictures of each batch that is done.
 
@@ -99,7 +99,7 @@ def measure(
         if on_batch is not None:
             on_batch(len(images))
     counts = [len(files) for files in source.pictures.values()]
-    found = {name: TOGETHER[name](torch.cat(seen[read]), counts) for name, read in together.items()}
+    found = {name: SET_METRICS[name](torch.cat(seen[read]), counts) for name, read in together.items()}
     return Measured({name: torch.cat(parts) for name, parts in each.items()}, found, tuple(prompts))
 
 

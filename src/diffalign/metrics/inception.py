@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffalign.rewards import RewardError
-from diffalign.rewards.checkpoints import check_folder, local_first, weights_of
+from diffalign.rewards.checkpoints import check_folder, local_first, one_line, weights_of
 
 PUBLISHED = "timm/inception_v3.tf_in1k"
 FILES = ("model.safetensors",)
@@ -176,10 +176,9 @@ def load_inception(
         weights = local_first(lambda local: weights_of(source, FILES, local), source)
         network = InceptionV3(len(weights["fc.bias"]))
         network.load_state_dict({n: value for n, value in weights.items() if not n.startswith("AuxLogits.")})
-    except (OSError, KeyError, RuntimeError, ValueError) as error:  # what loaders raise of missing files
-        reason = " ".join(str(error).split())[:300]
+    except (OSError, KeyError, RuntimeError, ValueError) as error:  # raised for missing or other files
         raise RewardError(
-            f"cannot load Inception v3 from {source!r}: {reason}; give its folder with --inception, or fetch "
+            f"cannot load Inception v3 from {source!r}: {one_line(error)}; give its folder with --inception, or fetch "
             f"it where there is a network: `hf download {PUBLISHED}`"
         ) from error
     return network.eval().requires_grad_(False).to(device)

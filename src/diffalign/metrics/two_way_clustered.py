@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from diffalign.metrics.intervals import Interval
 
 
-def crossed(
+def two_way_clustered(
     values: ArrayLike, rows: Sequence[Hashable], columns: Sequence[Hashable], *, level: float = 0.95
 ) -> Interval:
     """The mean of `values` with shape `(n,)`, each of a row and a column.

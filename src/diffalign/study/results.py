@@ -5,7 +5,7 @@ mean of each source, and the mean difference of two sources, between ratings of 
 and the same place among its pictures.
 
 Votes of one voter are alike (his taste), and so are votes on one prompt (what the models make of it), so
-that votes are no independent values: intervals are `metrics.crossed`, for voters that did not vote and
+that votes are no independent values: intervals are `metrics.two_way_clustered`, for voters that did not vote and
 prompts that were not asked.
 
 Votes on checks, where both pictures are the same, count as checks alone.
@@ -19,8 +19,8 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from diffalign.metrics.crossed import crossed
 from diffalign.metrics.intervals import IntervalDict
+from diffalign.metrics.two_way_clustered import two_way_clustered
 from diffalign.study import StudyError
 from diffalign.study.questions import Design, Question, contests, pool
 from diffalign.study.votes import Vote
@@ -132,7 +132,7 @@ def _interval(
     """The mean of what voters said of prompts, and its interval, between the `ends` of the scale."""
     if not values:
         return None
-    found = crossed(values, [voter for voter, _ in places], [prompt for _, prompt in places])
+    found = two_way_clustered(values, [voter for voter, _ in places], [prompt for _, prompt in places])
     return replace(found, low=max(found.low, ends[0]), high=min(found.high, ends[1])).as_dict()
 
 

@@ -8,13 +8,12 @@ from sqlite3 import OperationalError
 from typing import Any
 from urllib.parse import parse_qsl
 
-from diffalign.rewards.http import Server
+from diffalign.rewards.http import IDLE_SECONDS, Server
 from diffalign.study import page
 from diffalign.study.ballot import Ballot, Reply
 from diffalign.study.votes import Votes
 
 MAX_BYTES = 4096  # of a form
-IDLE_SECONDS = 60  # after which a silent connection ends
 _TROUBLE = Reply(503, page.trouble().encode())  # the disk is full, say
 _HEADERS = {
     "Cache-Control": "no-store",
