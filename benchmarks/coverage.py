@@ -1,4 +1,4 @@
-"""How often intervals of a study's votes hold the truth: crossed, and over voters or prompts alone.
+"""How often intervals of a study's votes hold the truth: two-way clustered, and over voters or prompts alone.
 
     python benchmarks/coverage.py
 

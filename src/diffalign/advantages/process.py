@@ -2,7 +2,7 @@ r"""The worth of anchors (fixed noises that prompts share): for each, a Gaussian
 
     r = b_c + q_k(c) + noise,    q_k ~ GP(0, τ² κ)
 
-Symbols:    c = prompt, k = anchor, b = mean of a prompt, q = advantage, τ² = variance of the signal, κ = kernel
+Symbols:    c = prompt, k = anchor, b = a prompt's mean, q = advantage, τ² = variance of q, κ = kernel
 References: Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, sections 2.2, 2.7
 """
 

@@ -16,7 +16,7 @@ from diffalign.settings.choices import unknown
 
 #: What `load_pipeline` does about the scheduler.
 SCHEDULERS = ("keep", "ddim")
-_FINGERPRINT_DIGITS = 12  # 48 bits: no two models of a lifetime will share them
+_FINGERPRINT_DIGITS = 12  # 48 bits, so that two models hardly ever share them
 _FINGERPRINT_VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
 _STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD")

@@ -14,7 +14,7 @@ from diffalign.diffusion.cards import card_of
 from diffalign.diffusion.pipeline import PipelineError, latent_shape
 from diffalign.diffusion.protocol import Pipeline
 
-_SEED_BYTES = 7  # of a hash: a generator's seed has 64 bits and a sign
+_SEED_BYTES = 7  # of a hash: as many as fit into a signed seed of 64 bits
 
 
 def seeded_noise(shape: Sequence[int], seed: int, stream: str, indices: Sequence[int]) -> Tensor:

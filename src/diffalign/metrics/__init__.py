@@ -1,4 +1,4 @@
-"""METRICS: what is said of a set of samples: means with their intervals, and diversity."""
+"""METRICS: statistics of a set of samples: means with intervals, and diversity."""
 
 from diffalign.metrics.diversity import (
     Embedder,
