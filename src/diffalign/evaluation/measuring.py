@@ -31,9 +31,7 @@ from diffalign.rewards import RewardFunction, score
 
 SCHEMA = "diffalign.measures/1"
 SPLITS = 10  # of the classic inception score
-LEAST_FOR_SPLITS = (
-    500  # pictures; with fewer the score has one split, as it falls with the pictures in a split
-)
+LEAST_FOR_SPLITS = 500  # pictures; a split of fewer than 50 would have too low a score
 #: From pictures `(B, 3, H, W)` to features or logits `(B, D)`.
 Reader = Callable[[Tensor], Tensor]
 

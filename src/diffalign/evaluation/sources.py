@@ -168,7 +168,8 @@ def matched(sources: Sequence[Source]) -> dict[str, int]:
         for prompt in sorted(first.pictures.keys() ^ other.pictures.keys()):
             having, lacking = (first, other) if prompt in first.pictures else (other, first)
             raise SourceError(
-                f"{having.name} has pictures of “{prompt}”, {lacking.name} has none; all need the same prompts"
+                f"{having.name} has pictures of “{prompt}”, {lacking.name} has none; all need the same "
+                "prompts"
             )
         for prompt, pictures in first.pictures.items():
             if len(pictures) != len(other.pictures[prompt]):

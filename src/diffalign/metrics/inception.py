@@ -190,7 +190,7 @@ def load_inception(
         network.load_state_dict({n: value for n, value in weights.items() if not n.startswith("AuxLogits.")})
     except (OSError, KeyError, RuntimeError, ValueError) as error:  # raised for missing or other files
         raise RewardError(
-            f"cannot load Inception v3 from {source!r}: {one_line(error)}; give its folder with --inception, or fetch "
-            f"it where there is a network: `hf download {PUBLISHED}`"
+            f"cannot load Inception v3 from {source!r}: {one_line(error)}; give its folder with "
+            f"--inception, or fetch it where there is a network: `hf download {PUBLISHED}`"
         ) from error
     return network.eval().requires_grad_(False).to(device)

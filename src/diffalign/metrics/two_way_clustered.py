@@ -66,7 +66,7 @@ def _variance(residuals: NDArray[np.float64], labels: Sequence[Hashable]) -> tup
 
 
 def student_t(p: float, dof: int) -> float:
-    """The quantile p of Student's t for 0.95 ≤ p ≤ 0.99: exact with 1 and 2 degrees of freedom, else within 1 %.
+    """Student's t quantile for 0.95 ≤ p ≤ 0.99: exact with 1 and 2 degrees of freedom, else within 1 %.
 
     References: Abramowitz and Stegun (1964), 26.7.5
     """

@@ -55,7 +55,8 @@ class Scorer(ABC):
             self.network = self._loaded().eval().requires_grad_(False)
         except (OSError, KeyError, RuntimeError, ValueError) as error:  # raised for missing or other files
             raise RewardError(
-                f"cannot load {type(self).__name__} from {self.checkpoint!r}: {one_line(error)}; {self._advice()}"
+                f"cannot load {type(self).__name__} from {self.checkpoint!r}: {one_line(error)}; "
+                f"{self._advice()}"
             ) from error
         for name, part in self.network.named_children():
             if name not in self.precise:

@@ -1,4 +1,4 @@
-"""The embedded world: scenes, renderer, judge, recipe and weights. See `docs/world.md`."""
+"""WORLD: the embedded world: scenes, grammar, renderer, judge and weights. See `docs/world.md`."""
 
 from pathlib import Path
 
