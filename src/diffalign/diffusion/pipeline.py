@@ -44,7 +44,7 @@ def load_pipeline(
         name: an alias of `list_models()`, a folder written by `save_pretrained`, or a hub name.
         device: where it runs; the accelerator if there is one, by default.
         dtype: its precision; float32 on a CPU and float16 elsewhere, by default.
-        scheduler: "keep" the pipeline's own, or "ddim", which the papers use.
+        scheduler: "keep" the pipeline's, or replace it by "ddim", which the papers use.
 
     Raises:
         PipelineError: if there is no such model, or the scheduler does not fit it.
@@ -81,8 +81,8 @@ def load_pipeline(
 
 def default_device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
 def denoiser(pipeline: Pipeline) -> torch.nn.Module:

@@ -43,7 +43,7 @@ def ddim_scheduler(pipeline: Pipeline, num_steps: int) -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
         timestep_spacing="leading",
-        clip_sample=config.get("clip_sample", False),  # DDIM's own default clips latents
+        clip_sample=config.get("clip_sample", False),  # DDIM's default clips latents
     )
     scheduler.set_timesteps(num_steps, device=pipeline.device)
     return scheduler

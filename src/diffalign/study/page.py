@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from diffalign.study.questions import GREATEST, LEAST, Design, Mode
+
 if TYPE_CHECKING:
-    from diffalign.study.questions import Design, Mode
     from diffalign.study.votes import Answer
 
 #: The fields of a question and their texts, by mode.
@@ -24,7 +25,7 @@ _FIELDS: dict[Mode, tuple[tuple[str, str], ...]] = {
 #: The values of a field and their texts, by mode.
 _CHOICES: dict[Mode, tuple[tuple[str, str], ...]] = {
     "pairs": (("left", "Left"), ("tie", "Tie"), ("right", "Right")),
-    "rating": tuple((str(i), str(i)) for i in range(1, 6)),
+    "rating": tuple((str(i), str(i)) for i in range(LEAST, GREATEST + 1)),
 }
 #: The texts of the least and the greatest rating, by field.
 _ENDS = {"alignment": ("not at all", "fully"), "quality": ("bad", "very good")}

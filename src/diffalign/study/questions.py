@@ -26,6 +26,7 @@ from diffalign.settings.choices import unknown
 from diffalign.study import StudyError
 
 Mode = Literal["pairs", "rating"]
+LEAST, GREATEST = 1, 5  # ratings
 USUAL = 40  # questions for a voter, if there are as many: some ten minutes
 
 

@@ -22,11 +22,10 @@ from typing import Any
 from diffalign.metrics.intervals import IntervalDict
 from diffalign.metrics.two_way_clustered import two_way_clustered
 from diffalign.study import StudyError
-from diffalign.study.questions import Design, Question, contests, pool
+from diffalign.study.questions import GREATEST, LEAST, Design, Question, contests, pool
 from diffalign.study.votes import Vote
 
 SCHEMA = "diffalign.study/1"
-LEAST, GREATEST = 1, 5  # ratings
 ASPECTS = ("alignment", "quality")
 Cast = tuple[Vote, Question]
 

@@ -24,10 +24,14 @@ from typing import Any
 from diffalign.artifacts import replacing
 from diffalign.evaluation.sources import Source, read_picture
 from diffalign.study import StudyError
-from diffalign.study.questions import Design, Shown, deal
+from diffalign.study.questions import GREATEST, LEAST, Design, Mode, Shown, deal
 
 STUDY, RESULTS = "study.sqlite", "results.json"
-ALLOWED = {"pairs": ("left", "tie", "right"), "rating": ("1", "2", "3", "4", "5")}
+#: Answers, by mode.
+ALLOWED: dict[Mode, tuple[str, ...]] = {
+    "pairs": ("left", "tie", "right"),
+    "rating": tuple(str(rating) for rating in range(LEAST, GREATEST + 1)),
+}
 _VERSION = 1
 _LOCK_SECONDS = 10  # to wait for another process that writes to the file
 _TABLES = """
