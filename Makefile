@@ -16,7 +16,7 @@ DEMO = $(BIN)/diffalign find "a blue car on the moon" --out runs/demo --overwrit
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format install wheels world clean
+.PHONY: help demo test lint format install wheel wheels world clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,15 +39,21 @@ format: $(INSTALLED) ## mend what ruff can mend
 
 install: $(INSTALLED) ## install into .venv, if pyproject.toml or constraints.txt changed
 
+# What an earlier build left in build/lib would go into the wheel, deleted modules too.
+wheel: $(INSTALLED) ## build the package's wheel in dist
+	rm -rf build/lib build/bdist.*
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+	@ls dist/diffalign-*.whl
+
 wheels: $(INSTALLED) ## download every wheel that an offline install needs (WHEELS=folder)
 	$(BIN)/python -m pip download --no-build-isolation -d $(WHEELS) -c constraints.txt setuptools '.[dev]'
 
 world: $(INSTALLED) ## train the embedded world from nothing (hours on a CPU; resumes where it stopped)
-	$(BIN)/python -m diffalign.world.train --out $(WORLD)
+	$(BIN)/python -m recipes.world.train --out $(WORLD)
 
 clean: ## remove caches and demo runs; keeps .venv, build and dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache runs/demo src/*.egg-info
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The build backend is installed first and used in place (no build isolation), so that pip asks the
 # index only for what is missing and for nothing once everything is there.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from diffalign.metrics import bootstrap
 from diffalign.rewards.world_clip import WorldClip
 from diffalign.rollout import collect
 from diffalign.world import WORLD_FOLDER
-from diffalign.world.data import near_miss, scene_batch, to_tensor, truth
-from diffalign.world.export import write_card
 from diffalign.world.grammar import caption
 from diffalign.world.judge import judge, read_scenes
-from diffalign.world.render import render
+from diffalign.world.render import render, to_tensor
 from diffalign.world.scenes import EVEN, FREQUENCIES, Scene, sample_scene
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the recipe is not installed with the package
+from recipes.world.data import near_miss, scene_batch, truth
+from recipes.world.export import write_card
 
 
 def content(scene: Scene) -> tuple[object, ...]:

@@ -57,7 +57,7 @@ def save_tiny_pipeline(folder: Path, seed: int) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from diffalign.world.models import build_tokenizer
+    from recipes.world.models import build_tokenizer
 
     torch.set_num_threads(1)
     tokenizer = build_tokenizer()

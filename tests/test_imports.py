@@ -45,9 +45,10 @@ ROOMS = (
 )
 # Pure functions of tensors: they know no other room, so an objective knows nothing of rewards.
 PURE = ("advantages", "objectives")
-# `diffusion` alone knows diffusers, with one exception: the world's recipe builds and trains the
-# standard classes from nothing, which is what it is for; `world` as used at run time does not.
-KNOW_DIFFUSERS = ("diffusion/", "diffusion.py", "world/models.py", "world/export.py")
+# `diffusion` alone knows diffusers.
+KNOW_DIFFUSERS = ("diffusion/", "diffusion.py")
+# Folders beside `src`: they are not installed, so that the package cannot use them.
+NOT_INSTALLED = ("recipes", "benchmarks", "examples", "tests")
 VAGUE = ("utils", "util", "helpers", "helper", "common", "misc")
 UNPICKLERS = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve")
 
@@ -123,6 +124,11 @@ def diffusers_outside_its_room(package: Path) -> list[str]:
     return [str(it) for it in found if not it.file.as_posix().startswith(KNOW_DIFFUSERS)]
 
 
+def imports_of_what_is_not_installed(package: Path) -> list[str]:
+    """Imports of `NOT_INSTALLED`, which work in the repository alone."""
+    return [str(found) for found in foreign(package, *NOT_INSTALLED)]
+
+
 def torchvision_imports(package: Path) -> list[str]:
     """Imports of torchvision, which a CPU build of torch cannot load."""
     return [str(found) for found in foreign(package, "torchvision")]
@@ -182,6 +188,11 @@ CHECKS: dict[Callable[[Path], list[str]], dict[str, str]] = {
     diffusers_outside_its_room: {
         "policies/denoiser.py": "from diffusers import UNet2DConditionModel",
         "world/render.py": "def f():\n    import diffusers.models as m",
+        "world/models.py": "from diffusers import UNet2DConditionModel",
+    },
+    imports_of_what_is_not_installed: {
+        "world/scenes.py": "from recipes.world.data import near_miss",
+        "cli/doctor.py": "def f():\n    import tests.conftest",
     },
     torchvision_imports: {"metrics/fid.py": "from torchvision.transforms import functional"},
     vague_names: {"utils.py": "", "rewards/_helpers.py": "", "cli/common/io.py": ""},
@@ -227,7 +238,6 @@ def test_check_finds_a_breaker(
             "from diffalign.objectives.kl import kl\nfrom . import dpo\nfrom .pg import pg",
         ),
         ("diffusion/pipeline.py", "import diffusers\nfrom diffalign.world import scenes"),
-        ("world/models.py", "from diffusers import UNet2DConditionModel"),
         ("artifacts.py", "import torch\nfrom safetensors.torch import load_file\ntorch.no_grad()"),
     ],
 )
@@ -236,6 +246,12 @@ def test_checks_let_good_source_pass(file: str, source: str, tmp_path: Path) -> 
     module.parent.mkdir(parents=True)
     module.write_text(source)
     assert [fault for check in CHECKS for fault in check(tmp_path / "diffalign")] == []
+
+
+def test_recipes_keep_the_rules_that_are_not_of_rooms() -> None:
+    assert list(sources(ROOT / "recipes")), "no source in recipes"
+    for check in (torchvision_imports, vague_names, unsafe_deserialisation):
+        assert check(ROOT / "recipes") == []
 
 
 def test_tests_and_dependencies_are_free_of_torchvision() -> None:

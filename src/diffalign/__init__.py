@@ -12,46 +12,50 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffalign.diffusion import Sampler, load_pipeline
-    from diffalign.methods import find, noise_ppo, tune
-    from diffalign.policies import NoiseDistribution
-    from diffalign.policies.generator import NoiseGenerator
+    from diffalign.learners.contract import Learner
+    from diffalign.loop import Round, train
+    from diffalign.methods import anchors, find, noise_ppo, search, tune
+    from diffalign.policies import NoiseDistribution, NoiseGenerator
     from diffalign.prompts import load_prompts
     from diffalign.rewards import load_reward
-    from diffalign.search import best_of_n
-    from diffalign.training import NoiseConfig, Round, Step, TuneConfig
+    from diffalign.run.opening import load_artifact, open_artifact
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # the one place: pyproject.toml reads it from here
 
 _HOME = {
-    "NoiseConfig": "training",
+    "Learner": "learners.contract",
     "NoiseDistribution": "policies",
-    "NoiseGenerator": "policies.generator",
-    "Round": "training",
+    "NoiseGenerator": "policies",
+    "Round": "loop",
     "Sampler": "diffusion",
-    "Step": "training",
-    "TuneConfig": "training",
-    "best_of_n": "search",
+    "anchors": "methods",
     "find": "methods",
+    "load_artifact": "run.opening",
     "load_pipeline": "diffusion",
     "load_prompts": "prompts",
     "load_reward": "rewards",
     "noise_ppo": "methods",
+    "open_artifact": "run.opening",
+    "search": "methods",
+    "train": "loop",
     "tune": "methods",
 }
 __all__ = [
-    "NoiseConfig",
+    "Learner",
     "NoiseDistribution",
     "NoiseGenerator",
     "Round",
     "Sampler",
-    "Step",
-    "TuneConfig",
-    "best_of_n",
+    "anchors",
     "find",
+    "load_artifact",
     "load_pipeline",
     "load_prompts",
     "load_reward",
     "noise_ppo",
+    "open_artifact",
+    "search",
+    "train",
     "tune",
 ]
 

@@ -1,14 +1,13 @@
 """ARTEFACT: the folder that a run leaves on disk.
 
     config.yaml         what was asked for (written first)
-    metrics.jsonl       one line an update
+    metrics.jsonl       one line a round
     state.safetensors   what --resume needs (written every few seconds)
-    noise.safetensors, before_after.png, reward_curve.png, summary.json, report.html   (at the end)
+    noise.safetensors, generator.safetensors, noises.safetensors, lora/ or denoiser/: what was learned
+    before_after.png, reward_curve.png, best.png, summary.json, report.html   (at the end)
 
-A search's folder holds config.yaml, noises.safetensors, best.png and summary.json.
-Every file is written beside its place and moved there, so that a kill leaves the old one or the
-new one; metrics of updates that the saved state has not seen are dropped when a run resumes.
-Who writes holds `.lock`, which the kernel lets go of when he dies.
+Metrics of rounds that the saved state has not seen are dropped when a run resumes. Who writes holds
+`.lock`, which the kernel lets go of when he dies.
 """
 
 from __future__ import annotations
@@ -19,19 +18,46 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, is_dataclass
 from importlib import import_module
-from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffalign.policies.noise import ArtifactError
+from diffalign.files import (
+    BEFORE_AFTER,
+    BEST,
+    CHART,
+    CHECKPOINTS,
+    COMPARISON,
+    CONFIG,
+    CURVE,
+    DENOISER,
+    EVALUATION,
+    FROZEN,
+    GENERATOR,
+    LEFTOVERS,
+    LOGS,
+    LORA,
+    METRICS,
+    NOISE,
+    NOISES,
+    PARTIAL,
+    PICTURES,
+    PROMPT,
+    REPORT,
+    ROWS,
+    STATE,
+    SUMMARY,
+    ArtifactError,
+    WriteError,
+    load_tensors,
+    replacing,
+    save_tensors,
+    write_json,
+)
 
 fcntl: Any
 try:
@@ -40,74 +66,18 @@ except ImportError:  # on Windows nobody is locked out
     fcntl = None
 
 LOCK = ".lock"
-CONFIG, METRICS, STATE = "config.yaml", "metrics.jsonl", "state.safetensors"
-NOISE, SUMMARY, REPORT = "noise.safetensors", "summary.json", "report.html"
-GENERATOR = "generator.safetensors"
-BEFORE_AFTER, CURVE = "before_after.png", "reward_curve.png"
-NOISES, BEST = "noises.safetensors", "best.png"
-EVALUATION, COMPARISON = "evaluation.json", "comparison.jsonl"
-PICTURES, FROZEN = "pictures", "frozen"
-#: All that a run or a search writes, and `evaluate` beside it, and so all that --overwrite removes …
+FORMAT = "diffalign.state/1"
+#: All that a run writes, and `evaluate` beside it, and so all that --overwrite removes …
 FILES = (
-    *(CONFIG, METRICS, STATE, NOISE, GENERATOR, SUMMARY, REPORT),
-    *(BEFORE_AFTER, CURVE, NOISES, BEST, EVALUATION),
+    *(CONFIG, METRICS, STATE, NOISE, GENERATOR, NOISES, SUMMARY, REPORT, BEFORE_AFTER, CURVE, BEST),
+    *(EVALUATION, ROWS, COMPARISON, CHART),
 )
-LORA, DENOISER, CHECKPOINTS, LOGS = "lora", "denoiser", "checkpoints", "logs"
-FOLDERS = (LORA, DENOISER, CHECKPOINTS, LOGS)  # of a tuning run: removed likewise
+FOLDERS = (LORA, DENOISER, CHECKPOINTS, LOGS)  # … with these …
 _EVALUATED = re.compile(r"evaluation-.+\.json")  # … of a generator, a file a prompt …
-_MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png|prompt\.txt")  # … with these of `generate`
-_PARTIAL = ".partial"
+_MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png|" + re.escape(PROMPT))  # … and these of `generate`
 #: What the run and its report read of a line of the metrics.
-_READ = {"step": int, "queries": int, "rewards": list, "seconds": Real}
-_MEND = "mend or delete the line: only the reward curve and the seconds need it"
-
-
-class WriteError(ArtifactError):
-    """A file could not be written: the disk is full, or the folder is not ours. What was there is intact."""
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A partial file to write, which takes the place of `path` when the block ends well.
-
-    Raises:
-        WriteError: if the disk is full or the folder cannot be written.
-    """
-    partial = path.with_name(path.name + _PARTIAL)
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise WriteError(
-            f"cannot write {path}: {error}; nothing that was there is lost, free some space or make the "
-            "folder writable"
-        ) from error
-    finally:  # after Ctrl-C too
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """A partial folder to fill, which takes the place of `path` when the block ends well.
-
-    Raises:
-        WriteError: if the disk is full or the folder cannot be written.
-    """
-    partial = path.with_name(path.name + _PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
-        yield partial
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise WriteError(
-            f"cannot write {path}: {error}; free some space or make the folder writable"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+_READ = {"round": int, "queries": int, "rewards": list, "seconds": Real, "denoiser_forwards": int}
+_MEND = "mend or delete the line: the reward curve and the cost need it"
 
 
 class RunFolder:
@@ -129,7 +99,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise ArtifactError(f"{path} is a file; give a folder with --out")
         inside = {file.name for file in path.iterdir()} if path.is_dir() else set()
-        if inside <= {LOCK, CONFIG + _PARTIAL}:  # at most what a kill leaves before a run has begun
+        if inside <= {LOCK, CONFIG + PARTIAL}:  # at most what a kill leaves before a run has begun
             return
         if CONFIG not in inside:
             raise ArtifactError(
@@ -142,7 +112,7 @@ class RunFolder:
             )
 
     @classmethod
-    def create(cls, path: Path, config: Any, *, overwrite: bool = False) -> RunFolder:
+    def create(cls, path: Path, config: Mapping[str, Any], *, overwrite: bool = False) -> RunFolder:
         """Starts a run in an empty or new folder and writes its configuration.
 
         Raises:
@@ -157,21 +127,14 @@ class RunFolder:
         with folder.lock():
             cls.check(path, overwrite)  # another may have begun meanwhile
             # the configuration is replaced below: without it the folder would be no run
-            old = [file for file in path.iterdir() if _written(_of(file)) and file.name != CONFIG]
             for tree in (path / name for name in FOLDERS):
                 shutil.rmtree(tree, ignore_errors=True)
-            for file in [
-                *old,
-                *(
-                    file
-                    for folder in (PICTURES, FROZEN)
-                    for file in path.glob(f"{folder}/**/*")
-                    if _MADE.fullmatch(_of(file))
-                ),
-            ]:
+            outputs = [file for file in path.iterdir() if _is_output(file) and file.name != CONFIG]
+            made = [file for name in (PICTURES, FROZEN) for file in path.glob(f"{name}/**/*")]
+            for file in [*outputs, *(file for file in made if _MADE.fullmatch(_whole_name(file)))]:
                 file.unlink()
             with replacing(path / CONFIG) as file:
-                file.write_text(yaml.safe_dump(_plain(config), sort_keys=False))
+                file.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
         return folder
 
     @classmethod
@@ -197,6 +160,8 @@ class RunFolder:
             return
         path = self.path / LOCK
         descriptor = _locked(path)
+        for leftover in self.path.glob(LEFTOVERS):  # of a kill, while nobody else writes here
+            leftover.unlink(missing_ok=True)
         try:
             yield
         finally:
@@ -212,17 +177,16 @@ class RunFolder:
             ArtifactError: if the file is corrupt.
         """
         try:
-            loaded = yaml.safe_load((self.path / CONFIG).read_text())
+            loaded = yaml.safe_load((self.path / CONFIG).read_text("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ArtifactError(f"{self.path / CONFIG} is corrupt: {error}") from error
         if not isinstance(loaded, dict):
             raise ArtifactError(f"{self.path / CONFIG} is corrupt: it holds no settings")
         return loaded
 
-    def save_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    def save_state(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
         """Writes what `load_state` reads."""
-        with replacing(self.path / STATE) as file:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, dict(metadata))
+        save_tensors(self.path / STATE, tensors, strings, FORMAT)
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """The last state saved, or None if the run ended before there was one.
@@ -230,17 +194,24 @@ class RunFolder:
         Raises:
             ArtifactError: if the file is corrupt.
         """
-        path = self.path / STATE
-        if not path.exists():
+        if not (self.path / STATE).exists():
             return None
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-            return load_file(path), metadata
-        except (SafetensorError, OSError) as error:
-            raise ArtifactError(
-                f"{path} is corrupt or truncated ({error}); delete it to start the run again with --resume"
-            ) from error
+            return load_tensors(self.path / STATE, FORMAT)
+        except ArtifactError as error:
+            raise ArtifactError(f"{error}; delete it to start the run again with --resume") from error
+
+    def finished(self) -> bool:
+        """Whether the run is complete and whole; one whose figures or result were damaged is not."""
+        learned = [self.path / name for name in (NOISE, GENERATOR, NOISES)]
+        try:
+            summary = json.loads((self.path / SUMMARY).read_text("utf-8"))
+            for file in learned:
+                if file.exists():
+                    load_tensors(file)
+        except (OSError, ValueError):
+            return False
+        return isinstance(summary, dict) and any((self.path / name).is_file() for name in (REPORT, BEST))
 
     def append_metrics(self, figures: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""
@@ -273,25 +244,25 @@ class RunFolder:
             rows.append(given)
         return rows
 
-    def truncate_metrics(self, steps: int) -> None:
-        """Keeps the lines of the first `steps` updates."""
-        kept = [row for row in self.metrics() if row["step"] <= steps]
+    def truncate_metrics(self, rounds: int) -> None:
+        """Keeps the lines of the first `rounds` rounds."""
+        kept = [row for row in self.metrics() if row["round"] <= rounds]
         with replacing(self.path / METRICS) as file:
             file.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file of the run."""
-        with replacing(self.path / name) as file:
-            file.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(self.path / name, content)
 
 
-def _written(name: str) -> bool:
+def _is_output(file: Path) -> bool:
+    name = _whole_name(file)
     return name in FILES or _EVALUATED.fullmatch(name) is not None
 
 
-def _of(file: Path) -> str:
+def _whole_name(file: Path) -> str:
     """The name of a file that this is, or that this was to become when a kill came."""
-    return file.name.split(_PARTIAL)[0]
+    return file.name.split(PARTIAL)[0]
 
 
 def _locked(path: Path) -> int | None:
@@ -316,12 +287,3 @@ def _locked(path: Path) -> int | None:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         os.close(descriptor)  # its owner removed it between our opening and our locking it
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that determine a result."""
-    return {name: version(name) for name in ("diffalign", "torch", "diffusers", "transformers")}
-
-
-def _plain(config: Any) -> Any:
-    return asdict(config) if is_dataclass(config) and not isinstance(config, type) else dict(config)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,33 +15,63 @@ from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.strategies import Branches
 
-Environment = Callable[[Tensor, str], Tensor]
+#: Decisions are numbered like sampler steps, from the noise; the initial noise comes before step 0.
+INITIAL_NOISE = range(-1, 0)
+
+
+class Environment(Protocol):
+    """From initial noise to pictures, such as a `Sampler`.
+
+    Attributes:
+        latent_shape: of one latent, `(C, H, W)` or `(C, F, H, W)`.
+        batch_size: pictures made at a time.
+        forwards: denoiser evaluations that a picture takes.
+    """
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def forwards(self) -> int: ...
+
+    def __call__(self, x_T: Tensor, prompt: str) -> Tensor:
+        """Pictures `(B, 3, H, W)`, float32 in [0, 1], of initial noise `(B, *latent)`."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """A batch of samples.
+    """A batch of samples and their K decisions.
 
     Attributes:
-        x_T: the decisions, initial noise with shape `(B, *latent)`.
-        log_prob: of the decisions under the policy that made them, with shape `(B, 1)`.
+        x: float32; of a noise policy the initial noise x_T, `(1, B, *latent)`; of a denoiser policy the
+            latents around its decisions, `(K + 1, B, *latent)`.
+        log_prob: of the decisions under the policy that made them, with shape `(B, K)`.
+        interval: the decisions, numbered from the noise.
         images: pictures `(B, 3, H, W)` or video `(B, F, 3, H, W)`, float32 in [0, 1].
         prompts: one prompt a sample.
         indices: each sample's number, which with the seed determines its noise.
     """
 
-    x_T: Tensor
+    x: Tensor
     log_prob: Tensor
+    interval: range
     images: Tensor
     prompts: tuple[str, ...]
     indices: tuple[int, ...]
 
+    @property
+    def x_T(self) -> Tensor:
+        """The initial noise of a noise policy, `(B, *latent)`."""
+        return self.x[0]
+
     @classmethod
     def cat(cls, parts: Sequence[Rollout]) -> Rollout:
-        """One batch of several."""
+        """One batch of several of the same interval."""
         return cls(
-            torch.cat([part.x_T for part in parts]),
+            torch.cat([part.x for part in parts], 1),
             torch.cat([part.log_prob for part in parts]),
+            parts[0].interval,
             torch.cat([part.images for part in parts]),
             tuple(prompt for part in parts for prompt in part.prompts),
             tuple(index for part in parts for index in part.indices),
@@ -60,7 +91,6 @@ def collect(
     """Draws one sample an index from `distribution` and runs it through `environment`.
 
     Arguments:
-        environment: `(x_T, prompt) → images`, such as a `Sampler`.
         antithetic: samples 2j and 2j + 1 use the noise ε and −ε.
     """
     if antithetic:
@@ -72,45 +102,17 @@ def collect(
     with torch.no_grad():
         x_T = distribution.transform(epsilon, distribution.components(seed, stream, indices))
         log_prob = distribution.log_prob(x_T)
+    return sample_noise(environment, prompt, x_T, indices, log_prob)
+
+
+def sample_noise(
+    environment: Environment, prompt: str, x_T: Tensor, indices: Sequence[int], log_prob: Tensor | None = None
+) -> Rollout:
+    """The pictures of initial noise `(B, *latent)`; a search, which decides nothing, has no `log_prob`."""
+    if log_prob is None:
+        log_prob = torch.zeros(len(x_T), 1)
     images = environment(x_T, prompt)
-    return Rollout(x_T, log_prob, images, (prompt,) * len(x_T), tuple(indices))
-
-
-@dataclass(frozen=True)
-class Trajectories:
-    """A batch of samples of a denoiser policy, of whose decisions those in `interval` are kept.
-
-    Attributes:
-        x: the latents from before the interval's first step to the picture's, float32 with shape
-            `(K + 1, B, *latent)`.
-        log_prob: of the decisions under the policy that made them, with shape `(B, K)`.
-        interval: the steps that were decided, counted from the noise.
-        images: pictures `(B, 3, H, W)`, float32 in [0, 1].
-        prompts: one prompt a sample.
-        indices: each sample's number, which with the seed determines its noise.
-        group: the group of branches that each sample belongs to, `(B,)`.
-    """
-
-    x: Tensor
-    log_prob: Tensor
-    interval: range
-    images: Tensor
-    prompts: tuple[str, ...]
-    indices: tuple[int, ...]
-    group: Tensor
-
-    @classmethod
-    def cat(cls, parts: Sequence[Trajectories]) -> Trajectories:
-        """One batch of several that visit the same interval."""
-        return cls(
-            torch.cat([part.x for part in parts], 1),
-            torch.cat([part.log_prob for part in parts]),
-            parts[0].interval,
-            torch.cat([part.images for part in parts]),
-            tuple(prompt for part in parts for prompt in part.prompts),
-            tuple(index for part in parts for index in part.indices),
-            torch.cat([part.group for part in parts]),
-        )
+    return Rollout(x_T[None], log_prob, INITIAL_NOISE, images, (prompt,) * len(x_T), tuple(indices))
 
 
 @torch.no_grad()
@@ -123,7 +125,7 @@ def collect_trajectories(
     *,
     seed: int,
     stream: str = "train",
-) -> Trajectories:
+) -> Rollout:
     """Draws the samples of `groups`; the steps before `interval`, once a group, are not kept.
 
     Arguments:
@@ -138,12 +140,12 @@ def collect_trajectories(
     indices = branches.samples(groups)
     if len(prompts) != len(groups):
         raise ValueError(f"{len(groups)} groups need as many prompts, not {len(prompts)}")
-    device, latent = policy.sampler.pipeline.device, policy.sampler.latent_shape
+    device, latent = policy.device, policy.sampler.latent_shape
 
     def noise(step: int, numbers: Sequence[int]) -> Tensor:
         return seeded_noise(latent, seed, f"{stream}/{step}", numbers).to(device)
 
-    x_t = noise(-1, groups) * policy.scheduler.init_noise_sigma
+    x_t = noise(INITIAL_NOISE.start, groups) * policy.scheduler.init_noise_sigma
     for step in range(interval.start):
         mean, std = policy(x_t, step, prompts)
         x_t = mean + std * noise(step, groups)
@@ -156,12 +158,4 @@ def collect_trajectories(
         x.append(x_t)
         log_prob.append(gaussian_log_prob(x_t, mean, std))
     images = policy.decode(x_t)
-    return Trajectories(
-        torch.stack(x),
-        torch.stack(log_prob, 1),
-        interval,
-        images,
-        tuple(each),
-        tuple(indices),
-        torch.tensor(indices) // branches.number,
-    )
+    return Rollout(torch.stack(x), torch.stack(log_prob, 1), interval, images, tuple(each), tuple(indices))

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from diffalign.rewards import REWARDS, RewardError, load_reward, score
-from diffalign.world.data import to_tensor
-from diffalign.world.render import render
+from diffalign.world.render import render, to_tensor
 from diffalign.world.scenes import Scene, Thing
 
 DOG = Scene((Thing("dog", "green", 20, 20),), "grass")

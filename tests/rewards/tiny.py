@@ -27,7 +27,7 @@ def clip_model(side: int = 32, heads: int = 2) -> Any:
     """A CLIP with 2 layers a tower and the world's vocabulary."""
     from transformers import CLIPConfig, CLIPModel
 
-    from diffalign.world.models import build_tokenizer
+    from recipes.world.models import build_tokenizer
 
     tokenizer = build_tokenizer()
     shared = {"num_hidden_layers": 2, "num_attention_heads": heads, "hidden_act": "gelu"}
@@ -59,7 +59,7 @@ def save_clip(folder: Path, side: int = 32) -> Any:
     """Model, tokenizer and image processor, as `from_pretrained` reads them."""
     from transformers import CLIPImageProcessorPil
 
-    from diffalign.world.models import build_tokenizer
+    from recipes.world.models import build_tokenizer
 
     model = clip_model(side)
     model.save_pretrained(folder)
@@ -187,7 +187,7 @@ def open_clip_weights(tokens: int, length: int) -> dict[str, Tensor]:
 
 def save_hps(folder: Path) -> OpenClip:
     """HPS_v2.1_compressed.pt in open_clip's layout, with 16 heads, and a tokenizer."""
-    from diffalign.world.models import build_tokenizer
+    from recipes.world.models import build_tokenizer
 
     tokenizer = build_tokenizer()
     weights = open_clip_weights(len(tokenizer), tokenizer.model_max_length)
@@ -270,7 +270,7 @@ def save_viclip(folder: Path) -> OpenClip:
     """model.safetensors with the publishers' names, 4 frames and one head a tower, and a tokenizer."""
     from safetensors.torch import save_file
 
-    from diffalign.world.models import build_tokenizer
+    from recipes.world.models import build_tokenizer
 
     tokenizer, random = build_tokenizer(), torch.Generator().manual_seed(1)
     weights = open_clip_weights(len(tokenizer), 12)

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffalign.world.data import near_miss, scene_batch
 from diffalign.world.render import VARIANTS, backgrounds, render
 from diffalign.world.scenes import (
     BACKGROUNDS,
@@ -19,6 +18,7 @@ from diffalign.world.scenes import (
     sample_scene,
 )
 from diffalign.world.sprites import load_sprites
+from recipes.world.data import near_miss, scene_batch
 
 
 def test_there_is_a_sprite_of_each_subject_in_each_colour():

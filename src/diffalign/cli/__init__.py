@@ -22,15 +22,16 @@ from diffalign.cli.doctor import doctor
 from diffalign.cli.errors import explain, is_mistake
 from diffalign.cli.evaluate import evaluate
 from diffalign.cli.generate import generate
+from diffalign.cli.learn import make_command
 from diffalign.cli.measure import measure
 from diffalign.cli.models import models
 from diffalign.cli.prompts import prompts
 from diffalign.cli.report import report
 from diffalign.cli.rewards import rewards
-from diffalign.cli.search import search
 from diffalign.cli.serve import serve
 from diffalign.cli.settings import fill, spell_out
 from diffalign.cli.study import study, study_results
+from diffalign.settings.methods import METHODS
 
 _HELP = """Align diffusion models with a reward by reinforcement learning: their noise, or their weights.
 
@@ -51,45 +52,9 @@ app = App(
     suppress_keyboard_interrupt=False,  # `run` turns it into the exit code 130
     result_action="return_value",
 )
-#: As NoiseConfig, and so `find`, needs torch, it alone is imported when it is called.
-_FIND = """Learn the initial noise that makes a prompt's pictures better, and show what it gained.
-
-The model stays frozen. Its initial noise becomes a mixture (or one Gaussian) that moves to noise whose
-pictures the reward likes. At the end fresh pictures, in pairs of the same noise before and after, say
-what that gained, beside best-of-N search at equal cost. The folder keeps all that --resume needs: after
-a kill, a run goes on to the same result.
-
-    diffalign find "a blue car on the moon"
-    diffalign find "four pandas" --queries 300 --seed 1 --out runs/pandas
-    diffalign find --prompts world/unusual --preset paper
-    diffalign find "a dog" --model sd15 --reward my_module:my_function
-"""
-app.command("diffalign.cli.find:find", name="find", help=_FIND, config=fill, sort_key=0)
-_TUNE = """Learn the denoiser's weights, as a LoRA adapter, from rewards of its pictures of many prompts.
-
-The objective (PG, PPO as in DDPO, DPOK, DPO) and the strategy (the whole trajectory, or B²-DiffuRL's
-backward progressive training and branches) are independent choices; a preset names both. Held-out prompts
-are looked at while it learns, and measured at the end: a reward that rises alone is an alarm.
-
-    diffalign tune --prompts world/unusual --held-out world/heldout
-    diffalign tune --preset dpok --prompts my-prompts.txt --rounds 20 --out runs/dpok
-    diffalign tune --resume runs/dpok
-"""
-_NOISE_PPO = """Learn one generator of initial noise for many prompts, and measure it on held-out ones.
-
-The model stays frozen. The generator reads the prompt's tokens and says which noise a picture starts
-from, at next to no cost. Held-out prompts are looked at while it learns, and measured at the end, in
-pairs of the same noise before and after. What it learns carries over to prompts that it never saw where
-it learns from hundreds: many prompts with few pictures each teach more than few prompts with many.
-
-    diffalign noise-ppo --prompts world/many --held-out world/heldout
-    diffalign noise-ppo --resume runs/noise-ppo-default
-    diffalign generate runs/noise-ppo-default --prompt "three pandas"
-"""
-app.command("diffalign.cli.noise_ppo:noise_ppo", name="noise-ppo", help=_NOISE_PPO, config=fill, sort_key=0)
-app.command("diffalign.cli.tune:tune", name="tune", help=_TUNE, config=fill, sort_key=0)
-_LIGHT: tuple[Callable[..., object], ...] = (
-    search,
+for _name, _row in METHODS.items():
+    app.command(make_command(_name, _row), name=_name, config=fill, sort_key=0)
+_COMMANDS: tuple[Callable[..., object], ...] = (
     compare,
     distil,
     generate,
@@ -104,8 +69,8 @@ _LIGHT: tuple[Callable[..., object], ...] = (
     serve,
     doctor,
 )
-for _place, _command in enumerate(_LIGHT, start=1):
-    app.command(_command, sort_key=_place)
+for _key, _command in enumerate(_COMMANDS, start=1):
+    app.command(_command, sort_key=_key)
 
 
 app.meta.suppress_keyboard_interrupt = False
@@ -120,8 +85,8 @@ def _launch(
     """See `_HELP`.
 
     Args:
-        debug: show the traceback of an error.
-        threads: CPU threads of torch; it chooses by default.
+        debug: Show the traceback of an error.
+        threads: How many CPU threads torch uses; it chooses by default.
     """
     if threads is not None:
         import torch

@@ -1,87 +1,67 @@
-"""`diffalign distil`: a noise generator from what FIND found."""
+"""`diffalign distil`: a noise generator from what FIND learned."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from diffalign.cli.errors import UsageError
-from diffalign.cli.options import RUN, Positive, Sampling
-
-_SAMPLING = Sampling()
+from diffalign.cli.options import RUN, SWITCH, Positive, SamplingOptions
+from diffalign.settings.noise_ppo import NoisePPOConfig
+from diffalign.settings.sampling import Sampling
 
 
 def distil(
-    runs: Annotated[Path, Parameter(name="RUNS", group=RUN)],
+    runs: Annotated[Path, Parameter(name="RUNS", group=RUN.group)],
     /,
     *,
-    steps: Annotated[Positive, Parameter(group=RUN)] = 300,
-    learning_rate: Annotated[float, Parameter(group=RUN, validator=validators.Number(gt=0))] = 1e-3,
-    basis: Annotated[str, Parameter(group=RUN)] = "identity",
-    std: Annotated[str, Parameter(group=RUN)] = "learned",
-    seed: Annotated[int, Parameter(group=RUN)] = 0,
-    out: Annotated[Path, Parameter(group=RUN)] = Path("runs/distilled"),
-    overwrite: Annotated[bool, Parameter(negative="", group=RUN)] = False,
-    sampling: Sampling = _SAMPLING,
+    steps: Positive = 300,
+    learning_rate: Annotated[float, Parameter(group=RUN.group, validator=validators.Number(gt=0))] = 1e-3,
+    basis: Annotated[str, RUN] = "identity",
+    std: Annotated[Literal["learned", "preserving"], RUN] = "learned",
+    seed: Annotated[int, RUN] = 0,
+    out: Annotated[Path, RUN] = Path("runs/distilled"),
+    overwrite: Annotated[bool, SWITCH] = False,
+    sampling: SamplingOptions = Sampling(),
 ) -> None:
     """Learn one noise generator from a folder of `find` runs, without a reward query.
 
-    It says of each prompt's tokens what noise FIND found, and can start other runs:
+    It says of each prompt's tokens what noise FIND learned, and can start other runs:
     `diffalign find PROMPT --start runs/distilled`.
 
         diffalign find --prompts world/unusual
         diffalign distil runs/world-unusual --out runs/distilled
 
     Args:
-        runs: a folder of runs of `diffalign find`, or one of them.
-        steps: optimiser steps.
-        learning_rate: of Adam.
-        basis: where it decides: identity, or dctK, the K×K lowest frequencies.
-        std: learned, or preserving (s² = 1 − m²).
-        seed: of its first weights and of the samples.
-        out: the generator's folder.
-        overwrite: replace what the folder holds.
+        runs: A folder of runs of `diffalign find`, or one of them.
+        steps: How many optimiser steps it takes.
+        learning_rate: The learning rate of Adam.
+        basis: Where it decides: identity, or dctK, the K×K lowest frequencies.
+        std: Whether the std is learned, or preserves second moments (s² = 1 − m²).
+        seed: The seed of its first weights and of the samples.
+        out: The generator's folder.
+        overwrite: Replace what the folder holds.
     """
-    from diffalign.artifacts import GENERATOR, NOISE, RunFolder, replacing, versions
-    from diffalign.cli.loading import load_sampler
+    from diffalign.artifacts import RunFolder
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import paths, stdout
-    from diffalign.diffusion.conditions import prompt_states
-    from diffalign.methods.origins import origin
-    from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
-    from diffalign.policies.noise import NoiseDistribution
-    from diffalign.training.distilling import distil as fit
+    from diffalign.files import GENERATOR
+    from diffalign.methods.distil import Distillation
+    from diffalign.run.loading import load_sampler
 
-    files = sorted(runs.glob(f"**/{NOISE}")) if runs.is_dir() else []
-    if not files:
-        raise UsageError(f"{runs} holds no {NOISE}; give a folder of runs of diffalign find")
     RunFolder.check(out, overwrite)
-    sampler = load_sampler(sampling)
-    found = {}
-    for file in files:
-        noise = NoiseDistribution.load(file)
-        if "prompt" not in noise.metadata:
-            raise UsageError(f"{file} does not say for which prompt it was learned")
-        found[noise.metadata["prompt"]] = noise
-    pipeline, described = sampler.pipeline, origin(sampler, "distilled")
-    for noise in found.values():
-        noise.check_model(described["model_fingerprint"], sampler.latent_shape)
-    width = prompt_states(pipeline, next(iter(found))).shape[-1]
-    generator = GaussianGenerator(
-        GaussianShape(sampler.latent_shape, width, basis, std),
-        lambda prompt: prompt_states(pipeline, prompt),
-        {"model": sampling.model, **described, **versions()},
-        seed=seed,
+    config = NoisePPOConfig(basis=basis, std=std, seed=seed)
+    distillation = Distillation(
+        runs, load_sampler(sampling), config, steps=steps, learning_rate=learning_rate
     )
-    settings = {"runs": str(runs), "steps": steps, "learning_rate": learning_rate, "basis": basis}
-    folder = RunFolder.create(out, settings | {"std": std, "seed": seed}, overwrite=overwrite)
+    settings = {"method": "distil", "runs": str(runs), "steps": steps, **asdict(config), **asdict(sampling)}
+    folder = RunFolder.create(out, settings | {"learning_rate": learning_rate}, overwrite=overwrite)
     console = stdout()
     with folder.lock(), RunProgress(console, steps) as progress, progress.phase("distil", steps):
-        for loss in fit(generator, found, steps=steps, learning_rate=learning_rate, seed=seed):
+        for loss in distillation:
             progress.advance(1)
             progress.reward(-loss, -loss)
-        with replacing(folder / GENERATOR) as file:
-            generator.save(file)
+        distillation.generator.save(folder / GENERATOR)
     paths(console, [folder / GENERATOR])

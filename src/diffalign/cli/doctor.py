@@ -6,11 +6,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from diffalign.cli.options import Dtype, Sampling
+from diffalign.settings.sampling import Dtype, Sampling, Scheduler
 
 if TYPE_CHECKING:
     from diffalign.diffusion import Sampler
@@ -22,7 +22,7 @@ def doctor(
     *,
     model: str = "world",
     reward: str | None = None,
-    scheduler: Literal["keep", "ddim"] = "keep",
+    scheduler: Scheduler = "keep",
     device: str | None = None,
     dtype: Dtype | None = None,
 ) -> int:
@@ -70,7 +70,7 @@ def _checks(options: Sampling, reward_name: str) -> Iterator[tuple[str, Callable
     """What to check, in order; a later one needs those before it."""
     yield "versions", _versions
     yield "device", lambda: _device(options.device)
-    from diffalign.cli.loading import load_sampler
+    from diffalign.run.loading import load_sampler
 
     made: list[Sampler] = []
 
@@ -86,7 +86,7 @@ def _checks(options: Sampling, reward_name: str) -> Iterator[tuple[str, Callable
 
 
 def _versions() -> str:
-    from diffalign.artifacts import versions
+    from diffalign.files import versions
 
     return ", ".join(f"{name} {version}" for name, version in versions().items()) + (
         f", Python {platform.python_version()}"
@@ -96,7 +96,7 @@ def _versions() -> str:
 def _device(name: str | None) -> str:
     import torch
 
-    from diffalign.cli.loading import check_device
+    from diffalign.run.loading import check_device
 
     if name is None and torch.accelerator.is_available():
         name = str(torch.accelerator.current_accelerator())
@@ -106,8 +106,8 @@ def _device(name: str | None) -> str:
 
 
 def _scheduler(sampler: Sampler) -> str:
-    from diffalign.cli.loading import unrepeatable
     from diffalign.diffusion import PipelineError
+    from diffalign.run.loading import unrepeatable
 
     if fault := unrepeatable(sampler):
         raise PipelineError(fault)
@@ -129,9 +129,9 @@ def _pictures(sampler: Sampler) -> str:
 
 
 def _reward(sampler: Sampler, name: str, options: Sampling) -> str:
-    from diffalign.cli.loading import check_pictures, reward_for
     from diffalign.policies.noise import NoiseDistribution
     from diffalign.rewards import score
+    from diffalign.run.loading import check_pictures, reward_for
 
     began = time.perf_counter()
     reward = reward_for(name, options)

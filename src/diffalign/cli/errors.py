@@ -12,11 +12,11 @@ from rich.text import Text
 _MISTAKES = {
     "diffalign.diffusion.pipeline": "PipelineError",
     "diffalign.evaluation.sources": "SourceError",
-    "diffalign.policies.noise": "ArtifactError",
+    "diffalign.files": "ArtifactError",
     "diffalign.prompts": ("UnknownPromptSetError", "PromptFileError"),
     "diffalign.rewards": "RewardError",
     "diffalign.study": "StudyError",
-    "diffalign.training": "ConfigError",
+    "diffalign.settings.fields": "ConfigError",
     "diffalign.world.grammar": "PromptError",
     "sqlite3": "OperationalError",  # a full disk, a file that is not ours
     "torch": "OutOfMemoryError",
@@ -25,15 +25,11 @@ _MISTAKES = {
 EXTRAS = {"bert_score": "rewards", "requests": "rewards", "scipy": "rewards", "torchmetrics": "rewards"}
 
 
-class UsageError(ValueError):
-    """The command line asks for something that cannot be done; the message says what can."""
-
-
 def is_mistake(error: BaseException) -> bool:
     """Whether `error` says what a user or a machine did wrong, rather than that the code is."""
     if isinstance(error, ModuleNotFoundError):
         return _package(error) in EXTRAS
-    kinds: list[type[BaseException]] = [UsageError, CycloptsError, OSError]
+    kinds: list[type[BaseException]] = [CycloptsError, OSError]
     for module, names in _MISTAKES.items():
         if module in sys.modules:
             names = (names,) if isinstance(names, str) else names

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN, Positive
+from diffalign.settings.fields import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -21,14 +21,14 @@ _METRICS = "clip,aesthetic,vendi,inception-clip"
 
 
 def measure(
-    *folders: Annotated[str, Parameter(name="FOLDER", group=RUN)],
-    metrics: Annotated[str, Parameter(group=RUN)] = _METRICS,
-    features: Annotated[str, Parameter(group=RUN)] = "clip",
-    inception: Annotated[str, Parameter(group=RUN)] = "",
-    prompt: Annotated[str | None, Parameter(group=RUN)] = None,
-    batch_size: Annotated[Positive, Parameter(group=RUN)] = 16,
-    device: Annotated[str | None, Parameter(group=RUN)] = None,
-    out: Annotated[Path | None, Parameter(group=RUN)] = None,
+    *folders: Annotated[str, Parameter(name="FOLDER", group=RUN.group)],
+    metrics: Annotated[str, RUN] = _METRICS,
+    features: Annotated[str, RUN] = "clip",
+    inception: Annotated[str, RUN] = "",
+    prompt: Annotated[str | None, RUN] = None,
+    batch_size: Positive = 16,
+    device: Annotated[str | None, RUN] = None,
+    out: Annotated[Path | None, RUN] = None,
 ) -> None:
     """Measure pictures in folders, wherever they come from, and compare the folders.
 
@@ -54,23 +54,23 @@ def measure(
         device: such as cpu or cuda:0; the accelerator, if there is one, by default.
         out: JSON file of the figures.
     """
-    from diffalign.artifacts import replacing
-    from diffalign.cli.loading import check_device
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import measures, paths, stdout, warn
     from diffalign.evaluation.measuring import SET_METRICS, figures
     from diffalign.evaluation.measuring import measure as measured
     from diffalign.evaluation.sources import SourceError, matched, read_source
+    from diffalign.files import replacing
     from diffalign.rewards import RewardError, load_reward
+    from diffalign.run.loading import check_device
 
     asked = [name.strip() for name in metrics.split(",") if name.strip()]
     if not folders or not asked:
-        raise UsageError("give at least one folder and one of --metrics")
+        raise ConfigError("give at least one folder and one of --metrics")
     sources = [read_source(folder, prompt) for folder in folders]
     if len({source.name for source in sources}) < len(sources):
-        raise UsageError("two folders have the same name; give names: NAME=FOLDER")
+        raise ConfigError("two folders have the same name; give names: NAME=FOLDER")
     if out is not None and not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent} for {out.name}")
+        raise ConfigError(f"there is no folder {out.parent} for {out.name}")
     place = None if device is None else check_device(device)
     if len(sources) > 1:
         import_module("scipy")  # here and not after everything is scored
@@ -118,5 +118,5 @@ def _readers(
         try:
             found |= dict.fromkeys(others, feature_reader(features, device))
         except ValueError as error:
-            raise UsageError(str(error)) from error
+            raise ConfigError(str(error)) from error
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from diffalign.cli.errors import UsageError
+from diffalign.settings.fields import ConfigError
 
 
 def prompts(name: str | None = None, /) -> None:
@@ -32,7 +32,7 @@ def prompts(name: str | None = None, /) -> None:
     try:
         found = load_prompts(name)
     except FileNotFoundError as error:
-        raise UsageError(str(error)) from error
+        raise ConfigError(str(error)) from error
     if not console.is_terminal:
         console.print(Text("\n".join(found.texts)), soft_wrap=True)
         return

@@ -19,8 +19,8 @@ def report(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
     Args:
         folder: of a finished run, or of several.
     """
-    from diffalign.artifacts import SUMMARY
     from diffalign.cli.tables import stdout
+    from diffalign.files import SUMMARY
     from diffalign.report.html import write_report
 
     several = [] if (folder / SUMMARY).exists() else sorted(folder.glob(f"*/{SUMMARY}"))

@@ -9,18 +9,18 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.text import Text
 
-from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN
+from diffalign.settings.fields import ConfigError
 
 
 def serve(
-    reward: Annotated[str, Parameter(name="REWARD", group=RUN)],
+    reward: Annotated[str, Parameter(name="REWARD", group=RUN.group)],
     /,
     *,
-    host: Annotated[str, Parameter(group=RUN)] = "127.0.0.1",
-    port: Annotated[int, Parameter(group=RUN, validator=validators.Number(gte=0, lte=65535))] = 8000,
-    max_megabytes: Annotated[int, Parameter(group=RUN, validator=validators.Number(gte=1))] = 64,
-    device: Annotated[str | None, Parameter(group=RUN)] = None,
+    host: Annotated[str, RUN] = "127.0.0.1",
+    port: Annotated[int, Parameter(group=RUN.group, validator=validators.Number(gte=0, lte=65535))] = 8000,
+    max_megabytes: Annotated[int, Parameter(group=RUN.group, validator=validators.Number(gte=1))] = 64,
+    device: Annotated[str | None, RUN] = None,
 ) -> None:
     """Offer a reward over HTTP, so that a run elsewhere can use it.
 
@@ -37,16 +37,16 @@ def serve(
         max_megabytes: greatest request.
         device: of a reward that is a network; the accelerator, if there is one, by default.
     """
-    from diffalign.cli.loading import check_device
     from diffalign.cli.tables import stdout
     from diffalign.rewards import load_reward
     from diffalign.rewards.remote import TOKEN
     from diffalign.rewards.server import RewardServer
+    from diffalign.run.loading import check_device
 
     given = os.environ.get(TOKEN)
     token, console = given or secrets.token_urlsafe(24), stdout()
     if not (token.isascii() and token.isprintable()):
-        raise UsageError(f"{TOKEN} holds characters that no request can carry; take letters and digits")
+        raise ConfigError(f"{TOKEN} holds characters that no request can carry; take letters and digits")
     function = load_reward(reward, device=None if device is None else check_device(device))
     with RewardServer(function, token, host=host, port=port, max_bytes=max_megabytes * 2**20) as server:
         if given is None:

@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 from rich.text import Text
 
-from diffalign.cli.errors import UsageError
 from diffalign.cli.options import RUN
+from diffalign.settings.fields import ConfigError
 
 if TYPE_CHECKING:
     from diffalign.evaluation.sources import Source
     from diffalign.study.questions import Design
 
-_Count = Annotated[int | None, Parameter(group=RUN, validator=validators.Number(gte=0))]
-_Some = Annotated[int | None, Parameter(group=RUN, validator=validators.Number(gte=1))]
+_Count = Annotated[int | None, Parameter(group=RUN.group, validator=validators.Number(gte=0))]
+_Some = Annotated[int | None, Parameter(group=RUN.group, validator=validators.Number(gte=1))]
 
 
 def study(
-    *folders: Annotated[str, Parameter(name="FOLDER", group=RUN)],
-    out: Annotated[Path, Parameter(group=RUN)],
-    mode: Annotated[Literal["pairs", "rating"] | None, Parameter(group=RUN)] = None,
+    *folders: Annotated[str, Parameter(name="FOLDER", group=RUN.group)],
+    out: Annotated[Path, RUN],
+    mode: Annotated[Literal["pairs", "rating"] | None, RUN] = None,
     questions: _Some = None,
     checks: _Count = None,
-    anchor: Annotated[str | None, Parameter(group=RUN)] = None,
-    prompt: Annotated[str | None, Parameter(group=RUN)] = None,
-    seed: Annotated[int | None, Parameter(group=RUN)] = None,
-    host: Annotated[str, Parameter(group=RUN)] = "127.0.0.1",
-    port: Annotated[int, Parameter(group=RUN, validator=validators.Number(gte=0, lte=65535))] = 8080,
+    anchor: Annotated[str | None, RUN] = None,
+    prompt: Annotated[str | None, RUN] = None,
+    seed: Annotated[int | None, RUN] = None,
+    host: Annotated[str, RUN] = "127.0.0.1",
+    port: Annotated[int, Parameter(group=RUN.group, validator=validators.Number(gte=0, lte=65535))] = 8080,
 ) -> None:
     """Ask people in a browser which pictures are better, or how good each is; they see no names.
 
@@ -96,7 +96,7 @@ def _check(out: Path, design: Design, digest: str, sources: list[Source], given:
     there = f"the study in {out}"
     for name, value in given.items():
         if value != getattr(design, name):
-            raise UsageError(
+            raise ConfigError(
                 f"{there} has {name} {getattr(design, name)!r}, not {value!r}; leave out --{name}, or give "
                 "another --out"
             )
@@ -104,9 +104,9 @@ def _check(out: Path, design: Design, digest: str, sources: list[Source], given:
         return
     new = _new(sources, {"mode": design.mode})
     if (new.sources, new.prompts, new.counts) != (design.sources, design.prompts, design.counts):
-        raise UsageError(f"{there} is of other folders; give none to go on with it, or another --out")
+        raise ConfigError(f"{there} is of other folders; give none to go on with it, or another --out")
     if digest_of(new, sources) != digest:
-        raise UsageError(f"{there} has other pictures; give no folder to go on with those, or another --out")
+        raise ConfigError(f"{there} has other pictures; give no folder to go on with those, or another --out")
 
 
 def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
@@ -137,13 +137,13 @@ def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
 
 
 def _tables(found: dict[str, Any]) -> list[Any]:
-    from diffalign.cli.tables import figures, interval
+    from diffalign.cli.tables import interval, new_table
 
     counts = ("votes", "vote"), ("voters", "voter"), ("prompts_asked", "prompt")
     votes, voters, asked = (f"{found[n]} {word}{'' if found[n] == 1 else 's'}" for n, word in counts)
     title = f"{votes} of {voters} on {asked}"
     if found["mode"] == "pairs":
-        table = figures(title, "shows it better %", "ties", "looks better %", "ties", "votes", "voters")
+        table = new_table(title, "shows it better %", "ties", "looks better %", "ties", "votes", "voters")
         for row in found["rows"]:
             table.add_row(
                 Text(f"{row['first']} over {row['second']}"),
@@ -155,11 +155,11 @@ def _tables(found: dict[str, Any]) -> list[Any]:
                 str(row["voters"]),
             )
         return [table]
-    means = figures(title, "shows it, 1 to 5", "looks good, 1 to 5", "votes", "voters")
+    means = new_table(title, "shows it, 1 to 5", "looks good, 1 to 5", "votes", "voters")
     for row in found["rows"]:
         both = interval(row["alignment"]), interval(row["quality"])
         means.add_row(Text(row["source"]), *both, str(row["votes"]), str(row["voters"]))
-    gains = figures("Differences, of the same voter and prompt", "shows it", "looks good")
+    gains = new_table("Differences, of the same voter and prompt", "shows it", "looks good")
     for row in found["differences"]:
         both = interval(row["alignment"], signed=True), interval(row["quality"], signed=True)
         gains.add_row(Text(f"{row['first']} less {row['second']}"), *both)

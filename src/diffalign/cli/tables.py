@@ -13,9 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffalign.files import NOISE
+
 if TYPE_CHECKING:
     from diffalign.evaluation import Summary
     from diffalign.metrics.intervals import IntervalDict
+    from diffalign.run.session import Session
+    from diffalign.settings.compare import CompareConfig
 
 _NAMES = {"baseline": "frozen model", "best_of_n": "best of N", "tuned": "tuned"}
 _BLANK = "–"
@@ -34,7 +38,7 @@ def warn(console: Console, notes: Sequence[str]) -> None:
         console.print(Text(note, style="yellow"), soft_wrap=True)
 
 
-def figures(title: str, *columns: str) -> Table:
+def new_table(title: str, *columns: str) -> Table:
     """Columns of figures after one of names, within 80 characters where they can be."""
     table = Table(
         title=Text(title),
@@ -53,7 +57,7 @@ def figures(title: str, *columns: str) -> Table:
 def results(summary: Summary) -> Table:
     """Each row's figures with their 95 % intervals."""
     title = f"“{summary['prompt']}”, {summary['n']} fresh pictures a row"
-    table = figures(title, summary["reward"], "judged right %", "Vendi", "queries", "seconds")
+    table = new_table(title, summary["reward"], "judged right %", "Vendi", "queries", "seconds")
     for name in ("baseline", "best_of_n", "tuned"):
         if name not in summary["rows"]:
             continue
@@ -80,7 +84,7 @@ def results(summary: Summary) -> Table:
 def overview(summaries: Sequence[Summary]) -> Table:
     """One row a prompt."""
     title = "Gains of the tuned noise over the frozen model, in pairs"
-    table = figures(title, "reward", "right %, frozen", "gain")
+    table = new_table(title, "reward", "right %, frozen", "gain")
     for summary in summaries:
         gain, accuracy = summary["gain"], summary["rows"]["baseline"]["judged_accuracy"]
         table.add_row(
@@ -92,16 +96,16 @@ def overview(summaries: Sequence[Summary]) -> Table:
     return table
 
 
-def measures(said: Mapping[str, Any], metrics: Sequence[str]) -> Table:
-    """What `evaluation.measuring.figures` says: a row a metric, a column a source and a difference."""
-    names = [row["source"] for row in said["rows"]]
-    less = [f"{row['source']} less {row['less']}" for row in said["differences"]]
-    table = figures("Pictures in folders", *names, *(part for name in less for part in (name, "p")))
+def measures(figures: Mapping[str, Any], metrics: Sequence[str]) -> Table:
+    """What `evaluation.measuring.figures` returns: a row a metric, a column a source and a difference."""
+    names = [row["source"] for row in figures["rows"]]
+    less = [f"{row['source']} less {row['less']}" for row in figures["differences"]]
+    table = new_table("Pictures in folders", *names, *(part for name in less for part in (name, "p")))
     for count in ("pictures", "prompts"):
-        table.add_row(count, *(str(row[count]) for row in said["rows"]), style="dim")
+        table.add_row(count, *(str(row[count]) for row in figures["rows"]), style="dim")
     for metric in metrics:
-        cells = [_figure(row[metric]) for row in said["rows"]]
-        for row in said["differences"]:
+        cells = [_figure(row[metric]) for row in figures["rows"]]
+        for row in figures["differences"]:
             p = row[metric]["p"]
             cells += [_figure(row[metric], signed=True), _BLANK if p is None else f"{p:.2g}"]
         table.add_row(Text(metric), *cells)
@@ -133,27 +137,41 @@ def paths(console: Console, files: Sequence[Path]) -> None:
     console.print("wrote", *(Text(f"  {file}") for file in files), sep="\n", soft_wrap=True)
 
 
-def one_liner(
-    noise: Path,
-    model: str,
-    prompt: str,
-    call: Mapping[str, Any],
-    *,
-    ddim: bool = False,
-    video: bool = False,
-    n: int = 4,
-) -> str:
-    """A shell command that makes pictures, or videos, from learned noise in plain diffusers.
+def search_results(summary: Mapping[str, Any]) -> Table:
+    """All pictures of a search, and those that it kept."""
+    kept = summary["kept"]
+    title = f"“{summary['prompt']}”: the best {len(kept['rewards'])} of {summary['all']['reward']['n']}"
+    table = new_table(f"{title} by {summary['reward']}", summary["reward"], "judged right %")
+    table.add_row("all", interval(summary["all"]["reward"]), "")
+    table.add_row("kept", interval(kept["reward"]), interval(kept["judged_accuracy"], percent=True))
+    return table
 
-    Arguments:
-        call: arguments of the pipeline's call; those that are None are left out.
-        ddim: whether the noise was learned with --scheduler ddim.
-        video: whether the noise is that of videos.
+
+def comparison_table(rows: Mapping[str, Mapping[str, Any]], config: CompareConfig) -> Table:
+    """One row a method."""
+    title = f"{config.prompts}, {config.queries} reward queries and {config.images} pictures of each prompt"
+    table = new_table(title, config.reward, "judged right %", "distance", "forwards", "seconds")
+    for method, row in rows.items():
+        distance = _BLANK if row["distance"] is None else f"{row['distance']:.3f}"
+        reward, judged = interval(row["reward"]), interval(row["judged"], percent=True)
+        table.add_row(method, reward, judged, distance, f"{row['forwards']:.0f}", f"{row['seconds']:.1f}")
+    return table
+
+
+def one_liner(session: Session, n: int = 4) -> str | None:
+    """A shell command that makes pictures, or videos, from one prompt's learned noise in plain diffusers.
+
+    None where something else was learned.
     """
-    texts = {"noise": str(noise), "model": model, "prompt": prompt}
+    noise, setup, run = session.folder / NOISE, session.setup, session.record
+    if not noise.exists():
+        return None
+    sampler = setup.sampler
+    texts = {"noise": str(noise), "model": setup.model, "prompt": session.learner.prompts[0]}
     quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()}
+    call = {"num_inference_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale}
     arguments = "".join(f", {name}={value!r}" for name, value in call.items() if value is not None)
-    scheduler = ', scheduler="ddim"' if ddim else ""
+    scheduler = ', scheduler="ddim"' if run.get("scheduler") == "ddim" else ""
     # prompts as a list: a video pipeline has no num_images_per_prompt
     latents = f"noise.sample({n}, seed=0).to(pipeline.dtype)"
     made = f"pipeline([{quoted['prompt']}] * {n}, latents={latents}{arguments}"
@@ -162,7 +180,7 @@ def one_liner(
         f"noise = NoiseDistribution.load({quoted['noise']}); "
         f"pipeline = load_pipeline({quoted['model']}{scheduler}); "
     )
-    if video:
+    if len(sampler.latent_shape) == 4:  # of videos
         code += "from diffusers.utils import export_to_gif; "
         code += f'export_to_gif({made}, output_type="pil").frames[0], "video.gif")'
     else:

@@ -67,6 +67,7 @@ class Sampler:
         self.pipeline: Final = pipeline
         self.num_steps: Final = num_steps
         self.batch_size: Final = batch_size
+        self._steps = num_steps  # as the scheduler took them
         self.latent_shape: Final = latent_shape(pipeline, **call)
         parameters = inspect.signature(type(pipeline).__call__).parameters
         self._call = dict(call, num_inference_steps=num_steps, output_type="pt")
@@ -90,6 +91,12 @@ class Sampler:
         self._conditions: dict[str, dict[str, Any]] = {}
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
+
+    @property
+    def forwards(self) -> int:
+        """Denoiser evaluations for a picture: a scheduler may take more steps than `num_steps`."""
+        guided = self.guidance_scale is not None and self.guidance_scale > 1
+        return self._steps * (2 if guided else 1)
 
     def extra_conditions(self) -> list[str]:
         """Names of the call's arguments that condition the denoiser, beside prompt and guidance."""
@@ -155,6 +162,8 @@ class Sampler:
                 output = self.pipeline(**condition, latents=latents, **self._call)
                 pictures = output.images if hasattr(output, "images") else output.frames
                 batches.append(torch.as_tensor(pictures).float())
+        timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
+        self._steps = self.num_steps if timesteps is None else len(timesteps)
         # joined outside inference mode, so that rewards may record gradients
         return torch.cat(batches)
 

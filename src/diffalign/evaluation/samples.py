@@ -106,7 +106,7 @@ def evaluate(
         embed: `embedder(model)`, for diversity.
         stream: of noise; samples of different streams share none.
         batch_size: pictures made and scored at a time; it changes time and memory alone.
-        on_batch: called with the number of pictures done after each batch, for a progress bar.
+        on_batch: called with the number of pictures of each batch, for a progress bar.
 
     Raises:
         RewardError: if the reward fails.
@@ -124,7 +124,7 @@ def evaluate(
     ):
         assessed.append(samples)
         if on_batch is not None:
-            on_batch(batch.indices[-1] + 1)
+            on_batch(len(batch.indices))
     return replace(pooled(assessed), per_prompt=())
 
 

@@ -20,9 +20,8 @@ from typing import NoReturn
 import yaml
 from PIL import Image, UnidentifiedImageError
 
-from diffalign.artifacts import CONFIG, PICTURES, SUMMARY
+from diffalign.files import CONFIG, PICTURES, PROMPT, SUMMARY
 
-PROMPT = "prompt.txt"
 #: The formats that are read, by the suffixes of files.
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _GRID = re.compile(r"seed-?\d+-grid\.png")

@@ -1,20 +1,13 @@
-"""The published methods and our defaults: presets that compose the parts."""
+"""METHOD: the published methods and our defaults, as rows that compose the parts.
 
-from diffalign.methods.find import PRESETS, Find, find, preset
-from diffalign.methods.noise_ppo import GENERATOR_PRESETS, NoisePPO, generator_preset, noise_ppo
-from diffalign.methods.tune import TUNE_PRESETS, Tune, tune, tune_preset
+`diffalign.settings.methods` has a row's settings and presets, the modules here its learner.
+"""
 
-__all__ = [
-    "GENERATOR_PRESETS",
-    "PRESETS",
-    "TUNE_PRESETS",
-    "Find",
-    "NoisePPO",
-    "Tune",
-    "find",
-    "generator_preset",
-    "noise_ppo",
-    "preset",
-    "tune",
-    "tune_preset",
-]
+from diffalign.methods.anchors import anchors
+from diffalign.methods.find import find
+from diffalign.methods.noise_ppo import noise_ppo
+from diffalign.methods.run import Run, build, prepare
+from diffalign.methods.search import search
+from diffalign.methods.tune import tune
+
+__all__ = ["Run", "anchors", "build", "find", "noise_ppo", "prepare", "search", "tune"]

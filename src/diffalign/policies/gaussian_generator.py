@@ -61,6 +61,7 @@ class GaussianGenerator(NoiseGenerator):
     """
 
     kind = "gaussian"
+    shape_type = GaussianShape
     shape: GaussianShape
 
     def __init__(

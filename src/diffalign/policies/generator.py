@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,15 +11,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffalign.diffusion import fingerprint, load_pipeline
 from diffalign.diffusion.conditions import prompt_states
-from diffalign.policies.noise import ArtifactError, NoiseDistribution
+from diffalign.files import GENERATOR, ArtifactError, load_tensors, save_tensors
+from diffalign.policies.noise import NoiseDistribution
 
-FORMAT = "diffalign.generator/2"
+FORMAT = "diffalign.generator/3"
+#: Classes by the kind that their files name.
+_KINDS: dict[str, type[NoiseGenerator]] = {}
 States = Callable[[str], Tensor]
 
 
@@ -35,6 +35,11 @@ class NoiseGenerator(nn.Module, ABC):
 
     #: Of the header, by which `load` finds the class.
     kind: ClassVar[str]
+    #: The dataclass of what it is made of.
+    shape_type: ClassVar[type[Any]]
+
+    def __init_subclass__(cls) -> None:
+        _KINDS[cls.kind] = cls
 
     def __init__(
         self, shape: Any, states: States | None = None, metadata: Mapping[str, str] | None = None
@@ -82,16 +87,8 @@ class NoiseGenerator(nn.Module, ABC):
 
     def save(self, path: Path | str) -> None:
         """Writes a safetensors file, atomically."""
-        path = Path(path)
-        shape = json.dumps(asdict(self.shape))
-        header = {**self.metadata, "format": FORMAT, "kind": self.kind, "shape": shape}
-        partial = path.with_name(path.name + ".partial")
-        try:
-            tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
-            save_file(tensors, partial, header)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        header = {**self.metadata, "kind": self.kind, "shape": json.dumps(asdict(self.shape))}
+        save_tensors(Path(path), self.state_dict(), header, FORMAT)
 
     @classmethod
     def load(cls, path: Path | str, pipeline: Any = None) -> NoiseGenerator:
@@ -104,42 +101,22 @@ class NoiseGenerator(nn.Module, ABC):
         Raises:
             ArtifactError: if there is no such file, it is not one of ours, or is of another model.
         """
-        from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
-        from diffalign.policies.place_generator import PlaceGenerator, PlaceShape
-
-        kinds: dict[str, tuple[Any, Any]] = {
-            GaussianGenerator.kind: (GaussianGenerator, GaussianShape),
-            PlaceGenerator.kind: (PlaceGenerator, PlaceShape),
-        }
         path = Path(path)
-        if path.is_dir():
-            path = path / "generator.safetensors"
-        if not path.is_file():
-            raise ArtifactError(f"there is no noise generator {path}")
+        path = path / GENERATOR if path.is_dir() else path
+        tensors, header = load_tensors(path, FORMAT)
         try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise ArtifactError(f"{path} is a safetensors file, but not a noise generator ({FORMAT})")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             shape = json.loads(header.pop("shape"))
-            make, make_shape = kinds[header.pop("kind")]
-            del header["format"]
+            kind = _KINDS[header.pop("kind")]
             shape["latent"] = tuple(shape["latent"])
             states = None if pipeline is None else lambda text: prompt_states(pipeline, text)
-            generator: NoiseGenerator = make(make_shape(**shape), states, header)
+            generator = kind(kind.shape_type(**shape), states, header)
             generator.load_state_dict(tensors)
-            learned_for = generator.metadata.get("model_fingerprint")
-            if pipeline is not None and learned_for not in (None, own := fingerprint(pipeline)):
-                model = generator.metadata.get("model")
-                raise ArtifactError(
-                    f"{path} was learned for the model {model!r}, whose fingerprint is {learned_for}; "
-                    f"the given model's is {own}"
-                )
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            if isinstance(error, ArtifactError):
-                raise
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise ArtifactError(f"{path} is no noise generator that can be read: {error!r}") from error
+        learned_for = header.get("model_fingerprint")
+        if pipeline is not None and learned_for not in (None, given := fingerprint(pipeline)):
             raise ArtifactError(
-                f"{path} is corrupt, truncated or no safetensors file (pickles are never read): {error}"
-            ) from error
+                f"{path} was learned for the model {header.get('model')!r}, whose fingerprint is "
+                f"{learned_for}; the given model's is {given}"
+            )
         return generator

@@ -3,7 +3,7 @@ r"""A Gaussian, or a mixture of Gaussians, over the initial noise of one prompt.
     z = Bᵀ x_T ~ N(m, s²)  or  Σ_k w_k N(m_k, s_k²),    the rest of x_T ~ N(0, I)
 
 Symbols:    B = basis, m = mean, s = std, w = weights, x_T = initial noise, ε = standard normal noise
-With the identity basis the first it is FIND's policy π_θ(x_T) = Π_i N(x_i; μ_i, σ_i²) (eq. 6).
+With the identity basis the first is FIND's policy π_θ(x_T) = Π_i N(x_i; μ_i, σ_i²) (eq. 6).
 References: Chen et al. (ACM MM 2024), eq. 6, https://arxiv.org/abs/2407.19453
 """
 
@@ -11,26 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffalign.diffusion.sampler import seeded_noise
+from diffalign.files import NOISE, ArtifactError, load_tensors, save_tensors
 from diffalign.policies.basis import make_basis
 
 LOG_2PI = math.log(2 * math.pi)
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-FORMAT = "diffalign.noise/1"
-
-
-class ArtifactError(ValueError):
-    """An artefact is missing, corrupt, or does not belong to what it is used with."""
+FORMAT = "diffalign.noise/2"
 
 
 @dataclass(frozen=True)
@@ -144,17 +138,14 @@ class NoiseDistribution:
 
     def save(self, path: Path | str) -> None:
         """Writes a safetensors file, atomically."""
-        path = Path(path)
-        header = dict(self.metadata, format=FORMAT, basis=self.basis, latent=",".join(map(str, self.latent)))
-        partial = path.with_name(path.name + ".partial")
-        tensors = {"mean": self.mean.detach().contiguous(), "std": self.std.detach().contiguous()}
-        if self.weights is not None:
-            tensors["weights"] = self.weights.detach().contiguous()
-        try:
-            save_file(tensors, partial, header)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        header = dict(self.metadata, basis=self.basis, latent=",".join(map(str, self.latent)))
+        tensors = {"mean": self.mean, "std": self.std}
+        save_tensors(
+            Path(path),
+            tensors if self.weights is None else tensors | {"weights": self.weights},
+            header,
+            FORMAT,
+        )
 
     @classmethod
     def load(cls, path: Path | str) -> NoiseDistribution:
@@ -164,31 +155,16 @@ class NoiseDistribution:
             ArtifactError: if there is no such file, or it is not one of ours.
         """
         path = Path(path)
-        if path.is_dir():
-            path = path / "noise.safetensors"
-        if not path.is_file():
-            raise ArtifactError(f"there is no noise file {path}")
+        path = path / NOISE if path.is_dir() else path
+        tensors, header = load_tensors(path, FORMAT)
         try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise ArtifactError(
-                        f"{path} is a safetensors file, but not a noise distribution ({FORMAT})"
-                    )
-                mean, std = file.get_tensor("mean"), file.get_tensor("std")
-                weights = file.get_tensor("weights") if "weights" in file.keys() else None  # noqa: SIM118
             latent = tuple(int(size) for size in header.pop("latent").split(","))
-            basis = header.pop("basis")
-            del header["format"]
+            basis, mean, std = header.pop("basis"), tensors["mean"], tensors["std"]
             if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
-                raise ArtifactError(f"{path} holds a mean or a std that is not a finite, positive number")
-            return cls(mean, std, latent, basis, header, weights)
-        except (SafetensorError, KeyError, ValueError) as error:
-            if isinstance(error, ArtifactError):
-                raise
-            raise ArtifactError(
-                f"{path} is corrupt, truncated or no safetensors file (pickles are never read): {error}"
-            ) from error
+                raise ValueError("its mean or std is not a finite, positive number")
+            return cls(mean, std, latent, basis, header, tensors.get("weights"))
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(f"{path} is no noise that can be read: {error}") from error
 
     def check_model(self, model: str, latent: Sequence[int]) -> None:
         """Compares the fingerprint and latent shape of a pipeline with those it was learned for.

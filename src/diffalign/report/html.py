@@ -9,9 +9,21 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from diffalign.artifacts import CONFIG, REPORT, SUMMARY, RunFolder, replacing
+from diffalign.artifacts import RunFolder
 from diffalign.evaluation import SCHEMA
-from diffalign.policies.noise import ArtifactError
+from diffalign.files import (
+    BEFORE_AFTER,
+    CONFIG,
+    CURVE,
+    DENOISER,
+    GENERATOR,
+    LORA,
+    NOISE,
+    REPORT,
+    SUMMARY,
+    ArtifactError,
+    replacing,
+)
 
 #: Titles of rows.
 _NAMES = {"baseline": "Frozen model", "best_of_n": "Best of N", "tuned": "Tuned"}
@@ -52,9 +64,9 @@ def write_report(folder: Path | str) -> Path:
     try:
         sections = [
             _heading(summary),
-            _figure(run / "before_after.png", "Before and after", _PAIRS),
+            _figure(run / BEFORE_AFTER, "Before and after", _PAIRS),
             _results(summary),
-            _figure(run / "reward_curve.png", "Reward while optimising", _curve_note(run.metrics())),
+            _figure(run / CURVE, "Reward while optimising", _curve_note(run.metrics())),
             _use(summary),
             _settings(run / CONFIG, summary),
         ]
@@ -165,21 +177,21 @@ def _curve_note(metrics: list[dict[str, Any]]) -> str:
     if not metrics:
         return ""
     last = metrics[-1]
-    if "optimiser_steps" in last:  # a run on many prompts
-        steps = f", {last['optimiser_steps']} optimiser steps" * bool(last["optimiser_steps"])
-        end = (
-            f"the last round learned {last['interval']} sampler steps."
-            if "interval" in last
-            else f"a prompt's noise is {last['divergence']:.3g} nats from the first policy on average."
+    rounds = f"{len(metrics)} round{'s' * (len(metrics) > 1)}"
+    steps = f", {last['optimiser_steps']} optimiser steps" * bool(last.get("optimiser_steps"))
+    notes = [f"{rounds}, {last['queries']} reward queries{steps} in all."]
+    if "interval" in last:
+        notes.append(f"The last round learned {last['interval']} sampler steps.")
+    if "divergence" in last:
+        notes.append(f"A prompt's noise is {last['divergence']:.3g} nats from the first policy on average.")
+    if "effective_components" in last:
+        several = "s" * (last["effective_components"] > 1)
+        notes.append(
+            f"At the end the mean of the noise has the norm {last['mean_norm']:.3g}; it is drawn from "
+            f"{last['effective_components']:.3g} component{several} and is at most "
+            f"{last['kl_to_standard']:.3g} nats from N(0, I)."
         )
-        rounds = f"{len(metrics)} round{'s' * (len(metrics) > 1)}"
-        return f"{rounds}, {last['queries']} reward queries{steps} in all; {end}"
-    return (
-        f"{len(metrics)} update{'s' * (len(metrics) > 1)} from {last['queries']} reward queries. "
-        f"At the end the mean of the noise has the norm {last['mean_norm']:.3g}; "
-        f"it has {last['effective_components']:.3g} component{'s' * (last['effective_components'] > 1)} "
-        f"and is at most {last['kl_to_standard']:.3g} nats from N(0, I)."
-    )
+    return " ".join(notes)
 
 
 def _figure(path: Path, title: str, note: str) -> str:
@@ -221,13 +233,13 @@ def _use_noise(summary: Mapping[str, Any]) -> str:
         f"from diffalign import Noise{'Generator' if generated else 'Distribution'}, load_pipeline\n\n"
         + _load_pipeline(summary)
         + (
-            'noise = NoiseGenerator.load("generator.safetensors", pipeline)\n'
+            f'noise = NoiseGenerator.load("{GENERATOR}", pipeline)\n'
             'prompts = ["a prompt"] * 8\n'
             "pictures = pipeline(\n"
             "    prompts,\n"
             "    latents=noise.sample(prompts, seed=0).to(pipeline.dtype),\n"
             if generated
-            else 'noise = NoiseDistribution.load("noise.safetensors")\n'
+            else f'noise = NoiseDistribution.load("{NOISE}")\n'
             "pictures = pipeline(\n"
             f"    [{summary['prompt']!r}] * 8,\n"
             "    latents=noise.sample(8, seed=0).to(pipeline.dtype),\n"
@@ -242,11 +254,12 @@ def _use_noise(summary: Mapping[str, Any]) -> str:
 
 def _use_weights(summary: Mapping[str, Any]) -> str:
     run = summary["run"]
+    part = run.get("denoiser", "unet")
     load = (
-        'pipeline.load_lora_weights("lora")'
+        f'pipeline.load_lora_weights("{LORA}")'
         if run["lora_rank"]
-        else 'pipeline.{part} = type(pipeline.{part}).from_pretrained("denoiser")'
-    ).format(part=run.get("denoiser", "unet"))
+        else f'pipeline.{part} = type(pipeline.{part}).from_pretrained("{DENOISER}")'
+    )
     guidance = "" if run.get("guidance_scale") is None else f", guidance_scale={run['guidance_scale']!r}"
     code = (
         "from diffalign import load_pipeline\n\n"

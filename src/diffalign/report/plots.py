@@ -16,8 +16,8 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffalign.artifacts import replacing
 from diffalign.evaluation import as_bytes
+from diffalign.files import replacing
 
 INK, MUTED, RULE = "#1c2430", "#667085", "#d5dae1"
 BEFORE, AFTER, BEST = "#8b95a5", "#2563c9", "#c26a12"

@@ -91,9 +91,8 @@ def composed(text: str, load: Callable[[str], RewardFunction]) -> Composite:
 
 def reference() -> tuple[Tensor, list[str]]:
     """The reference pictures `(2 SCENES, 3, 64, 64)` and captions, of which the second half is wrong."""
-    from diffalign.world.data import to_tensor
     from diffalign.world.grammar import caption
-    from diffalign.world.render import render
+    from diffalign.world.render import render, to_tensor
     from diffalign.world.scenes import EVEN, sample_scene
 
     rng = np.random.default_rng(0)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-from diffalign.artifacts import LOGS
-from diffalign.training import ConfigError
+from diffalign.files import LOGS
+from diffalign.settings.choices import unknown
+from diffalign.settings.fields import ConfigError
 
 
 def check_tracker(name: str) -> None:
@@ -20,10 +20,7 @@ def check_tracker(name: str) -> None:
         ConfigError: if there is no such tracker, or its package is not installed.
     """
     if name not in LOGGER_TYPE_TO_CLASS:
-        near = difflib.get_close_matches(name, LOGGER_TYPE_TO_CLASS, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
-        raise ConfigError(f"unknown tracker {name!r}{hint}; choose one of: {known}")
+        raise ConfigError(unknown("tracker", name, sorted(LOGGER_TYPE_TO_CLASS)))
     if name not in [str(tracker) for tracker in get_available_trackers()]:
         raise ConfigError(f"the tracker {name!r} is not installed here: pip install {name}")
 
@@ -49,6 +46,6 @@ def open_tracker(name: str, folder: Path, settings: Mapping[str, Any]) -> Any:
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The single numbers in a line of the metrics, those of a look at held-out prompts among them."""
-    looked = {f"held_out/{name}": value for name, value in (row.get("held_out") or {}).items()}
-    return {name: v for name, v in {**row, **looked}.items() if isinstance(v, int | float)}
+    """The single numbers in a line of the metrics, those of a check of held-out prompts among them."""
+    checked = {f"held_out/{name}": value for name, value in (row.get("held_out") or {}).items()}
+    return {name: v for name, v in {**row, **checked}.items() if isinstance(v, int | float)}

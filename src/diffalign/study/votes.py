@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffalign.artifacts import replacing
 from diffalign.evaluation.sources import Source, read_picture
+from diffalign.files import replacing
 from diffalign.study import StudyError
 from diffalign.study.questions import GREATEST, LEAST, Design, Mode, Shown, deal
 

@@ -1,4 +1,7 @@
-"""WORLD: the embedded world: scenes, grammar, renderer, judge and weights. See `docs/world.md`."""
+"""WORLD: the embedded world: scenes, grammar, renderer, judge and weights. See `docs/world.md`.
+
+The recipe that makes the weights is beside the package, in `recipes/world`.
+"""
 
 from pathlib import Path
 

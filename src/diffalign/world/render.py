@@ -1,15 +1,16 @@
-"""From scenes to pixels."""
+"""From scenes to pixels, and from pixels to the tensors that models and rewards take."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import numpy as np
+import torch
 
 from diffalign.world.scenes import BACKGROUNDS, IMAGE_SIZE, SPRITE_SIZE, VARIANTS, Scene
 from diffalign.world.sprites import load_sprites
 
-__all__ = ["VARIANTS", "backgrounds", "render"]
+__all__ = ["VARIANTS", "backgrounds", "render", "to_tensor"]
 
 _HORIZONS = (18, 24, 30)  # rows, by variant
 _PLAIN = ((0.97, 0.96, 0.93), (0.90, 0.92, 0.95), (0.95, 0.90, 0.86))
@@ -64,3 +65,8 @@ def render(scene: Scene) -> np.ndarray:
         window = picture[thing.y : thing.y + SPRITE_SIZE, thing.x : thing.x + SPRITE_SIZE]
         window += opacity * (colour - window)
     return picture
+
+
+def to_tensor(pictures: list[np.ndarray]) -> torch.Tensor:
+    """`B` pictures `(64, 64, 3)` → one tensor `(B, 3, 64, 64)`, in [0, 1] both."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

@@ -1,0 +1,134 @@
+"""The recipe's last stage: checkpoints to the pipeline folder that the package ships."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from diffalign.world.scenes import FREQUENCIES
+from recipes.world import models
+from recipes.world.stages import STAGES
+from recipes.world.stages.autoencoder import DecoderStage, latent_scale
+from recipes.world.stages.clip import ClipStage, text_tower
+from recipes.world.stages.stage import load_stage
+
+
+def export(folder: Path, target: Path) -> None:
+    """Assembles the stages trained in `folder` into a `StableDiffusionPipeline`, float16, at `target`.
+
+    Beside the pipeline stand `clip/` (the whole CLIP, for the reward) and `recipe.json` (what was
+    trained, for how long, to which loss, and the SHA-256 of each weight file).
+    """
+    trained = [name for name in STAGES if (folder / name / "ema.safetensors").exists()]
+    clip = ClipStage()
+    text_encoder = text_tower(load_stage(clip, folder))
+    clip_model = load_stage(clip, folder, "reward" if "reward" in trained else "clip")
+    vae = load_stage(DecoderStage(folder), folder)
+    vae.register_to_config(scaling_factor=latent_scale(vae))
+    unet = models.build_unet()
+    denoiser = "refine" if "refine" in trained else "unet"
+    unet.load_state_dict(load_file(folder / denoiser / "ema.safetensors"))
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=clip.tokenizer,
+        unet=unet,
+        scheduler=models.build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    if target.exists():
+        shutil.rmtree(target)
+    pipeline.to(dtype=torch.float16).save_pretrained(target, safe_serialization=True)
+    clip_model.half().save_pretrained(target / "clip")
+    stages = {}
+    for name in trained:
+        lines = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
+        with safe_open(folder / name / "ema.safetensors", "pt") as file:
+            steps = int(file.metadata()["step"])
+        stages[name] = {"steps": steps, "seconds": lines[-1]["seconds"], "last": lines[-1]}
+    weights = sorted(target.rglob("*.safetensors"))
+    recipe = {
+        "stages": stages,
+        "frequencies": {name: vars(table) for name, table in FREQUENCIES.items()},
+        "sha256": {str(w.relative_to(target)): hashlib.sha256(w.read_bytes()).hexdigest() for w in weights},
+        "megabytes": round(sum(w.stat().st_size for w in weights) / 1e6, 2),
+    }
+    (target / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    write_card(target, {})
+
+
+def unpack(source: Path, folder: Path) -> None:
+    """Writes the weights of the pipeline at `source` as finished stages, to train on from them.
+
+    In `folder` appear `clip` (of which only the denoiser's text tower ships), `vae`, `decoder`, `unet` and
+    `reward`, with the weights that ship: a stage `refine` or `reward` run there trains them further, not
+    again.
+
+    Raises:
+        SystemExit: if `folder` already holds a stage.
+    """
+    recipe = json.loads((source / "recipe.json").read_text())
+    weights = {
+        "clip": {
+            f"text_model.{name}": tensor
+            for name, tensor in load_file(source / "text_encoder/model.safetensors").items()
+        },
+        "vae": load_file(source / "vae/diffusion_pytorch_model.safetensors"),
+        "decoder": load_file(source / "vae/diffusion_pytorch_model.safetensors"),
+        "unet": load_file(source / "unet/diffusion_pytorch_model.safetensors"),
+        "reward": load_file(source / "clip/model.safetensors"),
+    }
+    for name, tensors in weights.items():
+        stage = recipe["stages"][name]
+        target = folder / name
+        if target.exists():
+            raise SystemExit(f"{target} exists: unpack into an empty folder")
+        target.mkdir(parents=True)
+        save_file(tensors, target / "ema.safetensors", {"step": str(stage["steps"])})
+        (target / "log.jsonl").write_text(json.dumps(stage["last"]) + "\n")
+
+
+def write_card(target: Path, figures: Mapping[str, object]) -> None:
+    """Writes the model card `README.md` from `recipe.json` and measured `figures` (none: not measured)."""
+    recipe = json.loads((target / "recipe.json").read_text())
+    stages = [
+        f"| {name} | {stage['steps']} | {stage['seconds'] / 60:.0f} | {stage['last']['loss']:.4f} |"
+        for name, stage in recipe["stages"].items()
+    ]
+    tables = [f"- {name}: `{json.dumps(table)}`" for name, table in recipe["frequencies"].items()]
+    measured = [f"| {name} | {json.dumps(value)} |" for name, value in figures.items()]
+    lines = [
+        "# The embedded world's models",
+        "",
+        "Made from nothing by `python -m recipes.world.train`; the weights are what it wrote (float16),",
+        f"{recipe['megabytes']} MB in all. Licence: Apache-2.0. The sprites that the training pictures",
+        "show come from Noto Color Emoji (SIL Open Font License 1.1).",
+        "",
+        "Data: pictures of `diffalign.world.scenes`, captions of `diffalign.world.grammar`. CLIP and the",
+        "autoencoder see the table `even`, the denoiser `long-tail` and then (`refine`) `composed`:",
+        "",
+        *tables,
+        "",
+        "| stage | steps | minutes (one CPU thread) | last training loss |",
+        "| --- | --- | --- | --- |",
+        *stages,
+        "",
+        "| measured by `python benchmarks/world.py --card` | |",
+        "| --- | --- |",
+        *(measured or ["| not yet | |"]),
+        "",
+        "| file | SHA-256 |",
+        "| --- | --- |",
+        *[f"| {name} | `{digest}` |" for name, digest in recipe["sha256"].items()],
+    ]
+    (target / "README.md").write_text("\n".join(lines) + "\n")

@@ -1,0 +1,153 @@
+"""The commands of the methods: `find`, `anchors`, `noise-ppo`, `tune`, `search`, one a row of `METHODS`."""
+
+from collections.abc import Callable, Sequence
+from inspect import cleandoc
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from diffalign.cli.options import EVALUATION, LEARNING, RUN, SAMPLING, SWITCH
+from diffalign.settings.fields import ConfigError
+from diffalign.settings.methods import Method
+from diffalign.settings.plan import REWARD, Plan
+from diffalign.settings.sampling import Sampling
+
+# no `from __future__ import annotations`: the settings' classes are those of the row
+
+
+def make_command(name: str, row: Method) -> Callable[..., int]:
+    """The command of a method; its settings are the row's."""
+
+    def command(
+        *prompt: Annotated[str, RUN],
+        prompts: Annotated[str | None, RUN] = None,
+        reward: Annotated[str, RUN] = REWARD,
+        out: Annotated[Path | None, RUN] = None,
+        overwrite: Annotated[bool, SWITCH] = False,
+        resume: Annotated[str | None, RUN] = None,
+        config: Annotated[Path | None, RUN] = None,
+        sampling: Annotated[Sampling, SAMPLING] = Sampling(),
+        preset: Annotated[str, Parameter(group=LEARNING.group)] = "default",
+        learning: Annotated[row.config, LEARNING] = row.config(),  # type: ignore[name-defined]
+        evaluation: Annotated[row.evaluation, EVALUATION] = row.evaluation(),  # type: ignore[name-defined]
+    ) -> int:
+        """The folder keeps all that --resume needs: after a kill, a run goes on to the same result.
+
+        Args:
+            prompt: What the pictures should show.
+            prompts: A set of `diffalign prompts`, or a .txt or .json file, instead of PROMPT.
+            reward: What scores the pictures: a name of `diffalign rewards`, or your own as
+                my_module:my_function.
+            out: The run's folder; in runs/ by default. Of a method that learns prompt by prompt, several
+                prompts get a folder each in it.
+            overwrite: Replace the run that the folder holds.
+            resume: Go on with the run in this folder; without one, in the folder of --out or of the prompt.
+            config: A YAML file of settings, such as a run's config.yaml; what is given here goes first.
+            preset: Which settings to start from: {presets}.
+        """
+        plans = _plans(name, row, prompt, prompts, (reward, preset, sampling, learning, evaluation))
+        folders = _folders(plans, out, prompts)
+        if resume is not None:
+            default = folders[0] if len(folders) == 1 else (out or Path("runs"))
+            return _resume(name, Path(resume) if resume else default)
+        if not plans:
+            raise ConfigError(
+                "no prompts; write what the pictures should show, such as 'a blue car on the moon', or name "
+                "a set such as world/unusual, or a file, with --prompts"
+            )
+        from diffalign.run.launch import start
+
+        return _present(start(list(zip(folders, plans, strict=True)), _progress(), overwrite=overwrite))
+
+    text = cleandoc(command.__doc__ or "").replace("{presets}", ", ".join(row.presets))
+    command.__doc__ = f"{row.help}\n{text}"
+    return command
+
+
+def _plans(
+    name: str, row: Method, prompt: tuple[str, ...], prompts: str | None, settings: tuple[Any, ...]
+) -> list[Plan]:
+    if prompts is not None and prompt:
+        raise ConfigError("give prompts or --prompts, not both")
+    reward, preset, sampling, learning, evaluation = settings
+    texts: Sequence[str | tuple[str, ...]] = [tuple(dict.fromkeys(prompt))] if prompt else []
+    if row.per_prompt and prompts is not None:
+        from diffalign.run.loading import read_prompts
+
+        texts = [(text,) for text in read_prompts(prompts)]
+    elif prompts is not None:
+        texts = [prompts]
+    elif row.per_prompt:
+        texts = [(text,) for text in dict.fromkeys(prompt)]
+    return [Plan(name, text, learning, evaluation, sampling, reward, preset) for text in texts]
+
+
+def _folders(plans: Sequence[Plan], out: Path | None, prompts: str | None) -> list[Path]:
+    from diffalign.run.folders import RUNS, default_folder, folders_for, slug
+
+    if len(plans) <= 1:
+        return [out or default_folder(plan) for plan in plans]
+    parent = out or (RUNS if prompts is None else RUNS / slug(Path(prompts).stem))
+    return folders_for([plan.prompts[0] for plan in plans], parent)
+
+
+def _resume(name: str, path: Path) -> int:
+    from diffalign.cli.tables import stdout
+    from diffalign.files import CONFIG, ArtifactError
+    from diffalign.run.folders import read_plan, runs_in
+    from diffalign.run.launch import resume
+
+    console, begun, folders = stdout(), [], runs_in(path)
+    for folder in folders:
+        try:
+            plan = read_plan(folder)
+        except ArtifactError as error:
+            if len(folders) == 1:
+                raise
+            console.print(Text(f"{folder.path} is left out: {error}"), soft_wrap=True)
+            continue
+        if plan.method != name:
+            message = f"{folder / CONFIG} was not written by diffalign {name} but by diffalign {plan.method}"
+            if len(folders) == 1:
+                raise ConfigError(f"{message}: there is nothing to go on with")
+            console.print(Text(f"{folder.path} is left out: {message}"), soft_wrap=True)
+        elif folder.finished():
+            console.print(Text(f"{folder.path} is finished; --overwrite starts it anew"), soft_wrap=True)
+        else:
+            begun.append((folder, plan))
+    return _present(resume(begun, _progress()))
+
+
+def _progress() -> Callable[[int], Any]:
+    from functools import partial
+
+    from diffalign.cli.progress import RunProgress
+    from diffalign.cli.tables import stdout
+    from diffalign.run.launch import is_main
+
+    console = stdout()
+    console.quiet = not is_main()  # of several processes one speaks
+    return partial(RunProgress, console)
+
+
+def _present(outcomes: Any) -> int:
+    from diffalign.cli.tables import one_liner, overview, paths, results, search_results, stdout
+
+    console, summaries = stdout(), []
+    for session, summary in outcomes:
+        if summary is None:
+            continue
+        if session.learner.kept() is not None:
+            console.print(search_results(summary))
+        else:
+            summaries.append(summary)
+            console.print(results(summary))
+        paths(console, session.output_files())
+        if (command := one_liner(session)) is not None:
+            console.print("more pictures, in plain diffusers:")
+            console.print(Text("  " + command), soft_wrap=True)
+    if len(summaries) > 1:
+        console.print(overview(summaries))
+    return 0

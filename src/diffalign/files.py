@@ -1,0 +1,169 @@
+"""The ground: names of files, writes that are whole or did not happen, and tensors with a checksum.
+
+Every file is written beside its place and moved there, so that a kill leaves the old one or the new one.
+Tensors are safetensors whose header holds strings, among them the format and a checksum of all the rest:
+safetensors itself would load a flipped bit without a word. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+CONFIG, METRICS, STATE = "config.yaml", "metrics.jsonl", "state.safetensors"
+NOISE, GENERATOR, NOISES = "noise.safetensors", "generator.safetensors", "noises.safetensors"
+SUMMARY, REPORT, EVALUATION = "summary.json", "report.html", "evaluation.json"
+BEFORE_AFTER, CURVE, BEST = "before_after.png", "reward_curve.png", "best.png"
+ROWS, COMPARISON, CHART = "comparison.jsonl", "comparison.json", "comparison.png"
+LORA, DENOISER, CHECKPOINTS, LOGS = "lora", "denoiser", "checkpoints", "logs"
+PICTURES, FROZEN, PROMPT = "pictures", "frozen", "prompt.txt"
+PARTIAL = ".partial"
+LEFTOVERS = ".tmp??????"  # what safetensors' own writer leaves when it is killed
+_FORMAT, _CHECKSUM = "format", "checksum"
+
+
+class ArtifactError(ValueError):
+    """An artefact is missing, corrupt, or does not belong to what it is used with."""
+
+
+class WriteError(ArtifactError):
+    """A file could not be written: the disk is full, or the folder is not ours. What was there is intact."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A partial file to write, which takes the place of `path` when the block ends well.
+
+    Raises:
+        WriteError: if the disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        _as_umask_says(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise WriteError(
+            f"cannot write {path}: {error}; nothing that was there is lost, free some space or make the "
+            "folder writable"
+        ) from error
+    finally:  # after Ctrl-C too
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A partial folder to fill, which takes the place of `path` when the block ends well.
+
+    Raises:
+        WriteError: if the disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for file in partial.rglob("*"):
+            _as_umask_says(file)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise WriteError(
+            f"cannot write {path}: {error}; free some space or make the folder writable"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _as_umask_says(path: Path) -> None:
+    """Gives a file the mode that a plain `open` would, as safetensors' writer makes it private."""
+    if path.is_file():
+        mask = os.umask(0)
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Writes a JSON file, indented."""
+    with replacing(path) as file:
+        file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str], format: str) -> None:
+    """Writes what `load_tensors` reads.
+
+    Arguments:
+        header: strings that stand beside the tensors.
+        format: what the file is, such as "diffalign.noise/2".
+
+    Raises:
+        WriteError: if the disk is full or the folder cannot be written.
+    """
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    strings = {**header, _FORMAT: format}
+    with replacing(path) as file:
+        save_file(whole, file, {**strings, _CHECKSUM: checksum(whole, strings)})
+
+
+def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the header that `save_tensors` wrote.
+
+    Arguments:
+        format: that the file must have; any if None.
+
+    Raises:
+        ArtifactError: if there is no such file, it is of another format, or damaged.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"there is no {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            header = dict(file.metadata() or {})
+            if format is not None and header.get(_FORMAT) != format:
+                raise ArtifactError(
+                    f"{path} is a safetensors file of the format {header.get(_FORMAT)!r}, not {format!r}"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(
+            f"{path} is corrupt, truncated or no safetensors file (pickles are never read): {error}"
+        ) from error
+    expected = header.pop(_CHECKSUM, None)
+    if checksum(tensors, header) != expected:
+        raise ArtifactError(f"{path} is corrupt: its content does not match its checksum {expected}")
+    header.pop(_FORMAT, None)
+    return tensors, header
+
+
+def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """SHA-256 of names, types, shapes and values of tensors on the CPU, and of a header; hexadecimal."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+#: The libraries that determine a result.
+LIBRARIES: Final = ("diffalign", "torch", "diffusers", "transformers")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that determine a result."""
+    return {name: version(name) for name in LIBRARIES}

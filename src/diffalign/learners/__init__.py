@@ -1,0 +1,1 @@
+"""LEARNER: one contract, ask → sample → tell, for all that spends reward queries, searches included."""

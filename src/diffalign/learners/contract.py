@@ -1,0 +1,190 @@
+"""The contract of all that spends reward queries: ask → sample → tell, and a state to go on from."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from diffalign.learners.processes import Processes
+from diffalign.learners.result import SearchResult
+from diffalign.objectives.diagnostics import Diagnostics
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.rollout import INITIAL_NOISE, Environment, Rollout
+from diffalign.settings.fields import ConfigError
+
+#: Tensors and strings, as a file of tensors with a header holds them.
+State = tuple[dict[str, Tensor], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The samples of a round.
+
+    Attributes:
+        groups: the numbers of the groups of samples; a group has one sample, or one a branch.
+        prompts: one a group.
+        interval: the decisions that are kept, numbered from the noise.
+        shards: which groups must be sampled by the same process, as positions in `groups`.
+    """
+
+    groups: range
+    prompts: tuple[str, ...]
+    interval: range = INITIAL_NOISE
+    shards: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Update:
+    """What learning from a round did.
+
+    Attributes:
+        prompts: one a sample, of all processes.
+        rewards: of the samples of all processes, with shape `(B,)`.
+        forwards: denoiser evaluations of sampling and learning, guidance counted.
+        loss: a mean over the samples; None where nothing is minimised.
+        diagnostics: likewise; None if nothing was learned from.
+        selected: samples that were learned from.
+        optimiser_steps: steps that were taken.
+        figures: what else this learner has to say, for the metrics.
+        warning: what the user should know of this round.
+    """
+
+    prompts: tuple[str, ...]
+    rewards: Tensor
+    forwards: int
+    loss: float | None = None
+    diagnostics: Diagnostics | None = None
+    selected: int = 0
+    optimiser_steps: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    warning: str | None = None
+
+
+class Learner(ABC):
+    """What learns, or searches, by reward queries.
+
+    Arguments:
+        environment: from initial noise to pictures, such as a `Sampler`.
+        prompts: what the pictures should show.
+        config: its settings, a frozen dataclass with `queries` in all, and a `seed`.
+        metadata: what the result depends on beside the settings (model, steps, reward …); strings.
+
+    Attributes:
+        rounds, optimiser_steps: so far.
+
+    Raises:
+        ConfigError: if there are no prompts, or one is empty.
+    """
+
+    #: Settings of time and memory alone: a state may be loaded with others.
+    free: ClassVar[tuple[str, ...]] = ()
+    #: What the pictures after learning are called, and the artefact's name in the run's folder.
+    learned: ClassVar[str]
+
+    def __init__(
+        self,
+        environment: Environment,
+        prompts: Sequence[str],
+        config: Any,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        if not prompts or not all(prompt.strip() for prompt in prompts):
+            raise ConfigError("learning needs at least one prompt, none of them empty")
+        self.environment, self.prompts, self.config = environment, tuple(prompts), config
+        self.metadata = dict(metadata or {})
+        self.processes = Processes()
+        self.rounds = self.optimiser_steps = 0
+
+    @property
+    @abstractmethod
+    def queries(self) -> int:
+        """Reward queries so far."""
+
+    @property
+    def total(self) -> int:
+        """Reward queries in all."""
+        return int(self.config.queries)
+
+    @property
+    def done(self) -> bool:
+        """Whether all queries are spent."""
+        return self.queries >= self.total
+
+    @abstractmethod
+    def ask(self) -> Request:
+        """The samples that the next round wants; the same until `tell` is called."""
+
+    @abstractmethod
+    def sample(self, request: Request) -> Iterator[Rollout]:
+        """This process's part of the samples, batch by batch; each is scored while the next is made."""
+
+    @abstractmethod
+    def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
+        """Learns from the samples that were asked for and their rewards `(B,)`."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was learned, and what learning on needs."""
+
+    @abstractmethod
+    def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
+        """Puts back what `tensors` and `strings` returned."""
+
+    def strings(self) -> dict[str, str]:
+        """What learning on needs beside tensors and counts."""
+        return {}
+
+    def state(self) -> State:
+        """Everything that `load` needs to go on to the same result."""
+        counts = {"rounds": str(self.rounds), "optimiser_steps": str(self.optimiser_steps)}
+        return self.tensors(), {**counts, **self.strings(), "learner": self._identity()}
+
+    def load(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
+        """Restores what `state` returned.
+
+        Raises:
+            ConfigError: if it is the state of a learner with other settings.
+        """
+        if strings.get("learner") != self._identity():
+            raise ConfigError(
+                f"the saved state is that of another learner, {strings.get('learner')}; "
+                f"this one's settings are {self._identity()}"
+            )
+        self.restore(tensors, strings)
+        self.rounds, self.optimiser_steps = int(strings["rounds"]), int(strings["optimiser_steps"])
+
+    def _identity(self) -> str:
+        settings = {name: value for name, value in asdict(self.config).items() if name not in self.free}
+        kind, latent = type(self).__name__, list(self.environment.latent_shape)
+        return json.dumps({"learner": kind, "latent": latent, "prompts": self.prompts, **settings})
+
+    @abstractmethod
+    def result(self) -> Any:
+        """What was learned so far, with its provenance."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> Path:
+        """Writes what was learned into `folder`, atomically; returns the file or folder."""
+
+    def noise(self, prompt: str) -> NoiseDistribution:
+        """What fresh pictures of `prompt` start from; N(0, I) unless noise is what is learned."""
+        return NoiseDistribution.standard(self.environment.latent_shape)
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Within it pictures are made as before any learning; nothing to do where the model stays frozen."""
+        return nullcontext()
+
+    def kept(self) -> SearchResult | None:
+        """The pictures that a search keeps; None where fresh ones can be made of what was learned."""
+        return None
+
+    def record(self) -> dict[str, str | int | float | None]:
+        """What the summary says of the run, for its reader and its report."""
+        return {}

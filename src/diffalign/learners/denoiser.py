@@ -1,0 +1,297 @@
+"""The learner of a denoiser (DDPO, PG, DPOK, DPO, B²-DiffuRL) over a set of prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffalign.advantages.contrast import best_and_worst, couples, pairs
+from diffalign.advantages.running import RunningStatistics
+from diffalign.diffusion.transition import gaussian_log_prob
+from diffalign.files import DENOISER, LORA, replacing_folder
+from diffalign.learners.contract import Learner, Request, Update
+from diffalign.learners.optimisers import load_optimiser, make_adamw, optimiser_tensors
+from diffalign.learners.processes import Processes
+from diffalign.objectives import dpo_loss, dpok_loss, gaussian_kl, policy_gradient_loss, ppo_loss
+from diffalign.objectives.diagnostics import Diagnostics
+from diffalign.policies.denoiser import DenoiserPolicy
+from diffalign.prompts.sampling import prompts_in_turn
+from diffalign.rollout import Rollout, collect_trajectories
+from diffalign.settings.fields import ConfigError
+from diffalign.settings.tune import TuneConfig
+from diffalign.strategies import Branches, backward_interval, full_interval
+
+
+class DenoiserLearner(Learner):
+    """Policy, statistics and optimiser of a denoiser over a set of prompts.
+
+    Raises:
+        ConfigError: if there are no prompts, too few samples for them, or the settings do not fit the policy.
+    """
+
+    config: TuneConfig
+    learned = "tuned model"
+    free = ("micro_batch", "gradient_checkpointing")
+
+    def __init__(
+        self,
+        policy: DenoiserPolicy,
+        prompts: Sequence[str],
+        config: TuneConfig,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(policy.sampler, prompts, config, metadata)
+        if config.interval == "backward" and config.first_steps > len(policy.timesteps):
+            raise ConfigError(
+                f"first_steps is {config.first_steps}, but the sampler takes {len(policy.timesteps)} steps"
+            )
+        if (policy.eta, policy.rank) != (config.eta, config.lora_rank):
+            raise ConfigError(
+                f"the policy has eta {policy.eta} and rank {policy.rank}, the settings say {config.eta} and "
+                f"{config.lora_rank}"
+            )
+        self.policy: Final = policy
+        self.branches: Final = Branches(config.branches)
+        self.statistics = RunningStatistics(config.window)
+        self.optimiser = make_adamw(policy.learned(), config)
+        # half precision loses small gradients unless they are scaled up
+        device, half = policy.device, policy.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.processes = Processes.started(device)
+        #: Weights of the decisions in the loss, counted from the noise.
+        self.step_weights = [std**2 if config.step_weights == "variance" else 1.0 for std in policy.stds]
+        shards = len(self.ask().shards)
+        if shards < self.processes.number:
+            raise ConfigError(
+                f"{config.samples} samples a round are {shards} shards of work, fewer than the "
+                f"{self.processes.number} processes; ask for more samples"
+            )
+        seen = config.samples * (config.window + 1)
+        if config.branches == 1 and seen < 2 * len(self.prompts):
+            raise ConfigError(
+                f"{config.samples} samples a round of {len(self.prompts)} prompts are less than two of each "
+                f"in {config.window + 1} rounds, so that none can be the better one; ask for more samples"
+            )
+        if config.objective == "dpo" and config.branches == 1 and config.samples <= len(self.prompts):
+            raise ConfigError(
+                f"dpo compares samples of one prompt, but {config.samples} samples a round of "
+                f"{len(self.prompts)} prompts are one each; ask for more samples, or for branches"
+            )
+
+    @property
+    def queries(self) -> int:
+        """Reward queries so far."""
+        return self.rounds * self.config.samples
+
+    def ask(self) -> Request:
+        """Groups of branches; prompts come in turn, in an order that the seed determines."""
+        config, number = self.config, self.config.samples // self.config.branches
+        groups = range(self.rounds * number, (self.rounds + 1) * number)
+        prompts = prompts_in_turn(self.prompts, groups, config.seed)
+        together = list(range(number))
+        if config.objective == "dpo" and config.branches == 1:  # whose pairs are of two groups
+            together = couples(prompts).tolist()
+        shards: dict[int, list[int]] = {}
+        for position, shard in enumerate(together):
+            shards.setdefault(shard, []).append(position)
+        return Request(groups, prompts, self.interval(), tuple(map(tuple, shards.values())))
+
+    def interval(self) -> range:
+        """The steps that the next round learns, counted from the noise."""
+        steps = len(self.policy.timesteps)
+        if self.config.interval == "full":
+            return full_interval(steps)
+        return backward_interval(steps, self.rounds, self.config.rounds, self.config.first_steps)
+
+    def sample(self, request: Request) -> Iterator[Rollout]:
+        """This process's shards, in batches of whole groups."""
+        positions = [i for shard in self.processes.share(request.shards) for i in shard]
+        size = max(1, self.environment.batch_size // self.branches.number)
+        for batch in (positions[i : i + size] for i in range(0, len(positions), size)):
+            yield collect_trajectories(
+                self.policy,
+                [request.groups[i] for i in batch],
+                [request.prompts[i] for i in batch],
+                request.interval,
+                self.branches,
+                seed=self.config.seed,
+            )
+
+    def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
+        """Learns from this process's part of the samples, and with the others' gradients."""
+        config, branches, request = self.config, self.branches.number, self.ask()
+        first = request.groups.start * branches
+        rows = {index - first: row for row, index in enumerate(rollout.indices)}
+        gathered = self.processes.gather(list(zip(rows, rewards.tolist(), strict=True)))
+        prompts = [prompt for prompt in request.prompts for _ in range(branches)]
+        scores = torch.tensor([reward for _, reward in sorted(gathered)])
+        advantage = self.statistics.normalise(prompts, scores)
+        units = self._units(prompts, advantage)
+        advantage = advantage.clamp(-config.advantage_clip, config.advantage_clip)
+        shuffled = np.random.default_rng([config.seed, self.rounds, 1]).permutation(len(units))
+        size = config.update_batch // (2 if config.objective == "dpo" else 1)
+        losses, diagnostics, sizes, steps = list[float](), list[Diagnostics](), list[int](), 0
+        for start in range(0, len(units), size):
+            batch = [units[i] for i in shuffled[start : start + size]]
+            local = [tuple(rows[i] for i in unit) for unit in batch if unit[0] in rows]
+            scale = self.scaler.get_scale()
+            loss, one = self._step(rollout, advantage[list(rows)], local, len(batch))
+            losses.append(loss)
+            diagnostics.append(one)
+            sizes.append(len(batch))
+            steps += self.scaler.get_scale() >= scale  # a step with infinite gradients is left out
+        self.rounds += 1
+        self.optimiser_steps += steps
+        selected = sum(len(unit) for unit in units)
+        # dpo's ratios are to the pretrained model
+        ratio_error = diagnostics[0].max_ratio_error if losses and config.objective != "dpo" else 0.0
+        return Update(
+            tuple(prompts),
+            scores,
+            self._forwards(request, selected),
+            sum(loss * n for loss, n in zip(losses, sizes, strict=True)) / max(1, sum(sizes)),
+            Diagnostics.mean(diagnostics, sizes) if losses else None,
+            selected,
+            steps,
+            {"interval": len(request.interval), "first_ratio_error": ratio_error},
+            self._warning(steps, selected, ratio_error),
+        )
+
+    def _forwards(self, request: Request, selected: int) -> int:
+        """Of sampling, the steps before the interval once a group, and of learning, its reference too."""
+        samples = len(request.groups) * self.branches.number
+        sampled = request.interval.start * len(request.groups) + len(request.interval) * samples
+        reference = 2 if self.config.objective in ("dpok", "dpo") else 1
+        guided = 2 if self.policy.guided else 1
+        return guided * (sampled + reference * selected * len(request.interval))
+
+    def _warning(self, steps: int, selected: int, ratio_error: float) -> str | None:
+        if not steps and selected:
+            return (
+                f"round {self.rounds} made no optimiser step: its gradients were not finite in half "
+                "precision, whose scale is lower now"
+            )
+        if not steps:
+            return (
+                f"round {self.rounds} made no optimiser step: no sample passed the threshold of "
+                f"{self.config.threshold}"
+            )
+        clips = self.config.objective in ("ppo", "dpok")
+        if self.optimiser_steps == steps and clips and ratio_error > self.config.clip_range / 2:
+            return (
+                f"before the first update the ratio was off 1 by {ratio_error:.1g}: rounding eats into "
+                "the clip range; use float32, or a greater clip_range"
+            )
+        return None
+
+    def _units(self, prompts: Sequence[str], advantage: Tensor) -> list[tuple[int, ...]]:
+        """What a loss is made of: samples, or pairs of a winner and a loser."""
+        config, group = self.config, torch.arange(len(prompts)) // self.branches.number
+        if config.objective == "dpo":
+            group = group if config.branches > 1 else couples(prompts)
+            return list(zip(*pairs(advantage, group, config.threshold), strict=True))
+        if config.branches == 1 and not config.threshold:
+            return [(i,) for i in range(len(advantage))]
+        return [(i,) for i in best_and_worst(advantage, group, config.threshold)]
+
+    def _step(
+        self, rollout: Rollout, advantage: Tensor, units: list[tuple[int, ...]], number: int
+    ) -> tuple[float, Diagnostics]:
+        """One optimiser step from `units`, this process's of `number`: all samples weigh the same."""
+        config, parameters = self.config, self.policy.learned()
+        self.optimiser.zero_grad(set_to_none=True)
+        chunk = max(1, config.micro_batch // (2 if config.objective == "dpo" else 1))
+        total, seen = 0.0, list[tuple[Diagnostics, int]]()
+        for part in (units[i : i + chunk] for i in range(0, len(units), chunk)):
+            samples = [unit[i] for i in range(len(part[0])) for unit in part]
+            for k in range(len(rollout.interval)):
+                loss, diagnostics = self._loss(rollout, advantage, samples, k)
+                loss = loss * self.step_weights[rollout.interval[k]]
+                loss = loss * len(part) / number / len(rollout.interval)
+                self.scaler.scale(loss).backward()
+                total += loss.item()
+                seen.append((diagnostics, len(part)))
+        self.processes.add_gradients(parameters)
+        self.scaler.unscale_(self.optimiser)
+        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        gathered = self.processes.gather([(total, seen)])
+        parts = [part for _, seen in gathered for part in seen]
+        mean = Diagnostics.mean([diagnostics for diagnostics, _ in parts], [size for _, size in parts])
+        return sum(loss for loss, _ in gathered), mean
+
+    def _loss(
+        self, rollout: Rollout, advantage: Tensor, samples: list[int], k: int
+    ) -> tuple[Tensor, Diagnostics]:
+        """Of decision k of `samples`."""
+        config, step = self.config, rollout.interval[k]
+        x_t, x_next = rollout.x[k, samples], rollout.x[k + 1, samples]
+        prompts = [rollout.prompts[i] for i in samples]
+        mean, std = self.policy(x_t, step, prompts)
+        log_prob = gaussian_log_prob(x_next, mean, std)[:, None].cpu()
+        old = rollout.log_prob[samples, k : k + 1].cpu()
+        advantages = advantage[samples][:, None]
+        if config.objective == "pg":
+            return policy_gradient_loss(log_prob, old, advantages)
+        if config.objective == "ppo":
+            return ppo_loss(log_prob, old, advantages, clip_range=config.clip_range)
+        before, _ = self.policy.pretrained(x_t, step, prompts)
+        if config.objective == "dpo":
+            reference = gaussian_log_prob(x_next, before, std)[:, None].cpu()
+            return dpo_loss(log_prob, reference, beta=config.dpo_beta)
+        return dpok_loss(
+            log_prob,
+            old,
+            advantages,
+            gaussian_kl(mean, before, std)[:, None].cpu(),
+            clip_range=config.clip_range,
+            alpha=config.dpok_alpha,
+            beta=config.dpok_beta,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Learned weights and the optimiser's moments."""
+        tensors = {f"policy.{i}": p.detach() for i, p in enumerate(self.policy.learned())}
+        return tensors | optimiser_tensors("optimiser", self.optimiser)
+
+    def strings(self) -> dict[str, str]:
+        """The gradient scaler, and the rewards of the last rounds."""
+        scaler = json.dumps(self.scaler.state_dict())
+        return {"scaler": scaler, "statistics": self.statistics.state()}
+
+    def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
+        """Puts back what `tensors` and `strings` returned."""
+        with torch.no_grad():
+            for i, parameter in enumerate(self.policy.learned()):
+                parameter.copy_(tensors[f"policy.{i}"])
+        load_optimiser("optimiser", self.optimiser, tensors)
+        self.scaler.load_state_dict(json.loads(strings["scaler"]))
+        self.statistics.load(strings["statistics"])
+
+    def result(self) -> DenoiserPolicy:
+        """The policy; its pipeline samples with what was learned."""
+        return self.policy
+
+    def save(self, folder: Path) -> Path:
+        """Writes lora/, as `pipeline.load_lora_weights` reads it, or all weights as denoiser/."""
+        path = folder / (LORA if self.config.lora_rank else DENOISER)
+        with replacing_folder(path) as partial:
+            self.policy.save(partial)
+        return path
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Within it the pipeline samples as before any learning."""
+        return self.policy.frozen()
+
+    def record(self) -> dict[str, str | int | float | None]:
+        """The adapter's rank and the denoiser's part, for the report."""
+        part = "unet" if hasattr(self.policy.sampler.pipeline, "unet") else "transformer"
+        return {"lora_rank": self.config.lora_rank, "denoiser": part}

@@ -1,0 +1,59 @@
+r"""A generator learned from the noise that FIND learned.   min_φ −E_{x_T ~ π_FIND(· | c)}[log π_φ(x_T | c)]
+
+References: Hinton et al. (2015), https://arxiv.org/abs/1503.02531
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from diffalign.policies.gaussian_generator import GaussianGenerator
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.settings.fields import ConfigError
+
+
+def distil(
+    generator: GaussianGenerator,
+    noises: Mapping[str, NoiseDistribution],
+    *,
+    steps: int = 300,
+    prompts: int = 8,
+    samples: int = 32,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> Iterator[float]:
+    """Fits `generator` to the noise of each prompt; yields each step's loss, in nats an element.
+
+    Arguments:
+        noises: what FIND learned, by prompt.
+        prompts: how many a step takes.
+        samples: of each prompt and step, drawn anew.
+
+    Raises:
+        ConfigError: if there is no noise, or it is of latents of another shape.
+    """
+    if not noises:
+        raise ConfigError("there is no learned noise to learn from")
+    for prompt, noise in noises.items():
+        if noise.latent != generator.shape.latent:
+            raise ConfigError(
+                f"the noise of {prompt!r} has shape {noise.latent}, the generator's {generator.shape.latent}"
+            )
+    texts, optimiser = list(noises), torch.optim.Adam(generator.parameters(), lr=learning_rate)
+    for step in range(steps):
+        chosen = np.random.default_rng([seed, step]).permutation(len(texts))[:prompts]
+        losses = []
+        for i in chosen.tolist():
+            text = texts[i]
+            x_T = noises[text].sample(samples, seed, stream="distil", start=step * samples)
+            losses.append(-generator(text).log_prob(x_T).mean())
+        loss = torch.stack(losses).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
+        optimiser.step()
+        yield loss.item()

@@ -1,0 +1,216 @@
+"""The learner of one prompt's initial noise (FIND): ask for samples, tell it their rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diffalign.advantages import ValueNet, leave_one_out, rank, standardise
+from diffalign.advantages.drcm import value_loss
+from diffalign.files import NOISE
+from diffalign.learners.contract import Learner, Request, Update
+from diffalign.learners.optimisers import load_optimiser, optimiser_tensors
+from diffalign.objectives import policy_gradient_loss, ppo_loss
+from diffalign.policies.mixture import MixturePolicy
+from diffalign.policies.natural import NaturalGradient
+from diffalign.policies.noise import NoiseDistribution, NoisePolicy
+from diffalign.rollout import Environment, Rollout, collect
+from diffalign.settings.fields import ConfigError
+from diffalign.settings.find import FindConfig
+
+CALIBRATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rank": rank,
+    "leave-one-out": leave_one_out,
+    "standardise": standardise,
+}
+
+
+class FindLearner(Learner):
+    """Policy, calibration and optimiser of one prompt's initial noise.
+
+    Arguments:
+        environment, config, metadata: as of `Learner`.
+        prompts: the one prompt.
+        start: what a mixture's first samples are drawn from; N(0, I) by default.
+
+    Raises:
+        ConfigError: if there is not one prompt, or the basis does not fit the latents.
+    """
+
+    config: FindConfig
+    learned = "learned noise"
+
+    def __init__(
+        self,
+        environment: Environment,
+        prompts: Sequence[str],
+        config: FindConfig,
+        metadata: Mapping[str, str] | None = None,
+        start: NoiseDistribution | None = None,
+    ) -> None:
+        super().__init__(environment, prompts, config, metadata)
+        if len(self.prompts) != 1:
+            raise ConfigError(f"noise is learned for one prompt at a time, not for {len(self.prompts)}")
+        latent = environment.latent_shape
+        self.policy: NoisePolicy | MixturePolicy
+        try:
+            if config.components:
+                self.policy = MixturePolicy(latent, config.first, config.correlation, config.basis, start)
+            else:
+                self.policy = NoisePolicy(latent, config.basis, config.std)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        self.optimiser: torch.optim.Optimizer
+        if config.optimiser == "natural":
+            self.optimiser = NaturalGradient(self.policy, config.learning_rate)
+        else:
+            self.optimiser = torch.optim.AdamW(self.policy.parameters(), lr=config.learning_rate)
+        self._modules: dict[str, nn.Module] = {"policy": self.policy}
+        self._optimisers = {"optimiser": self.optimiser}
+        if config.advantage == "drcm":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                self.value = ValueNet(self.distribution().mean.numel())
+            self.value_optimiser = torch.optim.AdamW(self.value.parameters(), lr=config.value_learning_rate)
+            self._modules["value"] = self.value
+            self._optimisers["value_optimiser"] = self.value_optimiser
+        self.rewards = torch.empty(0)
+        # RCA reads all samples so far, DRCM the distribution of each update
+        self.x_T = torch.empty(0, *latent)
+        self.previous = self.distribution()
+        self.means = self.stds = torch.empty(0, *self.previous.mean.shape)
+
+    @property
+    def queries(self) -> int:
+        """Reward queries so far."""
+        return len(self.rewards)
+
+    def distribution(self) -> NoiseDistribution:
+        """A copy of the current distribution, without gradient."""
+        with torch.no_grad():
+            now = self.policy()
+            weights = None if now.weights is None else now.weights.clone()
+            return replace(now, mean=now.mean.clone(), std=now.std.clone(), weights=weights)
+
+    def ask(self) -> Request:
+        """A mixture's centres first, then a batch an update."""
+        batch = self.config.batch if self.queries else self.config.first
+        numbers = range(self.queries, min(self.queries + batch, self.config.queries))
+        return Request(numbers, self.prompts * len(numbers))
+
+    def sample(self, request: Request) -> Iterator[Rollout]:
+        """From the current distribution."""
+        current, config, size = self.distribution(), self.config, self.environment.batch_size
+        for start in range(0, len(request.groups), size):
+            numbers = request.groups[start : start + size]
+            yield collect(
+                current,
+                self.environment,
+                self.prompts[0],
+                numbers,
+                seed=config.seed,
+                antithetic=config.antithetic,
+            )
+
+    def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
+        """Calibrates the rewards and takes one step."""
+        config, current = self.config, self.distribution()
+        self.rewards = torch.cat([self.rewards, rewards])
+        if config.history:
+            self.x_T = torch.cat([self.x_T, rollout.x_T])
+        if config.advantage == "drcm":
+            self.means = torch.cat([self.means, current.mean[None]])
+            self.stds = torch.cat([self.stds, current.std[None]])
+        advantage = self._calibrate(len(rewards))[:, None]
+        x_T = self.x_T if config.history else rollout.x_T
+        # RCA's reference is the policy of the previous step
+        old_log_prob = self.previous.log_prob(x_T) if config.history else rollout.log_prob
+        if isinstance(self.policy, MixturePolicy) and not self.policy.grown:
+            self.policy.grow(x_T)
+            old_log_prob = self.distribution().log_prob(x_T)  # as if each came from its own component
+        log_prob = self.policy().log_prob(x_T)
+        if config.clip_range:
+            loss, diagnostics = ppo_loss(log_prob, old_log_prob, advantage, clip_range=config.clip_range)
+        else:
+            loss, diagnostics = policy_gradient_loss(log_prob, old_log_prob, advantage)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.previous = current
+        self.optimiser.step()
+        self.rounds += 1
+        self.optimiser_steps += 1
+        learned = self.distribution()
+        return Update(
+            rollout.prompts,
+            rewards,
+            len(rewards) * self.environment.forwards,
+            loss.item(),
+            diagnostics,
+            selected=len(x_T),
+            optimiser_steps=1,
+            figures={
+                "mean_norm": float(learned.center().norm()),
+                "std_mean": float(learned.std.mean()),
+                "effective_components": learned.effective_components(),
+                "kl_to_standard": float(learned.kl()),
+            },
+        )
+
+    def _calibrate(self, newest: int) -> Tensor:
+        """Advantages of the samples that the update reads: all so far, or the `newest`."""
+        used = slice(None) if self.config.history else slice(-newest, None)
+        if self.config.advantage == "drcm":
+            return self._dynamic_calibration()[used]
+        rewards = self.rewards[used]
+        return rewards if self.config.advantage == "none" else CALIBRATIONS[self.config.advantage](rewards)
+
+    def _dynamic_calibration(self) -> Tensor:
+        """r* = r − V(μ, σ) of all samples so far, r standardised; then V learns them (eqs. 9–10)."""
+        rewards = standardise(self.rewards)
+        update = torch.arange(len(self.rewards)) // self.config.batch  # that each sample was drawn for
+        with torch.no_grad():
+            expected = self.value(self.means, self.stds)[update]
+        for _ in range(self.config.value_updates):
+            self.value_optimiser.zero_grad()
+            value_loss(self.value(self.means, self.stds)[update], rewards).backward()
+            self.value_optimiser.step()
+        return rewards - expected
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Rewards, networks and optimisers, and what RCA and DRCM remember."""
+        tensors = {"x_T": self.x_T, "rewards": self.rewards, "means": self.means, "stds": self.stds}
+        if self.config.history:
+            tensors |= {"previous.mean": self.previous.mean, "previous.std": self.previous.std}
+        for prefix, module in self._modules.items():
+            tensors |= {f"{prefix}.{name}": value.detach() for name, value in module.state_dict().items()}
+        for prefix, optimiser in self._optimisers.items():
+            tensors |= optimiser_tensors(prefix, optimiser)
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
+        """Puts back what `tensors` returned."""
+        self.x_T, self.rewards = tensors["x_T"], tensors["rewards"]
+        self.means, self.stds = tensors["means"], tensors["stds"]
+        if self.config.history:
+            self.previous = replace(self.previous, mean=tensors["previous.mean"], std=tensors["previous.std"])
+        for prefix, module in self._modules.items():
+            module.load_state_dict({n: tensors[f"{prefix}.{n}"] for n in module.state_dict()})
+        for prefix, optimiser in self._optimisers.items():
+            load_optimiser(prefix, optimiser, tensors)
+
+    def result(self) -> NoiseDistribution:
+        """What has been learned so far, with its provenance as metadata."""
+        return replace(self.distribution(), metadata={**self.metadata, "queries": str(self.queries)})
+
+    def save(self, folder: Path) -> Path:
+        """Writes noise.safetensors."""
+        self.result().save(folder / NOISE)
+        return folder / NOISE
+
+    def noise(self, prompt: str) -> NoiseDistribution:
+        """What has been learned so far; of the one prompt."""
+        return self.distribution()

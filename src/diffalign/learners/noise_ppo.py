@@ -1,0 +1,150 @@
+"""Noise PPO as published: a Gaussian generator, a baseline and PPO's clipped surrogate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffalign.advantages import leave_one_out
+from diffalign.advantages.running import RunningStatistics
+from diffalign.learners.amortised import AmortisedLearner
+from diffalign.learners.contract import Update
+from diffalign.learners.optimisers import load_optimiser, optimiser_tensors
+from diffalign.objectives import ppo_loss
+from diffalign.objectives.diagnostics import Diagnostics
+from diffalign.policies.gaussian_generator import GaussianGenerator
+from diffalign.rollout import Environment, Rollout
+from diffalign.settings.noise_ppo import NoisePPOConfig
+
+WINDOW = 8  # rounds whose rewards are a prompt's running baseline
+ROUNDING = 1e-6  # added to a standard deviation that may be 0
+
+
+class ValueHead(nn.Module):
+    """A guess of a prompt's mean reward from its token states, `(L, text_width)` → a scalar."""
+
+    def __init__(self, text_width: int, width: int = 64) -> None:
+        super().__init__()
+        last = nn.Linear(width, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(text_width, width), nn.Tanh(), last)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Of rewards that were standardised over a round."""
+        guess: Tensor = self.layers(states.mean(0))
+        return guess[0]
+
+
+class NoisePPOLearner(AmortisedLearner):
+    """A Gaussian generator, its baseline and its optimiser over a set of prompts."""
+
+    config: NoisePPOConfig
+    generator: GaussianGenerator
+
+    def __init__(
+        self,
+        environment: Environment,
+        prompts: Sequence[str],
+        config: NoisePPOConfig,
+        generator: GaussianGenerator,
+    ) -> None:
+        super().__init__(environment, prompts, config, generator)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.value: Final = ValueHead(generator.shape.text_width)
+        self.statistics = RunningStatistics(WINDOW)
+        self.parameters = [*generator.parameters(), *self.value.parameters()]
+        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate)
+        self._modules: Final = {"generator": generator, "value": self.value}
+
+    def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
+        """By PPO: `epochs` passes, an optimiser step each `minibatch` prompts."""
+        config, prompts = self.config, rollout.prompts[:: self.config.samples_per_prompt]
+        # one scale for all prompts: a prompt whose rewards hardly differ has little to teach
+        targets = ((rewards - rewards.mean()) / (rewards.std(correction=0) + ROUNDING)).view(len(prompts), -1)
+        advantage = self._advantage(prompts, rewards, targets)
+        losses, diagnostics, sizes = [], [], []
+        for epoch in range(config.epochs):
+            order = np.random.default_rng([config.seed, self.rounds, epoch]).permutation(len(prompts))
+            for start in range(0, len(prompts), config.minibatch):
+                batch = order[start : start + config.minibatch].tolist()
+                loss, one = self._step(rollout, batch, advantage[batch], targets[batch])
+                losses.append(loss)
+                diagnostics.append(one)
+                sizes.append(len(batch))
+        self.rounds += 1
+        self.optimiser_steps += len(losses)
+        return Update(
+            rollout.prompts,
+            rewards,
+            len(rewards) * self.environment.forwards,
+            sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes),
+            Diagnostics.mean(diagnostics, sizes),
+            selected=len(rewards),
+            optimiser_steps=len(losses),
+            figures={"divergence": self.divergence(rollout.prompts)},
+        )
+
+    def _advantage(self, prompts: Sequence[str], rewards: Tensor, targets: Tensor) -> Tensor:
+        """With shape `(P, K)`."""
+        if self.config.baseline == "running":
+            each = [prompt for prompt in prompts for _ in range(self.config.samples_per_prompt)]
+            return self.statistics.normalise(each, rewards).view_as(targets)
+        if self.config.baseline == "leave-one-out":
+            return torch.stack([leave_one_out(own) for own in targets])
+        with torch.no_grad():
+            expected = torch.stack([self.value(self.generator.states(prompt)) for prompt in prompts])
+        return targets - expected[:, None]
+
+    def _step(
+        self, rollout: Rollout, batch: Sequence[int], advantage: Tensor, targets: Tensor
+    ) -> tuple[float, Diagnostics]:
+        """One optimiser step from the samples of the prompts numbered `batch`."""
+        config, elements = self.config, math.prod(self.generator.shape.latent)
+        samples = config.samples_per_prompt
+        prompts = [rollout.prompts[i * samples] for i in batch]
+        noises, old = rollout.x_T.split(samples), rollout.log_prob.split(samples)
+        policies = [self.generator(prompt) for prompt in prompts]
+        log_prob = torch.cat([p.log_prob(noises[i]) for p, i in zip(policies, batch, strict=True)])
+        old_log_prob = torch.cat([old[i] for i in batch])
+        # whole decisions: the generator decides on few coefficients of many elements
+        loss, diagnostics = ppo_loss(
+            elements * log_prob,
+            elements * old_log_prob,
+            advantage.reshape(-1, 1),
+            clip_range=config.clip_range,
+        )
+        if config.kl_weight:
+            divergence = torch.stack([self.generator.divergence(policy) for policy in policies]).mean()
+            loss = loss + config.kl_weight * divergence
+        if config.baseline == "value":
+            values = torch.stack([self.value(self.generator.states(prompt)) for prompt in prompts])
+            loss = loss + (values[:, None] - targets).square().mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
+        self.optimiser.step()
+        return loss.item(), diagnostics
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights of generator and value head, and the optimiser's moments."""
+        modules = self._modules.items()
+        tensors = {f"{name}.{key}": v for name, module in modules for key, v in module.state_dict().items()}
+        return tensors | optimiser_tensors("optimiser", self.optimiser)
+
+    def strings(self) -> dict[str, str]:
+        """The rewards of the last rounds."""
+        return {"statistics": self.statistics.state()}
+
+    def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
+        """Puts back what `tensors` and `strings` returned."""
+        for name, module in self._modules.items():
+            module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
+        load_optimiser("optimiser", self.optimiser, tensors)
+        self.statistics.load(strings["statistics"])

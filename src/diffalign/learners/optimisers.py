@@ -1,0 +1,63 @@
+"""Optimisers, and their state as named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffalign.settings.fields import ConfigError
+from diffalign.settings.tune import TuneConfig
+
+
+def make_adamw(parameters: list[torch.nn.Parameter], config: TuneConfig) -> torch.optim.Optimizer:
+    """AdamW, or bitsandbytes' with 8-bit moments.
+
+    Raises:
+        ConfigError: if bitsandbytes is asked for and not here.
+    """
+    kind: Any = torch.optim.AdamW
+    if config.optimiser == "adamw8bit":
+        try:
+            kind = import_module("bitsandbytes").optim.AdamW8bit
+        except ImportError as error:
+            raise ConfigError("optimiser adamw8bit needs bitsandbytes: pip install bitsandbytes") from error
+    optimiser: torch.optim.Optimizer = kind(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    return optimiser
+
+
+def optimiser_tensors(prefix: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's moments and counts, as `prefix.parameter.name`; within nested states `name/name`."""
+
+    def leaves(entry: Mapping[str, Any], path: str) -> Iterator[tuple[str, Tensor]]:
+        for name, value in entry.items():
+            if isinstance(value, Mapping):  # bitsandbytes'
+                yield from leaves(value, f"{path}{name}/")
+            else:
+                yield path + name, torch.as_tensor(value)
+
+    return {
+        f"{prefix}.{index}.{name}": value
+        for index, entry in optimiser.state_dict()["state"].items()
+        for name, value in leaves(entry, "")
+    }
+
+
+def load_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Restores what `optimiser_tensors` returned."""
+    entries: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        if key.startswith(f"{prefix}."):
+            _, index, path = key.split(".", 2)
+            entry = entries.setdefault(int(index), {})
+            *outer, name = path.split("/")
+            for level in outer:
+                entry = entry.setdefault(level, {})
+            # PyTorch counts steps in a float32 tensor, bitsandbytes in an int
+            entry[name] = value.item() if value.dtype == torch.int64 and not value.ndim else value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})

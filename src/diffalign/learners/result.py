@@ -1,0 +1,68 @@
+"""The pictures that a search keeps, and their file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffalign.files import NOISES, ArtifactError, load_tensors, save_tensors
+
+FORMAT = "diffalign.noises/2"
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best of the pictures made so far, best first; of equal ones the earlier first.
+
+    Attributes:
+        x_T: initial noise with shape `(keep, *latent)`.
+        images: pictures with shape `(keep, 3, H, W)`, float32 in [0, 1]; none if read from a file.
+        rewards: of every picture made, with shape `(n,)`, in the order of their indices.
+        indices: which of the n pictures were kept.
+        metadata: what it was searched for (model, prompt, steps …); strings.
+    """
+
+    x_T: Tensor
+    images: Tensor
+    rewards: Tensor
+    indices: tuple[int, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def kept_rewards(self) -> Tensor:
+        """The rewards of the kept pictures, with shape `(keep,)`."""
+        return self.rewards[list(self.indices)]
+
+    def merged(self, x_T: Tensor, images: Tensor, rewards: Tensor, keep: int) -> SearchResult:
+        """The best `keep` of these and of a new batch `(B, …)` with rewards `(B,)`."""
+        first = len(self.rewards)
+        rewards = torch.cat([self.rewards, rewards])
+        indices = (*self.indices, *range(first, len(rewards)))
+        x_T = torch.cat([self.x_T, x_T])
+        images = torch.cat([self.images, images]) if len(self.images) else images
+        # stable: the kept come before the batch, and each is in order, so that ties go to the lower index
+        order = rewards[list(indices)].argsort(descending=True, stable=True)[:keep]
+        return SearchResult(x_T[order], images[order], rewards, tuple(indices[i] for i in order.tolist()))
+
+    def save(self, path: Path | str) -> None:
+        """Writes noise and rewards as a safetensors file, atomically."""
+        tensors = {"x_T": self.x_T, "rewards": self.kept_rewards()}
+        save_tensors(Path(path), tensors, self.metadata, FORMAT)
+
+    @classmethod
+    def load(cls, path: Path | str) -> SearchResult:
+        """Reads what `save` wrote: the kept noises and their rewards, without pictures.
+
+        Raises:
+            ArtifactError: if there is no such file, or it is not one of ours.
+        """
+        path = Path(path)
+        path = path / NOISES if path.is_dir() else path
+        tensors, header = load_tensors(path, FORMAT)
+        if {"x_T", "rewards"} - tensors.keys() or len(tensors["x_T"]) != len(tensors["rewards"]):
+            raise ArtifactError(f"{path} holds no noises and rewards, one each")
+        indices = tuple(range(len(tensors["rewards"])))
+        return cls(tensors["x_T"], torch.empty(0), tensors["rewards"], indices, header)

@@ -1,0 +1,134 @@
+r"""Spectral evolution search: cross-entropy search over the noise's lowest wavelet band.
+
+    z = B x_T (Haar means of 2^L × 2^L blocks),   z ~ N(m, s²),   (m, s) ← mean and std of the elites
+
+Candidates are scored on cheap previews of few steps; the noise of the best previews is then sampled with
+all steps. What lies outside the band is drawn anew for each candidate.
+
+Symbols:    B = band, m = mean, s = std
+References: Spectral Evolution Search (2026), https://arxiv.org/abs/2602.03208
+            Rubinstein (1999), cross-entropy method, https://doi.org/10.1023/A:1010091220143
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffalign.diffusion.sampler import seeded_noise
+from diffalign.learners.contract import Request, Update
+from diffalign.learners.result import SearchResult
+from diffalign.learners.search import STREAM, SearchLearner
+from diffalign.rollout import Environment, Rollout, sample_noise
+from diffalign.settings.fields import ConfigError
+from diffalign.settings.search import SearchConfig
+
+LEVEL = 2  # of the Haar transform: blocks of 4 × 4
+LEAST_STD = 0.1  # of the band, so that a search never ends on one point
+
+
+class Spectral(SearchLearner):
+    """Pictures of the noise of the best previews.
+
+    Its rewards are those of all previews, then those of the pictures, to which `indices` point.
+
+    Arguments:
+        environment, prompts, config, metadata: as of `SearchLearner`.
+        preview: a sampler of fewer steps; `environment` itself by default.
+
+    Attributes:
+        mean, std: of the band, `(1, C, H / 2^L, W / 2^L)`.
+
+    Raises:
+        ConfigError: if the latents have no band.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        prompts: Sequence[str],
+        config: SearchConfig,
+        metadata: Mapping[str, str] | None = None,
+        preview: Environment | None = None,
+    ) -> None:
+        super().__init__(environment, prompts, config, metadata)
+        check_latents(environment.latent_shape)
+        self.preview = preview or environment
+        self.mean = low_band(torch.zeros(1, *environment.latent_shape), LEVEL)
+        self.std = torch.ones_like(self.mean)
+
+    @property
+    def previewing(self) -> bool:
+        """Whether the next samples are previews."""
+        return self.queries < self.config.queries - self.config.keep
+
+    def ask(self) -> Request:
+        """A population of previews, and at last the kept ones as pictures."""
+        previews = self.config.queries - self.config.keep
+        end = min(self.queries + self.config.population, previews) if self.previewing else self.config.queries
+        numbers = range(self.queries, end)
+        return Request(numbers, self.prompts * len(numbers))
+
+    def sample(self, request: Request) -> Iterator[Rollout]:
+        """Previews of the distribution's noise, or pictures of the best previews'."""
+        environment, x_T = self.environment, self.best.x_T
+        if self.previewing:
+            epsilon = seeded_noise(environment.latent_shape, self.config.seed, STREAM, request.groups)
+            z = low_band(epsilon, LEVEL)
+            x_T = epsilon + spread(self.mean + (self.std - 1) * z, LEVEL)
+            environment = self.preview
+        yield sample_noise(environment, self.prompts[0], x_T, request.groups)
+
+    def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
+        """Keeps the best previews and moves the distribution to the elites, or orders the pictures."""
+        if not self.previewing:
+            order, first = rewards.argsort(descending=True, stable=True), len(self.best.rewards)
+            self.best = SearchResult(
+                rollout.x_T[order],
+                rollout.images[order],
+                torch.cat([self.best.rewards, rewards]),
+                tuple(first + i for i in order.tolist()),
+            )
+            self.rounds += 1
+            return Update(rollout.prompts, rewards, len(rewards) * self.environment.forwards)
+        count = min(len(rewards), max(2, round(self.config.elites * len(rewards))))
+        elites = low_band(rollout.x_T[rewards.topk(count).indices], LEVEL)
+        self.mean = elites.mean(0, keepdim=True)
+        self.std = elites.std(0, keepdim=True, correction=0).clamp_min(LEAST_STD)
+        update = super().tell(rollout, rewards)
+        return Update(update.prompts, rewards, len(rewards) * self.preview.forwards)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is kept, and the band's distribution."""
+        return super().tensors() | {"mean": self.mean, "std": self.std}
+
+    def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
+        """Puts back what `tensors` returned."""
+        super().restore(tensors, strings)
+        self.mean, self.std = tensors["mean"], tensors["std"]
+
+
+def check_latents(latent_shape: Sequence[int]) -> None:
+    """Checks that latents of this shape have a lowest band.
+
+    Raises:
+        ConfigError: if they have none.
+    """
+    if any(size % 2**LEVEL for size in latent_shape[-2:]):
+        size = "×".join(map(str, latent_shape[-2:]))
+        raise ConfigError(f"spectral searches latents whose sides divide by {2**LEVEL}, not of {size}")
+
+
+def low_band(x: Tensor, level: int) -> Tensor:
+    """Haar's lowest band `(B, …, H / 2^L, W / 2^L)` of latents `(B, …, H, W)`, orthonormal."""
+    side = 2**level
+    return side * F.avg_pool2d(x.flatten(1, -3), side).unflatten(1, x.shape[1:-2])
+
+
+def spread(z: Tensor, level: int) -> Tensor:
+    """Latents with the lowest band `z` and nothing else."""
+    side = 2**level
+    return z.repeat_interleave(side, -2).repeat_interleave(side, -1) / side

@@ -1,0 +1,95 @@
+"""UPDATE: the one loop, ask → sample → score → tell. Who wants to own it calls the learner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from diffalign.learners.contract import Learner, Update
+from diffalign.rewards import RewardFunction, score
+from diffalign.rewards.overlap import overlapped
+from diffalign.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round did. `rewards` `(B,)` are those of all processes, `images` those of this one.
+
+    Attributes:
+        round: its number, from 1.
+        queries: reward queries so far.
+        optimiser_steps: so far.
+        sampling_seconds: of sampling and scoring; `seconds` are of all.
+    """
+
+    round: int
+    queries: int
+    optimiser_steps: int
+    images: Tensor
+    update: Update
+    sampling_seconds: float
+    seconds: float
+
+    @property
+    def rewards(self) -> Tensor:
+        """Of its samples, with shape `(B,)`."""
+        return self.update.rewards
+
+    def figures(self) -> dict[str, float | int | list[float] | None]:
+        """The numbers, as a line of `metrics.jsonl`."""
+        update = self.update
+        return {
+            "round": self.round,
+            "queries": self.queries,
+            "reward_mean": float(self.rewards.mean()),
+            "reward_best": float(self.rewards.max()),
+            "rewards": self.rewards.tolist(),
+            "selected": update.selected,
+            "optimiser_steps": self.optimiser_steps,
+            "loss": update.loss,
+            **(asdict(update.diagnostics) if update.diagnostics else {}),
+            **update.figures,
+            "denoiser_forwards": update.forwards,
+            "sampling_seconds": self.sampling_seconds,
+            "seconds": self.seconds,
+        }
+
+
+def train(
+    learner: Learner, reward: RewardFunction, *, on_batch: Callable[[int], None] | None = None
+) -> Iterator[Round]:
+    """Learns, or searches, until the queries are spent; yields a `Round` each.
+
+    Arguments:
+        reward: a callable `(images, prompts) -> (B,)`; one batch is scored while the next is made.
+        on_batch: called with the number of pictures of each batch that is scored, for a progress bar.
+
+    Raises:
+        RewardError: if the reward fails; the learner is as it was before the round, and can go on.
+    """
+    device = getattr(getattr(learner.environment, "pipeline", None), "device", None)
+    while not learner.done:
+        began = time.perf_counter()
+        parts: list[tuple[Rollout, Tensor]] = []
+        batches = learner.sample(learner.ask())
+        for part in overlapped(batches, lambda batch: score(reward, batch.images, batch.prompts), device):
+            parts.append(part)
+            if on_batch is not None:
+                on_batch(len(part[1]))
+        rollout = Rollout.cat([rollout for rollout, _ in parts])
+        rewards = torch.cat([rewards for _, rewards in parts])
+        sampled = time.perf_counter()
+        update = learner.tell(rollout, rewards)
+        yield Round(
+            round=learner.rounds,
+            queries=learner.queries,
+            optimiser_steps=learner.optimiser_steps,
+            images=rollout.images,
+            update=update,
+            sampling_seconds=sampled - began,
+            seconds=time.perf_counter() - began,
+        )

@@ -1,0 +1,51 @@
+"""A generator distilled from what FIND learned, without a reward query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffalign.diffusion import Sampler
+from diffalign.files import NOISE, ArtifactError
+from diffalign.learners.distil import distil as fit
+from diffalign.methods.noise_ppo import make_generator
+from diffalign.methods.provenance import provenance
+from diffalign.policies.gaussian_generator import GaussianGenerator
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.settings.noise_ppo import NoisePPOConfig
+
+
+class Distillation:
+    """Iterate over it for each step's loss; then `generator` has learned.
+
+    Arguments:
+        runs: a folder of runs of `find`, or one of them.
+        sampler: of the model that they were learned for.
+        config: what the generator is made of; its learning rate is given apart.
+        steps: optimiser steps.
+        learning_rate: of Adam.
+
+    Raises:
+        ArtifactError: if there is no learned noise, or it is of another model.
+    """
+
+    def __init__(
+        self, runs: Path, sampler: Sampler, config: NoisePPOConfig, *, steps: int, learning_rate: float
+    ) -> None:
+        files = sorted(runs.glob(f"**/{NOISE}")) if runs.is_dir() else []
+        if not files:
+            raise ArtifactError(f"{runs} holds no {NOISE}; give a folder of runs of diffalign find")
+        metadata, self.noises = provenance(sampler, "distilled"), dict[str, NoiseDistribution]()
+        for file in files:
+            noise = NoiseDistribution.load(file)
+            if "prompt" not in noise.metadata:
+                raise ArtifactError(f"{file} does not say for which prompt it was learned")
+            noise.check_model(metadata["model_fingerprint"], sampler.latent_shape)
+            self.noises[noise.metadata["prompt"]] = noise
+        self.steps, self.learning_rate, self.seed = steps, learning_rate, config.seed
+        self.generator: GaussianGenerator = make_generator(sampler, list(self.noises), config, metadata)
+
+    def __iter__(self) -> Iterator[float]:
+        return fit(
+            self.generator, self.noises, steps=self.steps, learning_rate=self.learning_rate, seed=self.seed
+        )

@@ -1,0 +1,57 @@
+"""The state of a learner in a run's folder, and what it was learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from diffalign.artifacts import RunFolder
+from diffalign.files import STATE, ArtifactError
+from diffalign.learners.contract import Learner, State
+from diffalign.methods.provenance import decisive
+
+SAVE_EVERY: Final = 5.0  # seconds: what a kill may cost
+
+
+def snapshot(learner: Learner) -> State:
+    """A copy of the learner's state, and what it was learned from."""
+    tensors, strings = learner.state()
+    copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+    return copies, {**strings, **decisive(learner.metadata)}
+
+
+def restore(folder: RunFolder, learner: Learner) -> None:
+    """Goes on from the folder's state, if there is one.
+
+    Raises:
+        ArtifactError: if the state is corrupt, or of another run.
+    """
+    state = folder.load_state()
+    if state is None:
+        return
+    check_provenance(folder, state[1], decisive(learner.metadata))
+    try:
+        learner.load(*state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ArtifactError(
+            f"the state in {folder.path} does not fit its config.yaml ({error}); undo the change there, "
+            f"or delete {STATE} to start the run again"
+        ) from error
+
+
+def check_provenance(folder: RunFolder, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Compares what a saved state was learned from with what is given now.
+
+    Raises:
+        ArtifactError: if they differ.
+    """
+    differing = [
+        f"{name.replace('_', ' ')} {saved[name]!r} then, {value!r} now"
+        for name, value in now.items()
+        if saved.get(name, value) != value
+    ]
+    if differing:
+        raise ArtifactError(
+            f"the state in {folder.path} was learned otherwise: {'; '.join(differing)}; undo the change, "
+            f"or delete {folder / STATE} to start the run again"
+        )

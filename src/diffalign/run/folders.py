@@ -1,0 +1,72 @@
+"""Names of the folders that runs are kept in, and the runs that a folder holds."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffalign.artifacts import RunFolder
+from diffalign.files import CONFIG, ArtifactError
+from diffalign.settings.fields import ConfigError
+from diffalign.settings.plan import Plan
+
+RUNS = Path("runs")
+LONGEST = 60  # characters of a name, as file systems allow 255 bytes
+
+
+def slug(text: str) -> str:
+    """A name for a file: lower-case words joined by dashes; what is cut off is told apart by a hash."""
+    words = re.sub(r"[^\w]+", "-", text.lower()).strip("-_")
+    if words and len(words) <= LONGEST:
+        return words
+    return f"{words[:LONGEST]}-{_digest(text)}".lstrip("-")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def folders_for(texts: Sequence[str], parent: Path) -> list[Path]:
+    """A folder in `parent` for each prompt; those whose names are the same are told apart by a hash."""
+    names = [slug(text) for text in texts]
+    taken = Counter(names)
+    return [
+        parent / (f"{name}-{_digest(text)}" if taken[name] > 1 else name)
+        for name, text in zip(names, texts, strict=True)
+    ]
+
+
+def default_folder(plan: Plan) -> Path:
+    """Where a run is kept if nobody says."""
+    if isinstance(plan.prompts, tuple) and len(plan.prompts) == 1:
+        name = slug(plan.prompts[0])
+        return RUNS / (name if plan.method == "find" else f"{plan.method}-{name}")
+    return RUNS / f"{plan.method}-{plan.preset}"
+
+
+def read_plan(folder: RunFolder) -> Plan:
+    """What was asked for.
+
+    Raises:
+        ArtifactError: if the folder's config.yaml is corrupt, or holds something else.
+    """
+    try:
+        return Plan.of(folder.config())
+    except ConfigError as error:
+        raise ArtifactError(f"{folder / CONFIG} is no plan of a run: {error}") from error
+
+
+def runs_in(path: Path) -> list[RunFolder]:
+    """The runs at `path`: itself, or those of several prompts in it.
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+    if not (path / CONFIG).is_file() and path.is_dir():
+        inside = sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
+        if inside:
+            return [RunFolder(folder) for folder in inside]
+    return [RunFolder.resume(path)]

@@ -1,0 +1,209 @@
+"""What a run left, opened by its folder: learned noise, generator, weights or the noises of a search, and a
+sampler of its model with the settings of learning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from diffalign.artifacts import RunFolder
+from diffalign.diffusion import Sampler, fingerprint
+from diffalign.diffusion.pipeline import default_device
+from diffalign.files import CONFIG, DENOISER, GENERATOR, LORA, NOISE, NOISES, ArtifactError
+from diffalign.learners.result import SearchResult
+from diffalign.policies.generator import NoiseGenerator
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.run.folders import read_plan
+from diffalign.run.loading import load_sampler
+from diffalign.run.weights import TunedWeights
+from diffalign.settings.fields import ConfigError
+from diffalign.settings.sampling import Dtype, Opening, Sampling
+
+Artifact = NoiseDistribution | NoiseGenerator | SearchResult
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An artefact and the model that it was learned for.
+
+    Attributes:
+        path: what was opened.
+        sampler: of the model, with the settings of learning.
+        metadata: what was recorded: model, num_steps, reward, queries …
+        artifact: what was learned or kept; tuned weights are the sampler's model's already.
+        dtype_note: why the pictures differ a little from those of learning, if they do.
+    """
+
+    path: Path
+    sampler: Sampler
+    metadata: Mapping[str, str]
+    artifact: Artifact | TunedWeights
+    dtype_note: str | None = None
+
+    def check_prompt(self, prompt: str | None) -> str:
+        """The prompt of pictures: the artefact's own, or the one that is given.
+
+        Raises:
+            ConfigError: if there is none, or the artefact was learned for another.
+        """
+        recorded = self.metadata.get("prompt")
+        if recorded is not None:
+            if prompt not in (None, recorded):
+                raise ConfigError(f"{self.path} was learned for “{recorded}”; leave out --prompt")
+            return recorded
+        if prompt is None or not prompt.strip():
+            raise ConfigError(
+                f"{self.path} was learned for all prompts; say with --prompt what pictures should show"
+            )
+        return prompt
+
+    @torch.no_grad()
+    def noise(self, prompt: str) -> NoiseDistribution:
+        """What fresh pictures of `prompt` start from.
+
+        Raises:
+            ConfigError: if there is none, of a search.
+        """
+        if isinstance(self.artifact, SearchResult):
+            raise ConfigError(f"{self.path} holds what a search kept, from which nothing fresh can be drawn")
+        if isinstance(self.artifact, NoiseGenerator):
+            return self.artifact(prompt)
+        if isinstance(self.artifact, NoiseDistribution):
+            return self.artifact
+        return NoiseDistribution.standard(self.sampler.latent_shape)
+
+    def latents(self, prompt: str, n: int, seed: int) -> Tensor:
+        """Initial noise `(n, *latent)`; of a search the n best that it kept.
+
+        Raises:
+            ConfigError: if a search kept fewer.
+        """
+        if isinstance(self.artifact, SearchResult):
+            if n > len(self.artifact.x_T):
+                raise ConfigError(
+                    f"the search kept {len(self.artifact.x_T)} pictures; ask for at most as many"
+                )
+            return self.artifact.x_T[:n]
+        return self.noise(prompt).sample(n, seed)
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Within it the model is as before any learning."""
+        return self.artifact.frozen() if isinstance(self.artifact, TunedWeights) else nullcontext()
+
+
+def load_artifact(path: Path | str, pipeline: Any = None) -> Artifact:
+    """What is in a run's folder or one of its files: learned noise, a generator, or the noises of a search.
+
+    Arguments:
+        pipeline: whose text encoder a generator reads prompts with; the model that it names by default.
+
+    Raises:
+        ArtifactError: if there is none, or it is damaged.
+    """
+    path = Path(path)
+    if path.name == GENERATOR or (path / GENERATOR).is_file():
+        return NoiseGenerator.load(path, pipeline)
+    if path.name == NOISES or (path / NOISES).is_file():
+        return SearchResult.load(path)
+    return NoiseDistribution.load(path)
+
+
+def single_prompt_runs(folder: Path, prompt: str | None = None) -> tuple[list[Path], list[str]]:
+    """The runs with noise of one prompt each in a folder that is none itself, and the names of other runs in
+    it; none of either where the folder is a run.
+
+    Raises:
+        ConfigError: if there are some and a prompt is given.
+    """
+    if (folder / CONFIG).is_file() or (folder / NOISE).is_file() or (folder / GENERATOR).is_file():
+        return [], []
+    runs = sorted(file.parent for file in folder.glob(f"*/{NOISE}"))
+    if runs and prompt is not None:
+        raise ConfigError(f"{folder} holds runs of several prompts, each of its own; leave out --prompt")
+    others = sorted(file.parent.name for file in folder.glob(f"*/{CONFIG}") if file.parent not in runs)
+    return runs, others if runs else []
+
+
+def has_weights(path: Path) -> bool:
+    """Whether the folder holds a tuned denoiser."""
+    return (path / LORA).is_dir() or (path / DENOISER).is_dir()
+
+
+def recorded(path: Path) -> dict[str, str]:
+    """What an artefact says of what it was learned for.
+
+    Raises:
+        ArtifactError: if there is none, or it is damaged.
+    """
+    if not has_weights(path):
+        return dict(load_artifact(path).metadata)
+    plan = read_plan(RunFolder.resume(path))
+    sampling = plan.sampling
+    return {
+        "model": sampling.model,
+        "num_steps": str(sampling.num_steps),
+        "guidance_scale": str(sampling.guidance_scale),
+        "scheduler": "DDIMScheduler" if sampling.scheduler == "ddim" else "",
+        "reward": plan.reward,
+        "queries": str(plan.learning.queries),
+        **({} if sampling.dtype is None else {"dtype": sampling.dtype}),
+    }
+
+
+def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
+    """An artefact and a sampler of its model with the settings that it was learned with.
+
+    A CPU hardly computes in float16: there it becomes float32, with a note, unless `opening` says float16.
+
+    Raises:
+        ArtifactError: if there is none, it is damaged, does not say what it was learned for, or was learned
+            for another model.
+    """
+    path, opening = Path(path), opening or Opening()
+    metadata, dtype, note = recorded(path), opening.dtype, None
+    learned_in = metadata.get("dtype")
+    device = str(opening.device or default_device())
+    if dtype is None and learned_in == "float16" and device.startswith("cpu"):
+        dtype = "float32"
+        note = "learned in float16, made in float32 on this CPU: the pictures differ a little"
+    precision = dtype or learned_in
+    if "bfloat16" in (dtype, learned_in):  # it rounds what tells a model, so this is read as it was recorded
+        precision = learned_in or dtype
+    try:
+        if learned_in not in (None, *get_args(Dtype)):
+            raise ValueError(f"unknown dtype {learned_in!r}")
+        guidance = metadata["guidance_scale"]
+        options = Sampling(
+            model=opening.model or metadata["model"],
+            num_steps=int(metadata["num_steps"]),
+            guidance_scale=None if guidance == "None" else float(guidance),
+            batch_size=opening.batch_size,
+            # a DDIM scheduler made of the pipeline's own settings is the pipeline's own if that is one
+            scheduler="ddim" if metadata["scheduler"] == "DDIMScheduler" else "keep",
+            device=opening.device,
+            dtype=precision,  # type: ignore[arg-type]
+        )
+    except (KeyError, ValueError) as error:
+        raise ArtifactError(f"{path} does not say what it was learned for ({error})") from error
+    sampler = load_sampler(options)
+    artifact: Artifact | TunedWeights
+    if has_weights(path):
+        artifact = TunedWeights(sampler.pipeline, path)
+    else:
+        artifact = load_artifact(path, sampler.pipeline)
+    if isinstance(artifact, NoiseDistribution):
+        artifact.check_model(fingerprint(sampler.pipeline), sampler.latent_shape)
+    if dtype is not None:
+        sampler.pipeline.to(getattr(torch, dtype))
+    scheduler = type(sampler.pipeline.scheduler).__name__
+    if scheduler != (metadata["scheduler"] or scheduler):
+        raise ArtifactError(
+            f"this noise was learned with {metadata['scheduler']}; {options.model!r} has {scheduler}"
+        )
+    return Opened(path, sampler, metadata, artifact, note)

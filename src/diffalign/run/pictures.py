@@ -1,0 +1,54 @@
+"""Pictures of what was learned, as files."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from PIL import Image
+
+from diffalign.evaluation import as_bytes
+from diffalign.files import FROZEN, PICTURES, PROMPT, replacing
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.report.plots import grid
+from diffalign.run.folders import slug
+from diffalign.run.opening import Opened
+
+
+def write_pictures(
+    opened: Opened,
+    number: int,
+    seed: int,
+    prompt: str | None = None,
+    *,
+    frozen: bool = False,
+    out: Path | None = None,
+) -> Path:
+    """Makes pictures and writes them as PNG files, with a grid of all and their prompt; returns the folder.
+
+    Arguments:
+        prompt: where the artefact was learned for all prompts.
+        frozen: what the model makes without what was learned, of the same noise ε.
+        out: the folder; pictures/ or frozen/ beside the artefact by default.
+
+    Raises:
+        ConfigError: if the prompt is missing, or not the artefact's own.
+    """
+    text, sampler = opened.check_prompt(prompt), opened.sampler
+    if frozen:
+        x_T = NoiseDistribution.standard(sampler.latent_shape).sample(number, seed)
+    else:
+        x_T = opened.latents(text, number, seed)
+    with opened.frozen() if frozen else nullcontext():
+        pictures = as_bytes(sampler(x_T, text))
+    beside = (opened.path if opened.path.is_dir() else opened.path.parent) / (FROZEN if frozen else PICTURES)
+    out = out or (beside if prompt is None else beside / slug(text))
+    out.mkdir(parents=True, exist_ok=True)
+    shown = pictures if pictures.ndim == 4 else pictures[:, pictures.shape[1] // 2]  # of a video its middle
+    for i, picture in enumerate(shown):
+        with replacing(out / f"seed{seed}-{i:03d}.png") as file:
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, "png")
+    with replacing(out / PROMPT) as file:  # for `measure` and `study`
+        file.write_text(f"{text}\n", "utf-8")
+    grid(pictures, out / f"seed{seed}-grid.png", title=text)
+    return out

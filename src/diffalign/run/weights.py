@@ -1,0 +1,55 @@
+"""A tuned denoiser, read back into a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from diffalign.diffusion.pipeline import denoiser
+from diffalign.files import DENOISER, LORA, ArtifactError
+
+
+class TunedWeights:
+    """The adapter, or the whole denoiser, of a run of `tune` in a pipeline, which then samples with it.
+
+    Arguments:
+        pipeline: of the model that was tuned; changed in place.
+        folder: of the run.
+
+    Raises:
+        ArtifactError: if there are no weights, they are damaged, or are of another model.
+    """
+
+    def __init__(self, pipeline: Any, folder: Path) -> None:
+        self.pipeline, self.part = pipeline, "unet" if hasattr(pipeline, "unet") else "transformer"
+        self.original: Any = denoiser(pipeline)
+        self.tuned = self.original
+        try:
+            if (folder / LORA).is_dir():
+                pipeline.load_lora_weights(folder / LORA)
+            else:
+                kind: Any = type(self.original)
+                self.tuned = kind.from_pretrained(folder / DENOISER, torch_dtype=pipeline.dtype)
+                setattr(pipeline, self.part, self.tuned.to(pipeline.device))
+        except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ArtifactError(f"cannot read the weights in {folder}: {error}") from error
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within it the pipeline is as before any learning."""
+        whole = self.tuned is not self.original
+        if whole:
+            setattr(self.pipeline, self.part, self.original)
+        else:
+            self.original.disable_adapters()
+        try:
+            yield
+        finally:
+            if whole:
+                setattr(self.pipeline, self.part, self.tuned)
+            else:
+                self.original.enable_adapters()

@@ -1,0 +1,104 @@
+"""All settings of a run: what config.yaml holds, and a command line asks for."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from diffalign.settings.choices import unknown
+from diffalign.settings.fields import ConfigError, pick
+from diffalign.settings.methods import method
+from diffalign.settings.sampling import Sampling
+
+REWARD = "world-clip"  # where none is named
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run.
+
+    Attributes:
+        method: a name of `METHODS`.
+        prompts: the prompts themselves, or the name of a set or file.
+        learning: settings of the method's class.
+        evaluation: likewise.
+        sampling: how pictures are made.
+        reward: a name of `REWARDS`, or `module:function`.
+        preset: that `learning` started from.
+    """
+
+    method: str
+    prompts: str | tuple[str, ...]
+    learning: Any
+    evaluation: Any
+    sampling: Sampling
+    reward: str = REWARD
+    preset: str = "default"
+
+    def mapping(self) -> dict[str, Any]:
+        """The content of `config.yaml`."""
+        about: dict[str, Any] = {"method": self.method}
+        if method(self.method).per_prompt:
+            about["prompt"] = self.prompts[0]
+        else:
+            about["prompts"] = self.prompts if isinstance(self.prompts, str) else list(self.prompts)
+        about |= {"reward": self.reward, "preset": self.preset}
+        return {**about, **asdict(self.sampling), **asdict(self.learning), **asdict(self.evaluation)}
+
+    @classmethod
+    def of(cls, mapping: Mapping[str, Any]) -> Plan:
+        """What `mapping` returned.
+
+        Raises:
+            ConfigError: if a setting is unknown, missing, or out of its range.
+        """
+        row, given = method(str(mapping.get("method", "none"))), dict(mapping)
+        prompts: Any = given.get("prompts", given.get("prompt"))
+        texts = prompts if isinstance(prompts, list) else [prompts]
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ConfigError(f"prompts must be text, not {prompts!r}")
+        parts = {"learning": row.config, "evaluation": row.evaluation, "sampling": Sampling}
+        known = {"method", "prompt", "prompts", "reward", "preset"}
+        known |= {field.name for kind in parts.values() for field in fields(kind)}
+        for name in given:
+            if name not in known:
+                raise ConfigError(unknown("setting", str(name), sorted(known)))
+        several = row.per_prompt or isinstance(prompts, list)
+        return cls(
+            str(given["method"]),
+            tuple(texts) if several else prompts,
+            reward=str(given.get("reward", REWARD)),
+            preset=str(given.get("preset", "default")),
+            **{name: pick(kind, given) for name, kind in parts.items()},
+        )
+
+    def record(self) -> dict[str, str | int | float | None]:
+        """What the summary says of the run."""
+        return {
+            "method": self.method,
+            "seed": self.learning.seed,
+            "num_steps": self.sampling.num_steps,
+            "scheduler": self.sampling.scheduler,
+            "batch_size": self.sampling.batch_size,
+            "preset": self.preset,
+            "command": self.command(),
+        }
+
+    def command(self) -> str:
+        """The command line that asks for this run; what is as by default is left out."""
+        row = method(self.method)
+        defaults = {**asdict(Sampling()), **asdict(row.presets[self.preset]), **asdict(row.evaluation())}
+        defaults |= {"method": self.method, "reward": REWARD, "preset": "default"}
+        words = ["diffalign", self.method]
+        for name, value in self.mapping().items():
+            flag = "--" + name.replace("_", "-")
+            if name == "prompt" or (name == "prompts" and isinstance(value, list)):
+                words += [value] if isinstance(value, str) else value
+            elif name == "prompts" or value != defaults.get(name):
+                if isinstance(value, bool):
+                    words.append(flag if value else flag.replace("--", "--no-", 1))
+                else:
+                    words += [flag, str(value)]
+        return shlex.join(words)

@@ -1,0 +1,141 @@
+"""Tuning the denoiser: DDPO, PG, DPOK and DPO, alone or with B²-DiffuRL's strategies.
+
+`ddpo`, `pg`, `dpok` and `dpo` visit the whole trajectory; `b2-…` is the same objective with backward
+progressive training and branches. Guidance is the sampler's (B² table 6: 5.0). `default` is `b2-ddpo`
+with decisions weighted by their variance, fewer and smaller rounds, and a higher learning rate;
+`docs/tune.md` says why.
+
+References: Black et al. (ICLR 2024), DDPO, https://arxiv.org/abs/2305.13301
+            Fan et al. (NeurIPS 2023), DPOK, https://arxiv.org/abs/2305.16381
+            Hu et al. (CVPR 2025), B²-DiffuRL, https://arxiv.org/abs/2503.11240
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+from diffalign.settings.fields import (
+    Bounds,
+    ConfigError,
+    NotNegative,
+    NotNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Seed,
+    Settings,
+    Share,
+)
+
+
+@dataclass(frozen=True)
+class TuneConfig(Settings):
+    """How the denoiser's weights are learned.
+
+    Attributes:
+        objective: The loss: policy gradient (pg), DDPO's (ppo), DPOK's, or DPO's.
+        rounds: How many rounds of sampling and learning there are.
+        samples: How many pictures a round makes and scores, in whole groups of branches.
+        interval: Which steps are learned: the full trajectory, or backward, the last ones first.
+        first_steps: How many steps the first round learns, if backward.
+        branches: How many samples share their steps before the interval; 1 does not branch.
+        threshold: Of branches, the least advantage of the best that is learned from, and of minus the worst's
+            (dpo: both). 0 with 1 branch learns from all.
+        step_weights: How decisions weigh in the loss: equal, or by variance (decision t counts s_t², so that
+            the small steps near the picture do not drown those that compose it).
+        window: How many earlier rounds the rewards of a prompt are normalised with.
+        advantage_clip: The greatest size of an advantage.
+        clip_range: The range ε of ppo and dpok.
+        dpok_alpha: The weight of dpok's clipped surrogate.
+        dpok_beta: The weight of dpok's divergence from the pretrained model.
+        dpo_beta: The β of dpo.
+        eta: The share of DDPM's noise in a sampler step.
+        optimiser: What takes the steps: adamw, or adamw8bit (bitsandbytes, moments in 8 bits).
+        learning_rate: The optimiser's learning rate.
+        weight_decay: The optimiser's weight decay.
+        max_grad_norm: The norm that a larger gradient is scaled down to.
+        update_batch: How many samples an optimiser step is made from; a round's last may have fewer.
+        micro_batch: How many samples are in the denoiser at a time; it changes nothing but time and memory.
+        gradient_checkpointing: Compute activations twice instead of keeping them: less memory, more time.
+        lora_rank: The rank of the adapter; 0 tunes all weights.
+        lora_targets: Which layers get an adapter: attention, or all (feed-forwards and convolutions too).
+        seed: The seed of everything.
+    """
+
+    objective: Literal["pg", "ppo", "dpok", "dpo"] = "ppo"
+    rounds: Positive = 20
+    samples: Positive = 96
+    interval: Literal["full", "backward"] = "backward"
+    first_steps: Positive = 14
+    branches: Positive = 3
+    threshold: NotNegativeFloat = 0.5
+    step_weights: Literal["equal", "variance"] = "variance"
+    window: NotNegative = 8
+    advantage_clip: PositiveFloat = 5.0
+    clip_range: Share = 1e-4
+    dpok_alpha: NotNegativeFloat = 10.0
+    dpok_beta: NotNegativeFloat = 0.01
+    dpo_beta: PositiveFloat = 0.1
+    eta: Annotated[float, Bounds(above=0, at_most=1)] = 1.0
+    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
+    learning_rate: PositiveFloat = 3e-3
+    weight_decay: NotNegativeFloat = 1e-4
+    max_grad_norm: PositiveFloat = 1.0
+    update_batch: Positive = 96
+    micro_batch: Positive = 4
+    gradient_checkpointing: bool = False
+    lora_rank: NotNegative = 4
+    lora_targets: Literal["attention", "all"] = "attention"
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples % self.branches:
+            raise ConfigError(f"{self.samples} samples are no whole groups of {self.branches} branches")
+        if self.objective == "dpo" and self.update_batch % 2:
+            raise ConfigError(f"dpo learns from pairs: update_batch must be even, not {self.update_batch}")
+
+    @property
+    def queries(self) -> int:
+        """Reward queries in all."""
+        return self.rounds * self.samples
+
+
+_B2 = TuneConfig(
+    rounds=100,  # B² section 5.1: 25.6k reward queries
+    samples=255,  # B² table 6: 8 × 32 a round, in whole groups of branches
+    interval="backward",
+    first_steps=14,  # the released configuration: n_0 = 14 of T = 20
+    branches=3,  # B² table 6
+    threshold=0.5,  # B² table 6
+    step_weights="equal",  # DDPO, eq. 7: the sum over steps
+    window=8,  # B² section 5.1
+    advantage_clip=5.0,  # DDPO's implementation
+    clip_range=1e-4,  # DDPO's implementation
+    dpo_beta=0.1,  # D3PO's implementation
+    eta=1.0,  # B² table 6: noise weight
+    learning_rate=1e-4,  # B² table 6
+    weight_decay=1e-4,  # B² table 6
+    max_grad_norm=1.0,  # DDPO's implementation
+    update_batch=256,  # B² table 6: batch 2 × accumulation 128
+    lora_rank=4,  # DDPO's implementation
+)
+_VANILLA = replace(
+    _B2,
+    samples=256,  # B² table 6: 8 × 32 a round
+    interval="full",
+    branches=1,
+    threshold=0.0,
+    update_batch=64,  # B² table 6: batch 2 × accumulation 32
+)
+PRESETS = {
+    "default": TuneConfig(),
+    "ddpo": replace(_VANILLA, objective="ppo"),
+    "pg": replace(_VANILLA, objective="pg"),
+    "dpok": replace(_VANILLA, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),  # DPOK, appendix
+    "dpo": replace(_VANILLA, objective="dpo"),
+    "b2-ddpo": replace(_B2, objective="ppo"),
+    "b2-pg": replace(_B2, objective="pg"),
+    "b2-dpok": replace(_B2, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),
+    "b2-dpo": replace(_B2, objective="dpo"),
+}
