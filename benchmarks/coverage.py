@@ -1,4 +1,4 @@
-"""How often intervals of a study's votes hold the truth: crossed, and over voters or prompts alone.
+"""How often intervals of a study's votes hold the truth: two-way clustered, and over voters or prompts alone.
 
     python benchmarks/coverage.py
 
@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 
-from diffalign.metrics import clustered, crossed
+from diffalign.metrics import clustered, two_way_clustered
 
 VOTERS, PROMPTS = 12, 10
 
@@ -27,13 +27,13 @@ def main() -> None:
     random = np.random.default_rng(0)
     voter, prompt = np.repeat(np.arange(VOTERS), PROMPTS), np.tile(np.arange(PROMPTS), VOTERS)
     for taste, difficulty in ((1.0, 1.0), (0.5, 0.5), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)):
-        held, width = {"crossed": 0, "wider": 0}, {"crossed": 0.0, "wider": 0.0}
+        held, width = {"two_way_clustered": 0, "wider": 0}, {"two_way_clustered": 0.0, "wider": 0.0}
         for _ in range(studies):
             votes = random.normal(size=len(voter)) + taste * random.normal(size=VOTERS)[voter]
             votes += difficulty * random.normal(size=PROMPTS)[prompt]
             alone = [clustered(votes, way.tolist(), resamples=400) for way in (voter, prompt)]
             found = {
-                "crossed": crossed(votes, voter.tolist(), prompt.tolist()),
+                "two_way_clustered": two_way_clustered(votes, voter.tolist(), prompt.tolist()),
                 "wider": max(alone, key=lambda one: one.high - one.low),
             }
             for name, one in found.items():

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "src" / "diffalign"
 
 # Along the data flow: a room imports itself and the rooms before it. A new room is put in its place here.
 ROOMS = (
+    "settings",
     "world",
     "prompts",
     "diffusion",

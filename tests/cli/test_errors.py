@@ -70,7 +70,7 @@ def test_a_mistake_is_said_at_once(line: str, said: str, diffalign) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--model", "wrld"], "unknown model 'wrld' (did you mean 'world'?)"),
+        (["--model", "wrld"], "or a hub name such as 'owner/model' (did you mean 'world'?)"),
         (["--model", "empty"], "is no saved pipeline"),
         (["--device", "tpu9"], "cannot use the device 'tpu9'"),
         (["--judge", "world-scene"], "judge world-scene reads 64×64 pictures, but this model makes 16×16"),

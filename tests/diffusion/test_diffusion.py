@@ -7,6 +7,7 @@ import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, StableDiffusionPipeline
 
 from diffalign.diffusion import (
+    Pipeline,
     PipelineError,
     Sampler,
     fingerprint,
@@ -91,6 +92,11 @@ def test_loading(tiny_pipeline_folder: Path) -> None:
     assert not is_deterministic(pipeline)
     with pytest.raises(PipelineError, match="unknown scheduler 'dimm'"):
         load_pipeline(tiny_pipeline_folder, scheduler="dimm")
+
+
+def test_a_pipeline_of_diffusers_has_what_is_used_of_it(tiny_pipeline: StableDiffusionPipeline) -> None:
+    assert isinstance(tiny_pipeline, Pipeline)
+    assert not isinstance(tiny_pipeline.unet, Pipeline)
 
 
 def test_unknown_models_are_named(tmp_path: Path) -> None:

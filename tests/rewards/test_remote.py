@@ -195,10 +195,10 @@ def test_a_client_that_goes_away_is_no_news(served: Any, capfd: pytest.CaptureFi
     time.sleep(0.5)
     assert capfd.readouterr().err == ""
     own = RemoteReward(server.url, token="secret")
-    own.greet()
+    own.check_connection()
     assert score(own, grey(255), ["a"]).tolist() == [1.0]
     with pytest.raises(RewardError, match="does not take the token"):
-        RemoteReward(server.url, token="another").greet()
+        RemoteReward(server.url, token="another").check_connection()
 
 
 def test_a_port_that_is_taken_is_named(served: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from diffalign.metrics.crossed import crossed
+from diffalign.metrics.two_way_clustered import two_way_clustered
 from diffalign.study import StudyError
 from diffalign.study.questions import Design, Question, pool
 from diffalign.study.results import results
@@ -62,7 +62,7 @@ def test_intervals_are_for_other_voters_and_prompts() -> None:
     assert row["quality"]["low"] == row["quality"]["high"] == 1
     votes = [pair(voter, 0, 0, "left" if voter % 3 else "right", "left") for voter in range(12)]
     found = results(PAIRS, votes)["rows"][0]["alignment"]
-    expected = crossed([float(voter % 3 > 0) for voter in range(12)], range(12), [0] * 12)
+    expected = two_way_clustered([float(voter % 3 > 0) for voter in range(12)], range(12), [0] * 12)
     assert found == expected.as_dict() and 0 < found["low"] < found["high"] < 1
 
 

@@ -1,4 +1,4 @@
-"""ADVANTAGE: calibrated rewards. Each function maps rewards `(B,)` to advantages of the same shape."""
+"""ADVANTAGE: calibrated rewards: pure functions and running statistics, from rewards `(B,)` to advantages."""
 
 from diffalign.advantages.baselines import leave_one_out, rank, standardise
 from diffalign.advantages.drcm import ValueNet

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def leave_one_out(reward: Tensor) -> Tensor:
-    """A_i = r_i − mean of the other rewards, with shape `(B,)`; 0 where B = 1.
+    """A_i = r_i − mean of the other rewards, from rewards `(B,)` to `(B,)`; 0 if B = 1.
 
     References: Kool et al. (2019), https://openreview.net/forum?id=r1lgTGL5DE
     """
@@ -19,15 +19,15 @@ def leave_one_out(reward: Tensor) -> Tensor:
 
 
 def standardise(reward: Tensor, epsilon: float = 1e-6) -> Tensor:
-    """A = (r − mean) / std, with shape `(B,)`; zero where all rewards are equal."""
+    """A = (r − mean) / (std + epsilon), from rewards `(B,)` to `(B,)`; 0 if all rewards are equal."""
     return (reward - reward.mean()) / (reward.std(correction=0) + epsilon)
 
 
 def rank(reward: Tensor) -> Tensor:
-    """Utilities of natural evolution strategies: only the order of the rewards matters.
+    """Utilities of natural evolution strategies, from rewards `(B,)` to `(B,)`: only their order matters.
 
-    u_i = max(0, ln(B/2 + 1) − ln(rank_i)), scaled to sum to 1, minus 1/B; best rank is 1. Equal
-    rewards share the mean of their utilities. Times B, so that their scale is that of `standardise`.
+    u_i = max(0, ln(B/2 + 1) − ln(rank_i)), scaled to sum to 1, minus 1/B; the best rank is 1. Equal
+    rewards get the mean of their utilities. All are multiplied by B, for the scale of `standardise`.
 
     References: Wierstra et al. (JMLR 2014), section 3.1, https://jmlr.org/papers/v15/wierstra14a.html
     """
@@ -40,4 +40,5 @@ def rank(reward: Tensor) -> Tensor:
     utility[order] = by_rank
     values, group = reward.unique(return_inverse=True)
     sums = by_rank.new_zeros(len(values)).index_add_(0, group, utility)
-    return (sums / group.bincount())[group]
+    means: Tensor = sums / group.bincount()
+    return means[group]

@@ -12,12 +12,12 @@ from torch import Tensor
 
 
 def best_and_worst(advantage: Tensor, group: Tensor, threshold: float) -> list[int]:
-    """Indices of the samples to learn from, in order; none is a normal answer.
+    """Indices of the samples to learn from, in ascending order; the list may be empty.
 
     Arguments:
         advantage: normalised rewards with shape `(B,)`.
-        group: each sample's group with shape `(B,)`.
-        threshold: least advantage of a best sample, and least of minus that of a worst one.
+        group: the group of each sample, with shape `(B,)`.
+        threshold: a best sample has at least this advantage, a worst one at most minus this.
 
     Raises:
         ValueError: if the shapes differ.
@@ -33,23 +33,26 @@ def best_and_worst(advantage: Tensor, group: Tensor, threshold: float) -> list[i
 
 
 def pairs(advantage: Tensor, group: Tensor, threshold: float) -> tuple[list[int], list[int]]:
-    """Winners and losers: of each group the best and the worst sample, if one is good and the other bad.
+    """Indices of winners and of losers: the best and the worst sample of each group, if both qualify.
 
     Arguments:
-        advantage, group, threshold: as above; with the threshold 0 it is enough that they differ.
+        advantage, group, threshold: as of `best_and_worst`; with threshold 0 any two that differ qualify.
+
+    Raises:
+        ValueError: if the shapes differ.
     """
     _check(advantage, group)
-    found = [
+    selected = [
         (best, worst)
         for best, worst in _extremes(advantage, group)
         if advantage[best] > advantage[worst]
         and (not threshold or (advantage[best] >= threshold and advantage[worst] <= -threshold))
     ]
-    return [best for best, _ in found], [worst for _, worst in found]
+    return [best for best, _ in selected], [worst for _, worst in selected]
 
 
 def couples(prompts: Sequence[str]) -> Tensor:
-    """Groups, with shape `(B,)`, of two samples that follow each other among those of one prompt."""
+    """Group numbers `(B,)`: the samples of a prompt, in order, are grouped in twos."""
     counts: dict[str, int] = {}
     numbers: dict[tuple[str, int], int] = {}
     group = []
@@ -67,10 +70,10 @@ def _check(advantage: Tensor, group: Tensor) -> None:
 
 
 def _extremes(advantage: Tensor, group: Tensor) -> list[tuple[int, int]]:
-    """Best and worst of each group."""
+    """Indices of the best and the worst sample of each group."""
     extremes = []
     for number in group.unique():
         members = (group == number).nonzero()[:, 0]
-        own = advantage[members]
-        extremes.append((int(members[own.argmax()]), int(members[own.argmin()])))
+        values = advantage[members]
+        extremes.append((int(members[values.argmax()]), int(members[values.argmin()])))
     return extremes

@@ -1,10 +1,10 @@
 r"""Dynamic reward calibration (DRCM).   r* = r − V_φ(μ, σ)
 
 V_φ, a three-layer perceptron, predicts the expected reward of the distribution (μ, σ). It is
-trained online on the rewards seen so far, each against the (μ, σ) that its sample was drawn from.
+trained online on all rewards so far, each with the (μ, σ) that its sample was drawn from.
 
 Symbols:    μ, σ = mean, std; r = reward; V_φ = ValueNet
-Deviations: the published script trains V_φ on copies of a single row; here, on all rows seen.
+Deviations: the published script trains V_φ on copies of a single reward; here, on all rewards so far.
             V_φ learns standardised rewards, so that it starts at their running mean instead of at 0.
             For a reward whose mean is far from 0, such as CLIPScore, the first advantages would
             otherwise be that mean, and Adam's moments would carry it through the whole run.
@@ -37,8 +37,9 @@ class ValueNet(nn.Module):
 
     def forward(self, mean: Tensor, std: Tensor) -> Tensor:
         """Expected rewards `(B,)` of distributions with `mean` and `std` of shape `(B, *latent)`."""
-        # σ − 1 rather than σ: the input then starts at zero in every element
-        return self.layers(torch.cat([mean.flatten(1), std.flatten(1) - 1], 1))[:, 0]
+        # σ − 1 rather than σ, so that the input of N(0, I) is zero
+        values: Tensor = self.layers(torch.cat([mean.flatten(1), std.flatten(1) - 1], 1))
+        return values[:, 0]
 
 
 def value_loss(value: Tensor, reward: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 
 class RunningStatistics:
-    """Each prompt's rewards of the last rounds.
+    """The rewards of the last rounds, by prompt.
 
     Arguments:
-        window: rounds before the current one that count.
+        window: number of rounds before the current one that count.
         epsilon: added to the standard deviation.
     """
 
@@ -27,10 +27,10 @@ class RunningStatistics:
         self.rounds: list[dict[str, list[float]]] = []
 
     def normalise(self, prompts: Sequence[str], rewards: Tensor) -> Tensor:
-        """Adds a round's rewards `(B,)` and returns them normalised, `(B,)`.
+        """Adds the rewards `(B,)` of a round, and returns them normalised, `(B,)`.
 
         Raises:
-            ValueError: if there is not one prompt a reward.
+            ValueError: if there are not as many prompts as rewards.
         """
         if rewards.shape != (len(prompts),):
             raise ValueError(f"{len(prompts)} prompts need as many rewards, not {tuple(rewards.shape)}")
@@ -41,16 +41,16 @@ class RunningStatistics:
         normalised = torch.empty_like(rewards)
         for prompt in newest:
             # in double precision: equal rewards must differ from their mean by less than epsilon
-            seen = torch.tensor([r for past in self.rounds for r in past.get(prompt, [])]).double()
-            own = torch.tensor([text == prompt for text in prompts])
-            spread = seen.std(correction=0) + self.epsilon
-            normalised[own] = ((rewards[own].double() - seen.mean()) / spread).float()
+            recent = torch.tensor([r for past in self.rounds for r in past.get(prompt, [])]).double()
+            mask = torch.tensor([text == prompt for text in prompts])
+            spread = recent.std(correction=0) + self.epsilon
+            normalised[mask] = ((rewards[mask].double() - recent.mean()) / spread).float()
         return normalised
 
     def state(self) -> str:
-        """What `load` needs, as JSON."""
+        """The rewards, as JSON for `load`."""
         return json.dumps(self.rounds)
 
     def load(self, state: str) -> None:
-        """Restores what `state` returned."""
+        """Restores the rewards from what `state` returned."""
         self.rounds = json.loads(state)

@@ -124,7 +124,7 @@ def main() -> NoReturn:
     """The console script."""
     code = run(sys.argv[1:])
     overlap = sys.modules.get("diffalign.rewards.overlap")
-    if overlap is not None and not overlap.settled(1.0):  # a reward hangs: its thread must not be waited for
+    if overlap is not None and not overlap.wait_for_scoring(1.0):  # a reward hangs: do not wait
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

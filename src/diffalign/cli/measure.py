@@ -56,7 +56,7 @@ def measure(
     """
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import measures, paths, stdout, warn
-    from diffalign.evaluation.measuring import TOGETHER, figures
+    from diffalign.evaluation.measuring import SET_METRICS, figures
     from diffalign.evaluation.measuring import measure as measured
     from diffalign.evaluation.sources import SourceError, matched, read_source
     from diffalign.files import replacing
@@ -77,12 +77,12 @@ def measure(
     if {"inception", "inception-clip"} & set(asked):
         import_module("torchmetrics")
     try:
-        rewards = {name: load_reward(name, device=place) for name in asked if name not in TOGETHER}
+        rewards = {name: load_reward(name, device=place) for name in asked if name not in SET_METRICS}
     except RewardError as error:
         if str(error).startswith("unknown reward"):
-            error.add_note(f"or a metric of pictures together: {', '.join(TOGETHER)}")
+            error.add_note(f"or a metric of pictures together: {', '.join(SET_METRICS)}")
         raise
-    together = _readers([name for name in asked if name in TOGETHER], features, inception, place)
+    together = _readers([name for name in asked if name in SET_METRICS], features, inception, place)
     console, found = stdout(), {}
     with RunProgress(console, sum(source.size for source in sources)) as progress:
         for source in sources:

@@ -7,9 +7,11 @@ from diffalign.diffusion.pipeline import (
     list_models,
     load_pipeline,
 )
+from diffalign.diffusion.protocol import Pipeline
 from diffalign.diffusion.sampler import Sampler, seeded_noise
 
 __all__ = [
+    "Pipeline",
     "PipelineError",
     "Sampler",
     "fingerprint",

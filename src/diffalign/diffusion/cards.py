@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from diffalign.diffusion.protocol import Pipeline
 from diffalign.world import WORLD_FOLDER
 
 
 @dataclass(frozen=True)
 class Card:
-    """A model's description, where it is loaded from, and the guidance it is used with.
+    """What is known of a model.
 
     Attributes:
-        guidance_scale: None keeps the default of the pipeline's class.
+        description: for the list of models.
+        source: folder or hub name that it is loaded from.
+        guidance_scale: of classifier-free guidance; None keeps the default of the pipeline's class.
     """
 
     description: str
@@ -30,6 +32,6 @@ CARDS = {
 }
 
 
-def card_of(pipeline: Any) -> Card | None:
-    """The card of a pipeline that `load_pipeline` loaded by its alias."""
+def card_of(pipeline: Pipeline) -> Card | None:
+    """The card of a pipeline that `load_pipeline` loaded by its alias, else None."""
     return CARDS.get(str(getattr(getattr(pipeline, "config", None), "_name_or_path", "")))

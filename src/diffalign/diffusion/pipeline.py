@@ -1,8 +1,7 @@
-"""Loading pipelines, and what a noise policy must know of one: its identity and its latent's shape."""
+"""Loading pipelines; a pipeline's denoiser, fingerprint, kind of scheduler and latent shape."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from pathlib import Path
@@ -12,7 +11,13 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
 from diffalign.diffusion.cards import CARDS
+from diffalign.diffusion.protocol import Pipeline
+from diffalign.settings.choices import unknown
 
+#: What `load_pipeline` does about the scheduler.
+SCHEDULERS = ("keep", "ddim")
+_FINGERPRINT_DIGITS = 12  # 48 bits, so that two models hardly ever share them
+_FINGERPRINT_VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
 _STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD")
 
@@ -22,7 +27,7 @@ class PipelineError(ValueError):
 
 
 def list_models() -> dict[str, str]:
-    """Alias → description."""
+    """The models known by an alias: alias → description."""
     return {alias: card.description for alias, card in CARDS.items()}
 
 
@@ -39,25 +44,21 @@ def load_pipeline(
         name: an alias of `list_models()`, a folder written by `save_pretrained`, or a hub name.
         device: where it runs; the accelerator if there is one, by default.
         dtype: its precision; float32 on a CPU and float16 elsewhere, by default.
-        scheduler: "keep" the pipeline's own, or "ddim", which the papers use.
+        scheduler: "keep" the pipeline's, or replace it by "ddim", which the papers use.
 
     Raises:
         PipelineError: if there is no such model, or the scheduler does not fit it.
     """
-    if scheduler not in ("keep", "ddim"):
-        raise PipelineError(f"unknown scheduler {scheduler!r}; choose 'keep' or 'ddim'")
+    if scheduler not in SCHEDULERS:
+        raise PipelineError(unknown("scheduler", scheduler, SCHEDULERS))
     device = torch.device(device if device is not None else default_device())
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.float16
     source = str(CARDS[str(name)].source) if str(name) in CARDS else str(name)
     local = Path(source).is_dir()
     if not local and "/" not in source:
-        near = difflib.get_close_matches(str(name), CARDS, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise PipelineError(
-            f"unknown model {str(name)!r}{hint}; give an alias ({', '.join(CARDS)}), the folder of a saved "
-            "pipeline, or a hub name such as 'owner/model'"
-        )
+        alternative = "the folder of a saved pipeline, or a hub name such as 'owner/model'"
+        raise PipelineError(unknown("model", str(name), CARDS, alternative=alternative))
     if str(name) == "world" and not local:
         raise PipelineError(f"the package lacks the embedded world's weights ({source}); reinstall diffalign")
     if local and not (Path(source) / "model_index.json").exists():
@@ -80,11 +81,11 @@ def load_pipeline(
 
 def default_device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
-def denoiser(pipeline: Any) -> torch.nn.Module:
+def denoiser(pipeline: Pipeline) -> torch.nn.Module:
     """The pipeline's UNet or transformer.
 
     Raises:
@@ -97,7 +98,7 @@ def denoiser(pipeline: Any) -> torch.nn.Module:
     raise PipelineError(f"{type(pipeline).__name__} has neither a unet nor a transformer")
 
 
-def is_deterministic(pipeline: Any) -> bool:
+def is_deterministic(pipeline: Pipeline) -> bool:
     """Whether x_T alone determines the picture under the pipeline's scheduler (DDIM with η = 0)."""
     scheduler = pipeline.scheduler
     algorithm = str(getattr(scheduler.config, "algorithm_type", ""))  # such as "sde-dpmsolver++"
@@ -106,34 +107,35 @@ def is_deterministic(pipeline: Any) -> bool:
     )
 
 
-def takes_ddim(pipeline: Any) -> bool:
+def takes_ddim(pipeline: Pipeline) -> bool:
     """Whether DDIM can follow the noise schedule of the pipeline's scheduler."""
     return "beta_schedule" in pipeline.scheduler.config
 
 
-def fingerprint(pipeline: Any) -> str:
+def fingerprint(pipeline: Pipeline) -> str:
     """Twelve hexadecimal digits that identify the denoiser: its configuration and a sample of its weights."""
     module = denoiser(pipeline)
     digest = hashlib.sha256(type(module).__name__.encode())
     for name, parameter in sorted(module.state_dict().items()):
         values = parameter.detach().flatten()
-        sample = values[:: max(1, values.numel() // 64)][:64].float().cpu()
+        step = max(1, values.numel() // _FINGERPRINT_VALUES)
+        sample = values[::step][:_FINGERPRINT_VALUES].float().cpu()
         digest.update(json.dumps([name, list(parameter.shape)]).encode())
         digest.update(sample.half().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 class _Captured(BaseException):
-    """Ends a pipeline call once its latents are known."""
+    """Ends a pipeline call once the shape of its latents is known."""
 
     def __init__(self, shape: torch.Size) -> None:
         self.shape = shape
 
 
-def latent_shape(pipeline: Any, **call: Any) -> tuple[int, ...]:
+def latent_shape(pipeline: Pipeline, **call: Any) -> tuple[int, ...]:
     """The shape of one initial latent, without the batch: `(C, H, W)`, video `(C, F, H, W)`.
 
-    It is read off the pipeline's own `prepare_latents`, and so holds for every family.
+    It is what the pipeline's `prepare_latents` returns, and so holds for every family.
 
     Arguments:
         call: the arguments of the pipeline's call that change the shape (`height`, `num_frames` …).
@@ -149,12 +151,12 @@ def latent_shape(pipeline: Any, **call: Any) -> tuple[int, ...]:
         prepared = prepare(*args, **kwargs)
         raise _Captured((prepared[0] if isinstance(prepared, tuple) else prepared).shape)
 
-    pipeline.prepare_latents = spy
+    vars(pipeline)["prepare_latents"] = spy  # of the object, where it hides the class's method
     try:
         with torch.no_grad():
             pipeline("a", num_inference_steps=2, output_type="latent", **call)
     except _Captured as captured:
         return tuple(captured.shape[1:])
     finally:
-        del pipeline.prepare_latents
+        del vars(pipeline)["prepare_latents"]
     raise PipelineError(f"{type(pipeline).__name__} prepared no latents")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -12,18 +12,25 @@ from torch import Tensor
 
 from diffalign.diffusion.cards import card_of
 from diffalign.diffusion.pipeline import PipelineError, latent_shape
+from diffalign.diffusion.protocol import Pipeline
+
+_SEED_BYTES = 7  # of a hash: as many as fit into a signed seed of 64 bits
 
 
 def seeded_noise(shape: Sequence[int], seed: int, stream: str, indices: Sequence[int]) -> Tensor:
     """Standard normal noise with shape `(len(indices), *shape)`, float32 on the CPU.
 
-    Sample `i` is drawn from a generator of its own, seeded by (`seed`, `stream`, `i`): it does not
-    depend on the batch it is drawn in. Different streams ("train", "evaluate" …) share no sample.
+    Each sample has a generator seeded by (`seed`, `stream`, index), so that it does not depend on the batch
+    in which it is drawn. Different streams ("train", "evaluate" …) share no sample.
+
+    Arguments:
+        shape: of one sample.
+        indices: which samples of the stream.
     """
     samples = []
     for index in indices:
         key = hashlib.sha256(f"{seed}/{stream}/{index}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:_SEED_BYTES], "big"))
         samples.append(torch.randn(tuple(shape), generator=generator))
     return torch.stack(samples)
 
@@ -31,7 +38,7 @@ def seeded_noise(shape: Sequence[int], seed: int, stream: str, indices: Sequence
 class Sampler:
     """The deterministic environment of a noise policy: x_0 = DDIM(x_T, c) with η = 0.
 
-    Prompt embeddings are computed once a prompt; pictures are made in batches.
+    Prompt embeddings are computed once for each prompt; pictures are made in batches.
 
     Arguments:
         pipeline: any diffusers pipeline whose call takes `latents=`.
@@ -39,11 +46,14 @@ class Sampler:
         guidance_scale: classifier-free guidance; None takes the model card's, or the pipeline's default.
         batch_size: pictures per call of the pipeline.
         call: further arguments of the pipeline's call, such as `height` or `num_frames`.
+
+    Raises:
+        PipelineError: if a number is not positive, or the pipeline takes no latents.
     """
 
     def __init__(
         self,
-        pipeline: Any,
+        pipeline: Pipeline,
         *,
         num_steps: int = 20,
         guidance_scale: float | None = None,
@@ -70,12 +80,13 @@ class Sampler:
             "guidance_scale", getattr(parameters.get("guidance_scale"), "default", None)
         )
         self._repeats = "num_images_per_prompt" in parameters  # video pipelines have no such argument
-        self._takes_embeds = "prompt_embeds" in parameters and _encodes_simply(pipeline)
-        #: arguments of the call that act on the encoding, and so go where the embeddings are made
+        takes_embeds = "prompt_embeds" in parameters
+        self._encode_prompt = _simple_encoder(pipeline) if takes_embeds else None
+        #: arguments of the call that change the embeddings, and so are given to `encode_prompt` instead
         self.encoding = {
             name: self._call.pop(name)
             for name in ("negative_prompt", "clip_skip")
-            if self._takes_embeds and name in self._call
+            if self._encode_prompt is not None and name in self._call
         }
         self._conditions: dict[str, dict[str, Any]] = {}
         if hasattr(pipeline, "set_progress_bar_config"):
@@ -83,14 +94,14 @@ class Sampler:
 
     @property
     def forwards(self) -> int:
-        """Denoiser evaluations a picture: a scheduler may take more steps than it is asked for."""
+        """Denoiser evaluations for a picture: a scheduler may take more steps than `num_steps`."""
         guided = self.guidance_scale is not None and self.guidance_scale > 1
         return self._steps * (2 if guided else 1)
 
-    def told(self) -> list[str]:
-        """Arguments of the call that change what the denoiser is told, beside prompt and guidance."""
+    def extra_conditions(self) -> list[str]:
+        """Names of the call's arguments that condition the denoiser, beside prompt and guidance."""
         known = {"num_inference_steps", "output_type", "guidance_scale", "height", "width"}
-        known.add("use_resolution_binning")  # of sizes, which are given
+        known.add("use_resolution_binning")  # changes height and width alone
         return sorted((self._call.keys() - known) | self.encoding.keys())
 
     def encode(self, prompt: str) -> dict[str, Any]:
@@ -100,7 +111,7 @@ class Sampler:
         return self._conditions[prompt]
 
     def _joined(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """The conditions of several prompts as one: lists joined, embeddings concatenated."""
+        """The conditions of several prompts as one batch: lists joined, embeddings concatenated."""
         conditions = [self.encode(prompt) for prompt in prompts]
         return {
             name: torch.cat([c[name] for c in conditions])
@@ -110,13 +121,13 @@ class Sampler:
         }
 
     def _encode(self, prompt: str) -> dict[str, Any]:
-        if not self._takes_embeds:
+        if self._encode_prompt is None:
             return {"prompt": prompt}
         guided = self.guidance_scale is not None and self.guidance_scale > 1
         with torch.no_grad():
-            embeds, negative = self.pipeline.encode_prompt(
-                prompt, self.pipeline.device, 1, guided, **self.encoding
-            )[:2]
+            embeds, negative = self._encode_prompt(prompt, self.pipeline.device, 1, guided, **self.encoding)[
+                :2
+            ]
         condition = {"prompt_embeds": embeds}
         if guided:
             condition["negative_prompt_embeds"] = negative
@@ -127,7 +138,7 @@ class Sampler:
 
         Arguments:
             x_T: initial noise with shape `(B, *latent_shape)`.
-            prompt: one for all, or a list of one a sample.
+            prompt: one for all samples, or a list with one for each sample.
 
         Raises:
             PipelineError: if the noise does not fit the pipeline or the prompts.
@@ -153,15 +164,15 @@ class Sampler:
                 batches.append(torch.as_tensor(pictures).float())
         timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
         self._steps = self.num_steps if timesteps is None else len(timesteps)
-        # joined outside inference mode, and so fit for rewards that do record gradients
+        # joined outside inference mode, so that rewards may record gradients
         return torch.cat(batches)
 
 
-def _encodes_simply(pipeline: Any) -> bool:
-    """Whether `encode_prompt` has Stable Diffusion's form: (prompt, device, num, guided) → (c, negative)."""
-    if not hasattr(pipeline, "encode_prompt"):
-        return False
-    names = list(inspect.signature(pipeline.encode_prompt).parameters)
-    return names[:4] == ["prompt", "device", "num_images_per_prompt", "do_classifier_free_guidance"] and (
-        "prompt_2" not in names
-    )
+def _simple_encoder(pipeline: Pipeline) -> Callable[..., tuple[Tensor, ...]] | None:
+    """`encode_prompt` if it has Stable Diffusion's form: (prompt, device, num, guided) → (c, negative)."""
+    encode: Callable[..., tuple[Tensor, ...]] | None = getattr(pipeline, "encode_prompt", None)
+    if encode is None:
+        return None
+    names = list(inspect.signature(encode).parameters)
+    simple = names[:4] == ["prompt", "device", "num_images_per_prompt", "do_classifier_free_guidance"]
+    return encode if simple and "prompt_2" not in names else None

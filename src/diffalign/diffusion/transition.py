@@ -12,18 +12,18 @@ References: Song et al. (ICLR 2021), eqs. 12 and 16, https://arxiv.org/abs/2010.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
 from diffalign.diffusion.pipeline import PipelineError, takes_ddim
+from diffalign.diffusion.protocol import Pipeline
 
 LOG_2PI = math.log(2 * math.pi)
 
 
-def ddim_scheduler(pipeline: Any, num_steps: int) -> Any:
+def ddim_scheduler(pipeline: Pipeline, num_steps: int) -> DDIMScheduler:
     """A `DDIMScheduler` of `num_steps` steps with the pipeline's noise schedule.
 
     Its last step goes from t = 1 to ᾱ_0 and not to 1, as Stable Diffusion's does, so that it is a decision
@@ -43,14 +43,14 @@ def ddim_scheduler(pipeline: Any, num_steps: int) -> Any:
         set_alpha_to_one=False,
         steps_offset=1,
         timestep_spacing="leading",
-        clip_sample=config.get("clip_sample", False),  # DDIM's own default clips latents
+        clip_sample=config.get("clip_sample", False),  # DDIM's default clips latents
     )
     scheduler.set_timesteps(num_steps, device=pipeline.device)
     return scheduler
 
 
 def ddim_transition(
-    scheduler: Any, prediction: Tensor, t: int, x_t: Tensor, eta: float = 1.0
+    scheduler: DDIMScheduler, prediction: Tensor, t: int, x_t: Tensor, eta: float = 1.0
 ) -> tuple[Tensor, float]:
     """Mean `(B, *latent)`, float32, and standard deviation s_t of x_{t−1}.
 
@@ -61,15 +61,16 @@ def ddim_transition(
         x_t: the latents with shape `(B, *latent)`.
         eta: η, the share of DDPM's noise; 0 is deterministic.
     """
-    silence = torch.zeros_like(x_t, dtype=torch.float32)
-    step = scheduler.step(prediction.float(), t, x_t.float(), eta=eta, variance_noise=silence)
+    no_noise = torch.zeros_like(x_t, dtype=torch.float32)
+    step = scheduler.step(prediction.float(), t, x_t.float(), eta=eta, variance_noise=no_noise)
     return step.prev_sample, ddim_std(scheduler, t, eta)
 
 
-def ddim_std(scheduler: Any, t: int, eta: float = 1.0) -> float:
+def ddim_std(scheduler: DDIMScheduler, t: int, eta: float = 1.0) -> float:
     """The standard deviation s_t of x_{t−1}; arguments as those of `ddim_transition`."""
     before = t - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    return eta * float(scheduler._get_variance(t, before)) ** 0.5
+    std: float = eta * float(scheduler._get_variance(t, before)) ** 0.5
+    return std
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, std: float) -> Tensor:

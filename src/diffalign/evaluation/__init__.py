@@ -1,4 +1,4 @@
-"""EVALUATION: fresh paired samples, the judge's word, and what they cost."""
+"""EVALUATION: fresh paired samples, their scores and verdicts, and their cost."""
 
 from diffalign.evaluation.samples import Judge, Samples, as_bytes, assess, evaluate, pooled, world_judge
 from diffalign.evaluation.summary import SCHEMA, Cost, Summary, peak_memory_mb, summarise

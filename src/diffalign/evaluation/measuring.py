@@ -1,8 +1,8 @@
-"""Figures of pictures that lie in folders, and how they differ between folders.
+"""Figures of pictures in folders, and their differences between folders.
 
-Rewards say something of each picture; their means have an interval, and differences of two folders, in
-pairs of the same prompt and place, an interval and a test. What is said of several pictures together, in
-`TOGETHER`, is measured for each prompt; the inception scores are of all pictures.
+Rewards score single pictures; their means have an interval. The difference between two folders, over pairs of
+pictures with the same prompt and index, has an interval and a test. Metrics of a set of pictures, those of
+`SET_METRICS`, are measured for each prompt; inception scores over all pictures.
 """
 
 from __future__ import annotations
@@ -30,23 +30,27 @@ from diffalign.metrics.intervals import Interval, IntervalDict
 from diffalign.rewards import RewardFunction, score
 
 SCHEMA = "diffalign.measures/1"
-PARTS, ENOUGH = 10, 500  # of the classic inception score; with fewer pictures than `ENOUGH` it has one
-#: Pictures `(B, 3, H, W)` to features or logits `(B, D)`.
+SPLITS = 10  # of the classic inception score
+LEAST_FOR_SPLITS = 500  # pictures; a split of fewer than 50 would have too low a score
+#: From pictures `(B, 3, H, W)` to features or logits `(B, D)`.
 Reader = Callable[[Tensor], Tensor]
 
 
-def _of_prompts(figure: Callable[[Tensor], float], features: Tensor, counts: list[int]) -> tuple[float, ...]:
-    return tuple(figure(part) for part in features.split(counts))
+def _by_prompt(metric: Callable[[Tensor], float], features: Tensor, counts: list[int]) -> tuple[float, ...]:
+    """`metric` of the features of each prompt."""
+    return tuple(metric(of_prompt) for of_prompt in features.split(counts))
 
 
-def _inception(features: Tensor, counts: list[int]) -> tuple[float, ...]:
-    return (inception_score(features, PARTS if len(features) >= ENOUGH else 1)[0],)
+def _inception(logits: Tensor, counts: list[int]) -> tuple[float, ...]:
+    """The classic inception score of all pictures."""
+    return (inception_score(logits, SPLITS if len(logits) >= LEAST_FOR_SPLITS else 1)[0],)
 
 
-#: Of pictures together: features `(n, D)`, and how many are of each prompt, to a figure a prompt or of all.
-TOGETHER: dict[str, Callable[[Tensor, list[int]], tuple[float, ...]]] = {
-    "distance": partial(_of_prompts, mean_pairwise_distance),
-    "vendi": partial(_of_prompts, vendi_score),
+#: Metrics of a set of pictures, by name: from features `(n, D)`, prompt after prompt, and the number of
+#: pictures of each prompt, to a figure for each prompt or to one for all pictures.
+SET_METRICS: dict[str, Callable[[Tensor, list[int]], tuple[float, ...]]] = {
+    "distance": partial(_by_prompt, mean_pairwise_distance),
+    "vendi": partial(_by_prompt, vendi_score),
     "inception-clip": lambda features, counts: (inception_score(features)[0],),  # B²-DiffuRL, F.2
     "inception": _inception,  # of Inception v3
 }
@@ -54,23 +58,23 @@ TOGETHER: dict[str, Callable[[Tensor, list[int]], tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What is said of a source.
+    """The measurements of a source.
 
     Attributes:
-        each: by reward, scores `(n,)`, prompt after prompt.
-        together: by metric, a figure a prompt; one of all pictures for inception scores.
-        prompts: the prompt of each picture.
+        rewards: by name, scores `(n,)`, prompt after prompt.
+        set_metrics: by name, a figure for each prompt; for inception scores one for all pictures.
+        prompts: of the pictures, n.
     """
 
-    each: Mapping[str, Tensor]
-    together: Mapping[str, tuple[float, ...]]
+    rewards: Mapping[str, Tensor]
+    set_metrics: Mapping[str, tuple[float, ...]]
     prompts: tuple[str, ...]
 
 
 def measure(
     source: Source,
     rewards: Mapping[str, RewardFunction],
-    together: Mapping[str, Reader],
+    set_metrics: Mapping[str, Reader],
     *,
     batch_size: int = 16,
     on_batch: Callable[[int], None] | None = None,
@@ -79,31 +83,35 @@ def measure(
 
     Arguments:
         rewards: by name.
-        together: by a name of `TOGETHER`, what it is measured on: features, or logits for "inception"; what
-            several read is read once.
-        on_batch: called with the number of pictures of each batch that is done.
+        set_metrics: by a name of `SET_METRICS`, the function to its features, or to logits for "inception"; a
+            function that several metrics share is called once.
+        on_batch: called with the number of pictures of each finished batch.
 
     Raises:
         RewardError: if a reward fails.
         SourceError: if a picture cannot be read, or is of another size than others of its prompt.
     """
-    each: dict[str, list[Tensor]] = {name: [] for name in rewards}
-    seen: dict[Reader, list[Tensor]] = {read: [] for read in together.values()}
+    scores: dict[str, list[Tensor]] = {name: [] for name in rewards}
+    features: dict[Reader, list[Tensor]] = {read: [] for read in set_metrics.values()}
     prompts: list[str] = []
     for prompt, images in _batches(source, batch_size):
         for name, reward in rewards.items():
-            each[name].append(score(reward, images, [prompt] * len(images)))
-        for read, parts in seen.items():
-            parts.append(read(images).float().cpu())
+            scores[name].append(score(reward, images, [prompt] * len(images)))
+        for read, batches in features.items():
+            batches.append(read(images).float().cpu())
         prompts += [prompt] * len(images)
         if on_batch is not None:
             on_batch(len(images))
     counts = [len(files) for files in source.pictures.values()]
-    found = {name: TOGETHER[name](torch.cat(seen[read]), counts) for name, read in together.items()}
-    return Measured({name: torch.cat(parts) for name, parts in each.items()}, found, tuple(prompts))
+    return Measured(
+        {name: torch.cat(batches) for name, batches in scores.items()},
+        {name: SET_METRICS[name](torch.cat(features[read]), counts) for name, read in set_metrics.items()},
+        tuple(prompts),
+    )
 
 
 def _batches(source: Source, size: int) -> Iterator[tuple[str, Tensor]]:
+    """A prompt and at most `size` of its pictures `(B, 3, H, W)` in [0, 1], prompt after prompt."""
     for prompt, files in source.pictures.items():
         shapes = set()
         for start in range(0, len(files), size):
@@ -119,10 +127,11 @@ def _read(file: Path) -> Tensor:
 
 
 def figures(measured: Mapping[str, Measured]) -> dict[str, Any]:
-    """All that is said of sources, by name; differences are those to the first, where pictures are paired.
+    """The figures of sources, by name, as `--out` of `diffalign measure` holds them.
 
-    Pictures are paired if both sources have as many of the same prompts. Intervals are over prompts if there
-    are several, else over pictures; so is the test.
+    Differences are between a source and the first one, if their pictures are paired: if they have the same
+    prompts with equally many pictures. Intervals and tests are over prompts if there are several, else over
+    pictures.
     """
     rows = [{"source": name, **_row(one)} for name, one in measured.items()]
     first, *others = measured
@@ -135,26 +144,29 @@ def figures(measured: Mapping[str, Measured]) -> dict[str, Any]:
 
 
 def _row(measured: Measured) -> dict[str, Any]:
+    """The figures of one source."""
     prompts = measured.prompts
-    found: dict[str, Any] = {"pictures": len(prompts), "prompts": len(set(prompts))}
-    found |= {name: _mean(values, prompts).as_dict() for name, values in measured.each.items()}
-    return found | {name: _over_prompts(values) for name, values in measured.together.items()}
+    row: dict[str, Any] = {"pictures": len(prompts), "prompts": len(set(prompts))}
+    row |= {name: _mean(values, prompts).as_dict() for name, values in measured.rewards.items()}
+    return row | {name: _over_prompts(values) for name, values in measured.set_metrics.items()}
 
 
 def _difference(after: Measured, before: Measured) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in after.each:
-        values = after.each[name] - before.each[name]
-        means = _by_prompt(values, after.prompts)
+    """The figures of `after` less `before`, with the p-values of their tests."""
+    row: dict[str, Any] = {}
+    for name in after.rewards:
+        values = after.rewards[name] - before.rewards[name]
+        means = _means_by_prompt(values, after.prompts)
         units = means if len(means) > 1 else values.tolist()
-        found[name] = {**_mean(values, after.prompts).as_dict(), "p": _p(units)}
-    for name, figure in after.together.items():
-        gains = [a - b for a, b in zip(figure, before.together[name], strict=True)]
-        found[name] = {**_over_prompts(gains), "p": _p(gains)}
-    return found
+        row[name] = {**_mean(values, after.prompts).as_dict(), "p": _p(units)}
+    for name, figures_after in after.set_metrics.items():
+        gains = [a - b for a, b in zip(figures_after, before.set_metrics[name], strict=True)]
+        row[name] = {**_over_prompts(gains), "p": _p(gains)}
+    return row
 
 
 def _p(differences: Sequence[float]) -> float | None:
+    """The p-value of differences; None if there is one alone."""
     return paired_test(differences, [0.0] * len(differences)) if len(differences) > 1 else None
 
 
@@ -162,13 +174,13 @@ def _mean(values: Tensor, prompts: Sequence[str]) -> Interval:
     return clustered(values, prompts) if len(set(prompts)) > 1 else bootstrap(values)
 
 
-def _by_prompt(values: Tensor, prompts: Sequence[str]) -> list[float]:
+def _means_by_prompt(values: Tensor, prompts: Sequence[str]) -> list[float]:
     order = list(dict.fromkeys(prompts))
     return [float(values[[p == prompt for p in prompts]].mean()) for prompt in order]
 
 
 def _over_prompts(values: Sequence[float]) -> IntervalDict | dict[str, Any]:
-    """With an interval if there are several prompts."""
+    """The mean of figures of prompts, with an interval if there are several."""
     if len(values) > 1:
         return bootstrap(values).as_dict()
     return {"mean": values[0], "low": None, "high": None, "n": 1}

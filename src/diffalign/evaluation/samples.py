@@ -1,8 +1,8 @@
 """Fresh, paired samples of a distribution.
 
-The pictures are never those of the optimisation: their noise comes from the stream "evaluate", the
-same ε per index for every distribution. So entry i of the baseline and of the tuned samples is a
-pair, and the interval of their difference is much narrower than the difference of two intervals.
+The pictures are never those of the optimisation: their noise comes from the stream "evaluate", with the same
+ε at each index for every distribution. So sample i of the baseline and sample i of the tuned distribution are
+a pair, and the interval of their mean difference is much narrower than those of the two means suggest.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from diffalign.rewards import RewardFunction, score
 from diffalign.rewards.overlap import overlapped
 from diffalign.rollout import Environment, collect
 
-#: Pictures and their prompts to verdicts `(B,)`, bool, and graded scores `(B,)` in [0, 1].
+#: From pictures and their prompts to verdicts `(B,)`, bool, and graded scores `(B,)` in [0, 1].
 Judge = Callable[[Tensor, list[str]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures and what is said of them.
+    """Pictures with their scores, verdicts and embeddings.
 
     Attributes:
-        images: `(n, 3, H, W)` or video `(n, F, 3, H, W)`, uint8 as a PNG holds them. Scores are taken
-            of the float pictures.
+        images: `(n, 3, H, W)` or video `(n, F, 3, H, W)`, uint8 as in a PNG; scores are those of the float
+            pictures.
         reward: `(n,)`.
         judged: the judge's verdicts `(n,)`, bool; None without a judge.
         graded: the judge's graded scores `(n,)`; None without a judge.
         embeddings: `(n, D)`; None without an embedder.
         diversity_on: the space of the embeddings.
-        parts: how many of the pictures, in order, are of each prompt; all of one if empty.
+        per_prompt: the number of pictures of each prompt, in order; empty if there is one prompt.
     """
 
     images: Tensor
@@ -45,7 +45,7 @@ class Samples:
     graded: Tensor | None = None
     embeddings: Tensor | None = None
     diversity_on: Literal["clip", "pixels"] | None = None
-    parts: tuple[int, ...] = ()
+    per_prompt: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -59,14 +59,16 @@ def assess(
     judge: Judge | None = None,
     embed: Embedder | None = None,
 ) -> Samples:
-    """What reward, judge and embedder say of pictures with shape `(B, 3, H, W)`, float32 in [0, 1].
+    """Pictures `(B, 3, H, W)`, float32 in [0, 1], with their scores, verdicts and embeddings.
 
     Arguments:
-        reward: the reward, or the rewards `(B,)` where they are already known.
+        reward: the reward, or the rewards `(B,)` if they are already known.
+        judge: for verdicts; none by default.
+        embed: for diversity; none by default.
 
     Raises:
         RewardError: if the reward fails.
-        ValueError: if there is not one verdict, score or embedding a picture.
+        ValueError: if there are not B rewards, verdicts or embeddings.
     """
     prompts = [prompt] * len(images)
     rewards = reward if isinstance(reward, Tensor) else score(reward, images, prompts)
@@ -74,9 +76,9 @@ def assess(
     if judged is not None and graded is not None:
         judged, graded = judged.bool().cpu(), graded.float().cpu()
     embeddings = embed(images) if embed is not None else None
-    for said in (rewards, judged, graded, embeddings):
-        if said is not None and len(said) != len(images):
-            raise ValueError(f"{len(images)} pictures, but scores with shape {tuple(said.shape)}")
+    for values in (rewards, judged, graded, embeddings):
+        if values is not None and len(values) != len(images):
+            raise ValueError(f"{len(images)} pictures, but scores with shape {tuple(values.shape)}")
     return Samples(as_bytes(images), rewards, judged, graded, embeddings, embed.on if embed else None)
 
 
@@ -102,8 +104,8 @@ def evaluate(
         environment: `(x_T, prompt) → images`, such as a `Sampler`.
         judge: `world_judge(model, prompt)`, or another that the reward does not know.
         embed: `embedder(model)`, for diversity.
-        stream: which noise; samples of different streams share none.
-        batch_size: pictures made and scored at a time; it changes nothing but time and memory.
+        stream: of noise; samples of different streams share none.
+        batch_size: pictures made and scored at a time; it changes time and memory alone.
         on_batch: called with the number of pictures of each batch, for a progress bar.
 
     Raises:
@@ -116,31 +118,31 @@ def evaluate(
         collect(distribution, environment, prompt, range(n)[i : i + batch_size], seed=seed, stream=stream)
         for i in range(0, n, batch_size)
     )
-    parts = []
-    for batch, part in overlapped(
+    assessed = []
+    for batch, samples in overlapped(
         batches, lambda batch: assess(batch.images, prompt, reward, judge=judge, embed=embed)
     ):
-        parts.append(part)
+        assessed.append(samples)
         if on_batch is not None:
             on_batch(len(batch.indices))
-    return replace(pooled(parts), parts=())
+    return replace(pooled(assessed), per_prompt=())
 
 
 def pooled(samples: Sequence[Samples]) -> Samples:
-    """Samples of several prompts as one; a judge that cannot read all of them says nothing of the whole."""
+    """The samples of several prompts as one; verdicts or embeddings that one of them lacks are None."""
 
-    def joined(parts: list[Tensor | None]) -> Tensor | None:
-        present = [part for part in parts if part is not None]
-        return torch.cat(present) if len(present) == len(parts) else None
+    def joined(tensors: list[Tensor | None]) -> Tensor | None:
+        present = [tensor for tensor in tensors if tensor is not None]
+        return torch.cat(present) if len(present) == len(tensors) else None
 
     return Samples(
-        torch.cat([part.images for part in samples]),
-        torch.cat([part.reward for part in samples]),
-        joined([part.judged for part in samples]),
-        joined([part.graded for part in samples]),
-        joined([part.embeddings for part in samples]),
+        torch.cat([one.images for one in samples]),
+        torch.cat([one.reward for one in samples]),
+        joined([one.judged for one in samples]),
+        joined([one.graded for one in samples]),
+        joined([one.embeddings for one in samples]),
         samples[0].diversity_on,
-        tuple(len(part) for part in samples),
+        tuple(len(one) for one in samples),
     )
 
 
@@ -159,5 +161,5 @@ def world_judge(model: str, prompt: str) -> Judge | None:
 
 
 def as_bytes(images: Tensor) -> Tensor:
-    """Float pictures in [0, 1] to uint8, rounded as diffusers does on the way to PIL; uint8 stays."""
+    """Pictures of any shape, float in [0, 1], as uint8, rounded as diffusers does; uint8 stays as it is."""
     return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()

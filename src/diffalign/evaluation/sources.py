@@ -1,11 +1,11 @@
 """Folders of pictures: which pictures there are of which prompt.
 
-A folder of one prompt has pictures in it. It is a run's folder (then its pictures/, which
-`diffalign generate` writes), or any other. A source is a folder of one prompt, or a folder of such
-folders, one a prompt. Pictures of a prompt come in the order of their names; grids are none.
+A source is a folder with pictures of one prompt, or a folder with such folders, one for each prompt. The
+pictures of a run's folder are in its pictures/, where `diffalign generate` writes them. They are sorted by
+name; grids do not count.
 
-The prompt is in `prompt.txt` beside the pictures, or what a run recorded; else that of --prompt for the
-source's own folder, or the name, with dashes as spaces, for a folder in it.
+The prompt of a folder is in `prompt.txt` beside the pictures, or is what the run recorded. Otherwise it is
+--prompt for the source's folder, and the name, with dashes as spaces, for a folder in it.
 """
 
 from __future__ import annotations
@@ -15,42 +15,43 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 from PIL import Image, UnidentifiedImageError
 
 from diffalign.files import CONFIG, PICTURES, PROMPT, SUMMARY
 
-#: By the ends of names, the formats that are read.
+#: The formats that are read, by the suffixes of files.
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _GRID = re.compile(r"seed-?\d+-grid\.png")
 
 
 class SourceError(ValueError):
-    """Folders of pictures cannot be read or compared; the message says what can be done."""
+    """Folders of pictures cannot be read or compared; the message names a remedy."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is compared: its name, and the pictures of each prompt, in order; prompts are sorted."""
+    """A named set of pictures: the files of each prompt, in order; prompts are sorted."""
 
     name: str
     pictures: Mapping[str, tuple[Path, ...]]
 
     @property
     def size(self) -> int:
-        """How many pictures there are."""
+        """The number of pictures."""
         return sum(len(files) for files in self.pictures.values())
 
 
 def read_source(text: str, prompt: str | None = None) -> Source:
-    """The source of FOLDER or NAME=FOLDER; without a name it is the folder's.
+    """The source described by FOLDER or NAME=FOLDER; by default it has the folder's name.
 
     Arguments:
-        prompt: of the pictures that lie in the folder itself, if nothing beside them says it.
+        prompt: of pictures in the folder itself, if no file beside them names it.
 
     Raises:
-        SourceError: if the folder has another layout than the header says.
+        SourceError: if the folder has another layout than this module describes.
     """
     name, equals, rest = text.partition("=")
     named = bool(equals) and not Path(text).exists()
@@ -60,61 +61,72 @@ def read_source(text: str, prompt: str | None = None) -> Source:
     name = (name if named else folder.resolve().name).strip()
     if not name:
         raise SourceError(f"the pictures of {folder} have no name; give one: NAME={folder}")
-    return Source(name, dict(sorted(_of_prompts(folder, prompt).items())))
+    return Source(name, dict(sorted(_by_prompt(folder, prompt).items())))
 
 
-def _of_prompts(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]:
-    place = folder / PICTURES if _is_run(folder) else folder
-    own = _pictures_in(place)
-    inside = sorted(path for path in _entries(place) if path.is_dir())
-    if own and inside:
-        raise SourceError(f"{place} holds both pictures and folders; keep a folder for each prompt")
-    if own:
-        return {_prompt_of(folder, place, prompt): own}
-    if not inside:
-        _refuse_empty(folder, place)
+def _by_prompt(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]:
+    """The files of each prompt in a source's folder."""
+    pictures = _picture_folder(folder)
+    files = _pictures_in(pictures)
+    subfolders = sorted(path for path in _entries(pictures) if path.is_dir())
+    if files and subfolders:
+        raise SourceError(f"{pictures} holds both pictures and folders; keep a folder for each prompt")
+    if files:
+        return {_prompt_of(folder, prompt): files}
+    if not subfolders:
+        _refuse_empty(folder)
     if prompt is not None:
-        raise SourceError(f"{place} has a folder a prompt; leave out --prompt, or give one of its folders")
-    found: dict[str, tuple[Path, ...]] = {}
-    for each in inside:
-        pictures = each / PICTURES if _is_run(each) else each
-        if not (files := _pictures_in(pictures)):
-            _refuse_empty(each, pictures)
-        text = _prompt_of(each, pictures, each.name.replace("-", " "))
-        if text in found:
-            raise SourceError(f"two folders in {place} are of the prompt “{text}”; make them one")
-        found[text] = files
-    return found
+        raise SourceError(
+            f"{pictures} has a folder for each prompt; leave out --prompt, or give one of its folders"
+        )
+    by_prompt: dict[str, tuple[Path, ...]] = {}
+    for subfolder in subfolders:
+        if not (files := _pictures_in(_picture_folder(subfolder))):
+            _refuse_empty(subfolder)
+        text = _prompt_of(subfolder, subfolder.name.replace("-", " "))
+        if text in by_prompt:
+            raise SourceError(f"two folders in {pictures} are of the prompt “{text}”; make them one")
+        by_prompt[text] = files
+    return by_prompt
 
 
-def _refuse_empty(folder: Path, place: Path) -> None:
-    todo = (
+def _picture_folder(folder: Path) -> Path:
+    """Where the pictures of a run's folder, or of any other, are."""
+    return folder / PICTURES if _is_run(folder) else folder
+
+
+def _refuse_empty(folder: Path) -> NoReturn:
+    """Raises the error for a folder without pictures."""
+    remedy = (
         f"make some with: diffalign generate {folder} -n 8"
         if _is_run(folder)
         else "put some into it, as PNG, JPEG or WebP"
     )
-    raise SourceError(f"there are no pictures in {place}; {todo}")
+    raise SourceError(f"there are no pictures in {_picture_folder(folder)}; {remedy}")
 
 
-def _prompt_of(folder: Path, place: Path, otherwise: str | None) -> str:
-    found = _written(place / PROMPT) or (_recorded(folder) if _is_run(folder) else None) or otherwise
-    if found is None or not found.strip():
+def _prompt_of(folder: Path, default: str | None) -> str:
+    """The prompt of the pictures in `folder`."""
+    pictures = _picture_folder(folder)
+    prompt = _read_text(pictures / PROMPT) or (_prompt_of_run(folder) if _is_run(folder) else None) or default
+    if prompt is None or not prompt.strip():
         raise SourceError(
-            f"nothing says what the pictures in {place} should show; give --prompt, or write it to "
-            f"{place / PROMPT}"
+            f"no file names the prompt of the pictures in {pictures}; give --prompt, or write it to "
+            f"{pictures / PROMPT}"
         )
-    return found.strip()
+    return prompt.strip()
 
 
-def _written(path: Path) -> str | None:
+def _read_text(path: Path) -> str | None:
+    """The text of a file, if there is one."""
     try:
         return path.read_text("utf-8").strip() if path.is_file() else None
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is no UTF-8 text; write it anew") from error
 
 
-def _recorded(run: Path) -> str | None:
-    """The one prompt that a run was for, if it says so."""
+def _prompt_of_run(run: Path) -> str | None:
+    """The prompt that a run recorded, if it had a single one."""
     for name, read in ((SUMMARY, json.loads), (CONFIG, yaml.safe_load)):
         try:
             content = read((run / name).read_text("utf-8")) if (run / name).is_file() else None
@@ -140,22 +152,23 @@ def _pictures_in(folder: Path) -> tuple[Path, ...]:
 
 
 def matched(sources: Sequence[Source]) -> dict[str, int]:
-    """Prompts that all sources have, and of each how many pictures there are in each.
+    """The number of pictures of each prompt, which must be the same in all sources.
 
     Raises:
-        SourceError: if there are less than two sources, two of one name, or if they differ in that.
+        SourceError: if there are less than two sources, if two share a name, or if prompts or numbers differ.
     """
     if len(sources) < 2:
         raise SourceError(f"a comparison needs at least two folders, not {len(sources)}")
     names = [source.name for source in sources]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise SourceError(f"two sources are called {twice!r}; give names: NAME=FOLDER")
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise SourceError(f"two sources are called {repeated!r}; give names: NAME=FOLDER")
     first, *others = sources
     for other in others:
         for prompt in sorted(first.pictures.keys() ^ other.pictures.keys()):
-            there, lacking = (first, other) if prompt in first.pictures else (other, first)
+            having, lacking = (first, other) if prompt in first.pictures else (other, first)
             raise SourceError(
-                f"{there.name} has pictures of “{prompt}”, {lacking.name} has none; all need the same prompts"
+                f"{having.name} has pictures of “{prompt}”, {lacking.name} has none; all need the same "
+                "prompts"
             )
         for prompt, pictures in first.pictures.items():
             if len(pictures) != len(other.pictures[prompt]):
@@ -167,7 +180,7 @@ def matched(sources: Sequence[Source]) -> dict[str, int]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """A picture's pixels alone, as RGB.
+    """The picture of a file as RGB, without metadata.
 
     Raises:
         SourceError: if it cannot be read.

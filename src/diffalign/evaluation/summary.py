@@ -1,4 +1,4 @@
-"""What is left to say of samples: the figures of `summary.json`, each mean with its interval."""
+"""`summary.json`: figures of the evaluated samples, with intervals, and what they cost."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from diffalign.metrics import bootstrap, mean_pairwise_distance, paired, vendi_s
 from diffalign.metrics.intervals import IntervalDict
 
 SCHEMA = "diffalign.summary/1"
+MEGABYTE = 1e6  # bytes
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What it took to arrive at a row's pictures, optimisation or search included.
+    """The cost of the pictures of a row, optimisation or search included.
 
     Attributes:
-        reward_queries: pictures scored by the reward in order to choose or to learn.
-        denoiser_forwards: evaluations of the denoiser, one a sampler step and picture (two if guided).
+        reward_queries: pictures scored in order to select or to learn.
+        denoiser_forwards: evaluations of the denoiser: one for each sampler step of a picture, two if guided.
         seconds: wall time.
         peak_memory_mb: of the process or of the accelerator; None if it is not known.
     """
@@ -44,7 +45,7 @@ class Cost:
 
 
 class Diversity(TypedDict):
-    """Of the row's n pictures; compare at equal n and on the same space only."""
+    """How different a row's n pictures are; comparable at equal n and on the same space only."""
 
     pairwise_distance: float
     vendi: float
@@ -52,7 +53,7 @@ class Diversity(TypedDict):
 
 
 class Row(TypedDict):
-    """A row of the table; null where there is no judge or embedder."""
+    """The figures of baseline, best-of-N or tuned samples; null without a judge or an embedder."""
 
     reward: IntervalDict
     judged_accuracy: IntervalDict | None
@@ -61,7 +62,7 @@ class Row(TypedDict):
 
 
 class Gain(TypedDict):
-    """Tuned less baseline, the mean over pairs of the same noise."""
+    """Tuned less baseline: means over pairs of samples with the same noise."""
 
     reward: IntervalDict
     judged_accuracy: IntervalDict | None
@@ -107,12 +108,12 @@ def summarise(
     """The content of `summary.json`.
 
     Arguments:
-        baseline, tuned: samples of the same seed, paired.
-        best: the n best of best-of-N at equal cost, assessed; their reward selected them.
-        cost: of each row, by its name: "baseline", "best_of_n", "tuned".
-        reward, judge: their names.
-        run: what else to record, such as "seed", "num_steps", "guidance_scale", "command"; nothing that
-            differs between an uninterrupted run and a resumed one.
+        baseline, tuned: paired samples, of the same seed.
+        best: the n pictures that best-of-N selects by reward at equal cost.
+        cost: by row: "baseline", "best_of_n", "tuned".
+        model, reward, judge: their names.
+        run: further settings, such as "seed", "num_steps", "guidance_scale", "command"; none that differs
+            between an uninterrupted run and a resumed one.
 
     Raises:
         ValueError: if the rows differ in n, or `cost` does not name exactly the rows.
@@ -139,28 +140,29 @@ def summarise(
 
 
 def peak_memory_mb(device: torch.device | str = "cpu") -> float | None:
-    """The most memory held so far, in MB: by tensors on a CUDA device, else by the whole process.
+    """The most memory used so far, in MB (10⁶ bytes): of tensors on a CUDA device, else of the process.
 
-    None where the system does not say (Windows).
+    None on Windows, which does not report it.
     """
     if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
+        return torch.cuda.max_memory_allocated(device) / MEGABYTE
     if sys.platform == "win32":
         return None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes: macOS and Linux differ
+    return peak * unit / MEGABYTE
 
 
 def _row(samples: Samples) -> Row:
     diversity: Diversity | None = None
     if samples.embeddings is not None:
-        # of several prompts the mean: their pictures differ anyway
-        each = samples.embeddings.split(list(samples.parts or [len(samples)]))
+        # a mean over prompts, as pictures of different prompts differ anyway
+        prompts = samples.embeddings.split(list(samples.per_prompt or [len(samples)]))
         diversity = {
-            "pairwise_distance": sum(map(mean_pairwise_distance, each)) / len(each),
-            "vendi": sum(map(vendi_score, each)) / len(each),
+            "pairwise_distance": sum(map(mean_pairwise_distance, prompts)) / len(prompts),
+            "vendi": sum(map(vendi_score, prompts)) / len(prompts),
             "on": str(samples.diversity_on),
         }
     return {

@@ -1,6 +1,5 @@
-"""METRICS: what is said of a set of samples: means with their intervals, and diversity."""
+"""METRICS: statistics of a set of samples: means with intervals, and diversity."""
 
-from diffalign.metrics.crossed import crossed
 from diffalign.metrics.diversity import (
     Embedder,
     embedder,
@@ -9,6 +8,7 @@ from diffalign.metrics.diversity import (
     vendi_score,
 )
 from diffalign.metrics.intervals import Interval, bootstrap, clustered, paired, paired_test
+from diffalign.metrics.two_way_clustered import two_way_clustered
 from diffalign.metrics.video import frame_consistency
 
 __all__ = [
@@ -16,12 +16,12 @@ __all__ = [
     "Interval",
     "bootstrap",
     "clustered",
-    "crossed",
     "embedder",
     "frame_consistency",
     "inception_score",
     "mean_pairwise_distance",
     "paired",
     "paired_test",
+    "two_way_clustered",
     "vendi_score",
 ]

@@ -8,8 +8,8 @@ orthogonal); it grows with n, so compare it at equal n only.
 
     inception score = exp(mean over x of KL(p(y | x) ‖ p(y))),    p(y | x) = softmax(f(x))
 
-With CLIP features as f, as they leave its projection and not made unit vectors, it is at home with any
-picture, as Inception's classes are not. B²-DiffuRL reports 1.25 to 1.42; orthogonal unit vectors of 1024
+With CLIP features as f, as they leave its projection and not normalised, it suits any picture, unlike
+Inception's classes. B²-DiffuRL reports 1.25 to 1.42; orthogonal unit vectors of 1024
 dimensions would give 1.001.
 
 Symbols:    e = embeddings, λ = eigenvalues, n = number of pictures, f = features
@@ -29,12 +29,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PIXELS = 16
+PIXELS = 16  # a side: coarse enough to compare compositions and not textures
+TINY = 1e-12  # a norm below which an embedding has no direction
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """Pictures `(B, 3, H, W)` to embeddings `(B, D)`; `on` names the space, for `diversity_on`."""
+    """A function from pictures `(B, 3, H, W)` to embeddings `(B, D)`, float32 on the CPU.
+
+    Attributes:
+        on: the name of the space.
+    """
 
     on: Literal["clip", "pixels"]
     function: Callable[[Tensor], Tensor]
@@ -44,7 +49,7 @@ class Embedder:
 
 
 def embedder(model: str) -> Embedder:
-    """What diversity is measured on: the embedded world's CLIP for the model "world", else pixels."""
+    """The embedder for measuring diversity: the embedded world's CLIP for the model "world", else pixels."""
     if model != "world":
         return Embedder("pixels", embed_pixels)
     from diffalign.rewards.world_clip import WorldClip  # loads transformers
@@ -53,9 +58,9 @@ def embedder(model: str) -> Embedder:
 
 
 def embed_pixels(images: Tensor) -> Tensor:
-    """Pictures `(B, 3, H, W)`, or video `(B, F, 3, H, W)`, averaged to 16×16 pixels, less each one's mean.
+    """Pictures `(B, 3, H, W)` or video `(B, F, 3, H, W)`, averaged to 16×16 pixels and centred.
 
-    With shape `(B, D)`, D = 768 a frame; the cosine of two is the correlation of their pixels.
+    The result has shape `(B, D)`, D = 768 a frame; the cosine of two is the correlation of their pixels.
     """
     frames = images.float().flatten(0, -4)
     pixels = F.adaptive_avg_pool2d(frames, PIXELS).reshape(len(images), -1)
@@ -63,7 +68,11 @@ def embed_pixels(images: Tensor) -> Tensor:
 
 
 def mean_pairwise_distance(embeddings: Tensor) -> float:
-    """Mean cosine distance over the pairs of `embeddings` with shape `(n, D)`, in [0, 2]; 0 if n is 1."""
+    """Mean cosine distance over the pairs of `embeddings` with shape `(n, D)`, in [0, 2]; 0 if n is 1.
+
+    Raises:
+        ValueError: if the shape is another.
+    """
     unit = _unit(embeddings)
     n = len(unit)
     if n == 1:
@@ -73,47 +82,52 @@ def mean_pairwise_distance(embeddings: Tensor) -> float:
 
 
 def vendi_score(embeddings: Tensor) -> float:
-    """Effective number of different pictures, from 1 to n, of `embeddings` with shape `(n, D)`."""
+    """Effective number of different pictures, from 1 to n, of `embeddings` with shape `(n, D)`.
+
+    Raises:
+        ValueError: if the shape is another.
+    """
     unit = _unit(embeddings)
     # the eigenvalues of K/n are the squared singular values of the embeddings over √n
     eigenvalues = torch.linalg.svdvals(unit / len(unit) ** 0.5).square()
-    return torch.special.entr(eigenvalues).sum().exp().item()  # eq. 3
+    return float(torch.special.entr(eigenvalues).sum().exp())  # eq. 3
 
 
 def _unit(embeddings: Tensor) -> Tensor:
-    """Unit embeddings in float64; a zero one gets a direction of its own, so that blanks are alike."""
+    """Unit embeddings `(n, D + 1)` in float64; zeros share the last direction, and so are alike."""
     if embeddings.ndim != 2 or not len(embeddings):
         raise ValueError(f"embeddings must have shape (n, D), n at least 1, not {tuple(embeddings.shape)}")
     embeddings = embeddings.double()
-    blank = (embeddings.norm(dim=1, keepdim=True) <= 1e-12).double()
+    blank = (embeddings.norm(dim=1, keepdim=True) <= TINY).double()
     return F.normalize(torch.cat([embeddings * (1 - blank), blank], 1), dim=1)
 
 
 def inception_score(features: Tensor, splits: int = 1, seed: int = 0) -> tuple[float, float]:
-    """Mean and standard deviation over `splits` parts of the inception score of logits or features `(n, D)`.
+    """Mean and standard deviation, over `splits`, of the inception score of logits or features `(n, D)`.
 
-    From 1, if all are alike, to D, or to the number of pictures in a part. The classic one reads Inception's
-    logits and has 10 parts.
+    The score lies between 1, if all are alike, and D or the number of pictures in a split. The classic score
+    is that of Inception's logits, with 10 splits.
 
     Arguments:
-        seed: of the order in which pictures are dealt into parts, which are as equal as can be.
+        splits: into which the pictures are divided at random, as equally as possible.
+        seed: of the division.
 
     Raises:
-        ValueError: if the shape is another, or a part has less than two pictures.
+        ValueError: if the shape is another, or a split has less than two pictures.
     """
     from torchmetrics.image.inception import InceptionScore
 
     n, least = len(features), 1 if splits == 1 else 2 * splits
     if features.ndim != 2 or n < least:
         shape = tuple(features.shape)
-        raise ValueError(f"features in {splits} parts have shape (n, D), n at least {least}, not {shape}")
+        raise ValueError(f"features in {splits} splits have shape (n, D), n at least {least}, not {shape}")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     scores = []
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it draws an order of its own
-        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features
-        for part in features.double().cpu()[order].tensor_split(splits):
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # torchmetrics draws an order
+        warnings.simplefilter("ignore", UserWarning)  # torchmetrics warns that it keeps the features
+        for split in features.double().cpu()[order].tensor_split(splits):
             metric = InceptionScore(torch.nn.Identity(), splits=1)
-            metric.update(part)
+            metric.update(split)
             scores.append(metric.compute()[0])
-    found = torch.stack(scores)
-    return float(found.mean()), 0.0 if splits == 1 else float(found.std())
+    stacked = torch.stack(scores)
+    return float(stacked.mean()), 0.0 if splits == 1 else float(stacked.std())

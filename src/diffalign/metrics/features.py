@@ -1,4 +1,4 @@
-"""What metrics of pictures together see."""
+"""Features of pictures, for metrics of a set of them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 
 from diffalign.metrics.diversity import embed_pixels
+from diffalign.settings.choices import unknown
 
 
 def feature_reader(name: str, device: torch.device | None = None) -> Callable[[Tensor], Tensor]:
-    """Pictures `(B, 3, H, W)` in [0, 1] to features `(B, D)` of any length.
+    """A function from pictures `(B, 3, H, W)` in [0, 1] to features `(B, D)`, not normalised.
 
     Arguments:
-        name: "clip" or "clip@CHECKPOINT" (a CLIP of transformers), "world-clip" (of the embedded world), or
+        name: "clip" or "clip@CHECKPOINT" (a CLIP of transformers), "world-clip" (the embedded world's), or
             "pixels" (16×16 of them).
         device: of a CLIP; the accelerator, if there is one, by default.
 
     Raises:
         RewardError: if the CLIP cannot be loaded.
-        ValueError: if there is no such name.
+        ValueError: if there are no features of that name.
     """
     kind, _, checkpoint = name.partition("@")
     if kind == "clip":
@@ -35,4 +36,4 @@ def feature_reader(name: str, device: torch.device | None = None) -> Callable[[T
         return WorldClip().image_features
     if name == "pixels":
         return embed_pixels
-    raise ValueError(f"unknown features {name!r}; choose one of: clip, clip@CHECKPOINT, world-clip, pixels")
+    raise ValueError(unknown("features", name, ("clip", "clip@CHECKPOINT", "world-clip", "pixels")))

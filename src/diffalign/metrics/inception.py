@@ -1,8 +1,8 @@
 """The classifier of the classic inception score: Inception v3, which knows ImageNet's 1000 classes.
 
 Checkpoint: timm/inception_v3.tf_in1k, model.safetensors (Apache-2.0). These are the weights of TensorFlow's
-            slim library. The score's first program reads a graph of 2015 with 1008 outputs: figures compare
-            with each other, not to the last digit with those of other programs.
+            slim library. The score's first program reads a graph of 2015 with 1008 outputs, so that figures
+            compare with each other, and only roughly with those of other programs.
 References: Szegedy et al. (CVPR 2016), https://arxiv.org/abs/1512.00567
 """
 
@@ -15,15 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffalign.rewards import RewardError
-from diffalign.rewards.checkpoints import check_folder, local_first, weights_of
+from diffalign.rewards.checkpoints import check_folder, local_first, one_line, weights_of
 
 PUBLISHED = "timm/inception_v3.tf_in1k"
 FILES = ("model.safetensors",)
-SIDE = 299
+SIDE = 299  # of the input
 Size = tuple[int, int]
-#: Of a convolution: whose output it reads, channels, kernel, stride, padding.
-Row = tuple[str, int, int | Size, int, int | Size]
-FLAT, TALL, BESIDE, ABOVE = (1, 7), (7, 1), (0, 3), (3, 0)
+#: Channels, kernel, stride and padding of a convolution.
+Shape = tuple[int, int | Size, int, int | Size]
+#: The name of a convolution's input ("" for the block's), and its shape.
+Layer = tuple[str, int, int | Size, int, int | Size]
+FLAT, TALL, BESIDE, ABOVE = (1, 7), (7, 1), (0, 3), (3, 0)  # two kernels, and their paddings
 
 
 class Convolution(nn.Module):
@@ -37,45 +39,52 @@ class Convolution(nn.Module):
         self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, outputs, H', W')`."""
+        """From `(B, inputs, H, W)` to `(B, outputs, H', W')`."""
         return F.relu(self.bn(self.conv(x)))
 
 
 class Mixed(nn.Module):
-    """Convolutions side by side, and a pooled branch: of averages, or of maxima in strides of 2."""
+    """A block: branches of convolutions, and one that pools; their ends are concatenated.
 
-    def __init__(self, inputs: int, rows: dict[str, Row], pooled: int = 0) -> None:
+    Arguments:
+        inputs: channels.
+        layers: the convolutions by name, each after the one it reads.
+        pooled: channels of the convolution after average pooling; with 0, maxima with stride 2 instead.
+    """
+
+    def __init__(self, inputs: int, layers: dict[str, Layer], pooled: int = 0) -> None:
         super().__init__()
-        self.rows, width = rows, {"": inputs}
-        for name, (source, outputs, kernel, stride, padding) in rows.items():
+        self.layers, width = layers, {"": inputs}
+        for name, (source, outputs, kernel, stride, padding) in layers.items():
             self.add_module(name, Convolution(width[source], outputs, kernel, stride, padding))
             width[name] = outputs
-        sources = {row[0] for row in rows.values()}
-        self.ends = [name for name in rows if name not in sources]
+        sources = {layer[0] for layer in layers.values()}
+        self.ends = [name for name in layers if name not in sources]
         self.outputs = sum(width[name] for name in self.ends) + (pooled or inputs)
         self.branch_pool = Convolution(inputs, pooled, 1) if pooled else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, outputs, H', W')`."""
-        made = {"": x}
-        for name, (source, *_) in self.rows.items():
-            made[name] = self.get_submodule(name)(made[source])
+        """From `(B, inputs, H, W)` to `(B, outputs, H', W')`."""
+        outputs = {"": x}
+        for name, (source, *_) in self.layers.items():
+            outputs[name] = self.get_submodule(name)(outputs[source])
         if self.branch_pool is None:
-            last = F.max_pool2d(x, 3, 2)
+            pooled = F.max_pool2d(x, 3, 2)
         else:
-            last = self.branch_pool(F.avg_pool2d(x, 3, 1, 1))
-        return torch.cat([*(made[name] for name in self.ends), last], 1)
+            pooled = self.branch_pool(F.avg_pool2d(x, 3, 1, 1))
+        return torch.cat([*(outputs[name] for name in self.ends), pooled], 1)
 
 
-def _chain(name: str, *shapes: tuple[int, int | Size, int, int | Size]) -> dict[str, Row]:
-    """Convolutions one after the other, `name`_1, `name`_2 …"""
-    places = [f"{name}_{number}" for number in range(1, len(shapes) + 1)]
+def _chain(name: str, *shapes: Shape) -> dict[str, Layer]:
+    """Convolutions one after the other: `name`_1, `name`_2 …"""
+    names = [f"{name}_{number}" for number in range(1, len(shapes) + 1)]
     return {
-        place: (source, *shape) for place, source, shape in zip(places, ["", *places], shapes, strict=False)
+        layer: (source, *shape) for layer, source, shape in zip(names, ["", *names], shapes, strict=False)
     }
 
 
-def _fine(pooled: int) -> tuple[dict[str, Row], int]:
+def _fine(pooled: int) -> tuple[dict[str, Layer], int]:
+    """A block at 35×35 pixels."""
     return {
         "branch1x1": ("", 64, 1, 1, 0),
         **_chain("branch5x5", (48, 1, 1, 0), (64, 5, 1, 2)),
@@ -83,7 +92,8 @@ def _fine(pooled: int) -> tuple[dict[str, Row], int]:
     }, pooled
 
 
-def _middle(c: int) -> tuple[dict[str, Row], int]:
+def _middle(c: int) -> tuple[dict[str, Layer], int]:
+    """A block at 17×17 pixels with `c` inner channels."""
     double = ((c, 1, 1, 0), (c, TALL, 1, ABOVE), (c, FLAT, 1, BESIDE), (c, TALL, 1, ABOVE))
     return {
         "branch1x1": ("", 192, 1, 1, 0),
@@ -92,7 +102,8 @@ def _middle(c: int) -> tuple[dict[str, Row], int]:
     }, 192
 
 
-_COARSE: tuple[dict[str, Row], int] = (
+#: A block at 8×8 pixels.
+_COARSE: tuple[dict[str, Layer], int] = (
     {
         "branch1x1": ("", 320, 1, 1, 0),
         "branch3x3_1": ("", 384, 1, 1, 0),
@@ -104,7 +115,8 @@ _COARSE: tuple[dict[str, Row], int] = (
     },
     192,
 )
-_BLOCKS: dict[str, tuple[dict[str, Row], int]] = {
+#: The arguments `layers` and `pooled` of each `Mixed`, in order.
+_BLOCKS: dict[str, tuple[dict[str, Layer], int]] = {
     "Mixed_5b": _fine(32),
     "Mixed_5c": _fine(64),
     "Mixed_5d": _fine(64),
@@ -130,7 +142,7 @@ _BLOCKS: dict[str, tuple[dict[str, Row], int]] = {
 
 
 class InceptionV3(nn.Module):
-    """Pictures `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`; names of weights as in timm."""
+    """From pictures `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`; weights are named as in timm."""
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
@@ -140,8 +152,8 @@ class InceptionV3(nn.Module):
         self.Conv2d_3b_1x1 = Convolution(64, 80, 1)
         self.Conv2d_4a_3x3 = Convolution(80, 192, 3)
         width = 192
-        for name, (rows, pooled) in _BLOCKS.items():
-            block = Mixed(width, rows, pooled)
+        for name, (layers, pooled) in _BLOCKS.items():
+            block = Mixed(width, layers, pooled)
             self.add_module(name, block)
             width = block.outputs
         self.fc = nn.Linear(width, classes)
@@ -168,7 +180,7 @@ def load_inception(
         device: the accelerator, if there is one, by default.
 
     Raises:
-        RewardError: if they are not there, or are another network's.
+        RewardError: if the weights are missing, or are another network's.
     """
     source, device = str(checkpoint), device or torch.accelerator.current_accelerator() or "cpu"
     check_folder(source)
@@ -176,10 +188,9 @@ def load_inception(
         weights = local_first(lambda local: weights_of(source, FILES, local), source)
         network = InceptionV3(len(weights["fc.bias"]))
         network.load_state_dict({n: value for n, value in weights.items() if not n.startswith("AuxLogits.")})
-    except (OSError, KeyError, RuntimeError, ValueError) as error:  # what loaders raise of missing files
-        reason = " ".join(str(error).split())[:300]
+    except (OSError, KeyError, RuntimeError, ValueError) as error:  # raised for missing or other files
         raise RewardError(
-            f"cannot load Inception v3 from {source!r}: {reason}; give its folder with --inception, or fetch "
-            f"it where there is a network: `hf download {PUBLISHED}`"
+            f"cannot load Inception v3 from {source!r}: {one_line(error)}; give its folder with "
+            f"--inception, or fetch it where there is a network: `hf download {PUBLISHED}`"
         ) from error
     return network.eval().requires_grad_(False).to(device)

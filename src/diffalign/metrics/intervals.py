@@ -20,7 +20,10 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_CELLS = 2_000_000  # drawn at a time: 16 MB of indices
+LEVEL = 0.95  # of confidence, the usual one
+RESAMPLES = 4000  # with which the ends of an interval vary by about a hundredth of its width
+PERMUTATIONS = 9999  # which resolve p down to 0.0001
+_INDICES = 2_000_000  # drawn at a time: 16 MB
 
 
 class IntervalDict(TypedDict):
@@ -34,7 +37,7 @@ class IntervalDict(TypedDict):
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of `n` values, and the interval from `low` to `high` in which it lies."""
+    """The mean of `n` values, and its confidence interval from `low` to `high`."""
 
     mean: float
     low: float
@@ -46,19 +49,21 @@ class Interval:
         return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
 
 
-def bootstrap(values: ArrayLike, *, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> Interval:
-    """The mean of independent `values` with shape `(n,)`, numbers or verdicts.
+def bootstrap(
+    values: ArrayLike, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """The mean of independent `values` with shape `(n,)`, numbers or bool.
 
     Arguments:
         level: of confidence, in (0, 1).
-        resamples: R, how often the values are drawn anew.
+        resamples: R, the number of resamples.
 
     Raises:
-        ValueError: if there is no value, or one that is not finite.
+        ValueError: if there is no value, or one is not finite, or an argument is out of range.
     """
     array = _checked(values, level, resamples)
     rng = np.random.default_rng(seed)
-    at_once = max(1, _CELLS // len(array))
+    at_once = max(1, _INDICES // len(array))
     means = [
         array[rng.integers(len(array), size=(min(at_once, resamples - done), len(array)))].mean(1)
         for done in range(0, resamples, at_once)
@@ -67,9 +72,9 @@ def bootstrap(values: ArrayLike, *, level: float = 0.95, resamples: int = 4000, 
 
 
 def paired(
-    after: ArrayLike, before: ArrayLike, *, level: float = 0.95, resamples: int = 4000, seed: int = 0
+    after: ArrayLike, before: ArrayLike, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """The mean of `after - before`, both with shape `(n,)`; entry i of both belongs to the same noise.
+    """The mean of `after - before`, both with shape `(n,)`; values of one index share their initial noise.
 
     Raises:
         ValueError: if the shapes differ, or as `bootstrap` does.
@@ -80,10 +85,12 @@ def paired(
     return bootstrap(a - b, level=level, resamples=resamples, seed=seed)
 
 
-def paired_test(after: ArrayLike, before: ArrayLike, *, resamples: int = 9999, seed: int = 0) -> float:
-    """How likely a mean of `after - before` at least so far from 0 is, if it were chance which is which: p.
+def paired_test(
+    after: ArrayLike, before: ArrayLike, *, resamples: int = PERMUTATIONS, seed: int = 0
+) -> float:
+    """The p-value of the mean of `after - before`, both `(n,)`, if before and after were exchangeable.
 
-    A permutation test of pairs `(n,)`, exact where there are fewer ways to swap them than `resamples`.
+    A two-sided permutation test of pairs, exact if they can be swapped in fewer ways than `resamples`.
 
     Raises:
         ValueError: as `paired` does.
@@ -91,40 +98,40 @@ def paired_test(after: ArrayLike, before: ArrayLike, *, resamples: int = 9999, s
     from scipy.stats import permutation_test
 
     a, b = np.asarray(after, dtype=np.float64), np.asarray(before, dtype=np.float64)
-    paired(a, b, resamples=1)  # checks them
+    paired(a, b, resamples=1)  # for its checks
     if len(a) == 1:
-        return 1.0  # either way is as likely
-    found = permutation_test(
+        return 1.0  # both orders are equally likely
+    test = permutation_test(
         (a, b),
         lambda x, y, axis: (x - y).mean(axis),
         permutation_type="samples",
         vectorized=True,
         n_resamples=resamples,
-        batch=max(1, _CELLS // len(a)),
+        batch=max(1, _INDICES // len(a)),
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def clustered(
     values: ArrayLike,
     groups: Sequence[Hashable],
     *,
-    level: float = 0.95,
-    resamples: int = 4000,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """The mean of the groups' means, for `values` with shape `(n,)` that are alike within a group.
 
-    Draws groups with replacement, then values within each drawn group: an interval for groups that
-    were not seen, such as other prompts or training seeds. Each group counts the same, whatever its
+    Draws groups with replacement, then values within each drawn group, so that the interval generalises to
+    new groups, such as other prompts or training seeds. All groups have the same weight, whatever their
     size. Slightly too wide when groups are small, as the means of groups carry the values' noise too.
 
     Arguments:
-        groups: the group of each value, n labels, such as (prompt, seed).
+        groups: the labels of the values' groups, n, such as (prompt, seed).
 
     Raises:
-        ValueError: if there is not one label a value, or as `bootstrap` does.
+        ValueError: if there are not n labels, or as `bootstrap` does.
     """
     array = _checked(values, level, resamples)
     if len(groups) != len(array):
@@ -136,8 +143,8 @@ def clustered(
         members.setdefault(label, []).append(value)
     sizes = np.array([len(member) for member in members.values()])
     padded = np.zeros((len(members), sizes.max()))
-    for row, member in zip(padded, members.values(), strict=True):
-        row[: len(member)] = member
+    for line, member in zip(padded, members.values(), strict=True):
+        line[: len(member)] = member
     rng = np.random.default_rng(seed)
     means = np.zeros(resamples)
     for _ in range(len(members)):

@@ -1,4 +1,4 @@
-"""How steady a video is: the mean cosine of one frame's embedding with the next one's.
+"""How steady a video is: the mean cosine between the embeddings of successive frames.
 
 References: Esser et al. (ICCV 2023), section 4.1, https://arxiv.org/abs/2302.03011; FIND, Table 5
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def frame_consistency(video: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
-    """Of each video `(B, F, 3, H, W)` in [0, 1], with shape `(B,)`: 1 if its frames are all alike.
+    """From videos `(B, F, 3, H, W)` in [0, 1] to `(B,)`; 1 if all frames of a video are alike.
 
     Arguments:
         embed: pictures `(B, 3, H, W)` to embeddings `(B, D)`, such as CLIP's.

@@ -1,4 +1,4 @@
-"""What every objective reports beside its loss."""
+"""Diagnostics that every objective returns with its loss."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """`approx_kl`: mean of (ρ − 1) − log ρ; `clip_fraction`: share of ratios outside the clip range;
-    `max_ratio_error`: largest |ρ − 1|."""
+    """How far the policy has moved, from probability ratios ρ.
+
+    Attributes:
+        approx_kl: mean of (ρ − 1) − log ρ, in nats.
+        clip_fraction: share of ratios outside the clip range.
+        max_ratio_error: largest |ρ − 1|.
+    """
 
     approx_kl: float
     clip_fraction: float
     max_ratio_error: float
 
     @classmethod
-    def mean(cls, parts: Sequence[Diagnostics], sizes: Sequence[int]) -> Diagnostics:
-        """Of several parts, by their sizes; of `max_ratio_error` the largest."""
+    def mean(cls, batches: Sequence[Diagnostics], sizes: Sequence[int]) -> Diagnostics:
+        """The mean over several batches, weighted by their sizes; of `max_ratio_error` the largest."""
+        weighted = list(zip(batches, sizes, strict=True))
         return cls(
-            sum(part.approx_kl * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes),
-            sum(part.clip_fraction * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes),
-            max(part.max_ratio_error for part in parts),
+            sum(batch.approx_kl * size for batch, size in weighted) / sum(sizes),
+            sum(batch.clip_fraction * size for batch, size in weighted) / sum(sizes),
+            max(batch.max_ratio_error for batch in batches),
         )
 
 
@@ -40,7 +46,7 @@ def diagnose(log_ratio: Tensor, clip_range: float = float("inf")) -> Diagnostics
 
 
 def check_shapes(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> None:
-    """All must have the same shape `(B, K)`.
+    """Checks that all have the same shape `(B, K)`.
 
     Raises:
         ValueError: if they differ, which would broadcast.

@@ -17,11 +17,12 @@ from diffalign.objectives.diagnostics import Diagnostics, check_shapes, diagnose
 
 
 def dpo_loss(log_prob: Tensor, reference: Tensor, *, beta: float) -> tuple[Tensor, Diagnostics]:
-    """The loss, a scalar, of pairs.
+    """The loss, a scalar, of P pairs with K decisions each.
 
     Arguments:
-        log_prob: of the decisions of winners (first half) and losers (second half), with shape `(2P, K)`.
+        log_prob: of decisions, with shape `(2P, K)`; first the winners', then the losers'.
         reference: the same under the reference policy.
+        beta: β.
 
     Raises:
         ValueError: if the shapes differ or there is no whole number of pairs.

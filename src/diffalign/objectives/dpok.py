@@ -1,8 +1,8 @@
 r"""DPOK.   L = α L_PPO + β E[KL(p_θ(x_{t−1} | x_t) ‖ p_pretrained(x_{t−1} | x_t))]
 
 Symbols:    α = alpha, β = beta
-Deviations: the KL is that of the decisions visited, as in the paper's implementation, and a mean over
-            the latent's elements, as log-probabilities are.
+Deviations: the KL is over the visited decisions, as in the paper's implementation, and a mean over the
+            elements of a latent, as log-probabilities are.
 References: Fan et al. (NeurIPS 2023), algorithm 1, https://arxiv.org/abs/2305.16381
 """
 
@@ -24,7 +24,11 @@ def dpok_loss(
     alpha: float,
     beta: float,
 ) -> tuple[Tensor, Diagnostics]:
-    """The loss, a scalar, of log-probabilities, advantages and divergences, each with shape `(B, K)`."""
+    """The loss, a scalar, of log-probabilities, advantages and divergences, all with shape `(B, K)`.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
     if kl.shape != log_prob.shape:
         raise ValueError(f"kl must be (B, K) as log_prob is, {tuple(log_prob.shape)}, not {tuple(kl.shape)}")
     loss, diagnostics = ppo_loss(log_prob, old_log_prob, advantage, clip_range=clip_range)

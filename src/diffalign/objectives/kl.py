@@ -9,7 +9,11 @@ from torch import Tensor
 
 
 def gaussian_kl(mean: Tensor, other: Tensor, std: float) -> Tensor:
-    """`(B, *latent)` → `(B,)`: the mean over the latent's elements, on the scale of log-probabilities."""
+    """From means `(B, *latent)` to `(B,)`: averaged over the latent's elements, as log-probabilities are.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
     if mean.shape != other.shape:
         raise ValueError(f"means must have one shape, not {tuple(mean.shape)} and {tuple(other.shape)}")
     return (mean - other).square().flatten(1).mean(1) / (2 * std**2)

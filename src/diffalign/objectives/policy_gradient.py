@@ -15,7 +15,11 @@ from diffalign.objectives.diagnostics import Diagnostics, check_shapes, diagnose
 def policy_gradient_loss(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor
 ) -> tuple[Tensor, Diagnostics]:
-    """The loss, a scalar, of `log_prob`, `old_log_prob` and `advantage`, each with shape `(B, K)`."""
+    """The loss, a scalar, of `log_prob`, `old_log_prob` and `advantage`, all with shape `(B, K)`.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
     check_shapes(log_prob, old_log_prob, advantage)
     log_ratio = log_prob - old_log_prob
     return -(log_ratio.exp() * advantage).mean(), diagnose(log_ratio)

@@ -177,4 +177,5 @@ class DenoiserPolicy(nn.Module):
             return
         part = "unet" if hasattr(self.sampler.pipeline, "unet") else "transformer"
         layers = get_peft_model_state_dict(self.denoiser)
-        self.sampler.pipeline.save_lora_weights(folder, **{f"{part}_lora_layers": layers})
+        pipeline: Any = self.sampler.pipeline
+        pipeline.save_lora_weights(folder, **{f"{part}_lora_layers": layers})

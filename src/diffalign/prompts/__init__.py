@@ -1,12 +1,11 @@
-"""Prompt sets as data: the embedded world's, and the published ones that papers evaluate on.
+"""PROMPT: prompt sets as data: the embedded world's, and the published ones that papers evaluate on.
 
-A set is `data/<name>.json`: a description, a source and prompts, or the name of a benchmark's own
-JSON-lines file beside it.
+A set is `data/<name>.json`: a description, a source, and a list of prompts or the name of the JSON-lines file
+beside it that the benchmark publishes.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,16 +14,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from diffalign.settings.choices import unknown
+
 _DATA = files("diffalign.prompts") / "data"
 _FILE_SUFFIXES = (".txt", ".json")
 
 
 class UnknownPromptSetError(ValueError):
-    """There is no prompt set of that name."""
+    """There is no prompt set with the given name."""
 
 
 class PromptFileError(ValueError):
-    """A prompt file has nothing to read, or something that is no prompt."""
+    """A prompt file is empty, or holds something that is no prompt."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts with their origin."""
+    """Prompts with their origin.
+
+    Attributes:
+        name: by which the set is loaded, or the stem of a file.
+        description: for the list of sets.
+        source: the publication, or the path of a file.
+        prompts: in the order of the set.
+    """
 
     name: str
     description: str
@@ -55,15 +63,15 @@ class PromptSet:
 
 @cache
 def _built_in() -> dict[str, Any]:
-    """Name → parsed file of each set in the package."""
-    found: dict[str, Any] = {}
+    """The sets in the package: name → parsed file."""
+    sets: dict[str, Any] = {}
     for entry in _DATA.iterdir():
         for file, prefix in (
             [(f, f"{entry.name}/") for f in entry.iterdir()] if entry.is_dir() else [(entry, "")]
         ):
             if file.name.endswith(".json"):
-                found[prefix + file.name.removesuffix(".json")] = json.loads(file.read_text("utf-8"))
-    return dict(sorted(found.items()))
+                sets[prefix + file.name.removesuffix(".json")] = json.loads(file.read_text("utf-8"))
+    return dict(sorted(sets.items()))
 
 
 def list_prompt_sets() -> list[str]:
@@ -80,7 +88,7 @@ def load_prompts(name: str | Path) -> PromptSet:
 
     Raises:
         UnknownPromptSetError: if `name` is neither a set nor a file.
-        FileNotFoundError: if `name` is a path that ends in .txt or .json and nothing is there.
+        FileNotFoundError: if `name` ends in .txt or .json and there is no such file.
         PromptFileError: if the file has no prompts, an empty prompt or another form.
     """
     sets = _built_in()
@@ -95,12 +103,11 @@ def load_prompts(name: str | Path) -> PromptSet:
     path = Path(name)
     if path.suffix in _FILE_SUFFIXES or path.is_file():
         return _load_file(path)
-    near = difflib.get_close_matches(str(name), sets, 1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise UnknownPromptSetError(f"unknown prompt set {str(name)!r}; choose one of: {', '.join(sets)}{hint}")
+    raise UnknownPromptSetError(unknown("prompt set", str(name), sets))
 
 
 def _load_file(path: Path) -> PromptSet:
+    """The prompts of a `.txt` or `.json` file."""
     if not path.is_file():
         raise FileNotFoundError(
             f"no prompt file {str(path)!r}; give a file or one of: {', '.join(_built_in())}"
@@ -118,10 +125,11 @@ def _load_file(path: Path) -> PromptSet:
 
 
 def _read(items: Iterable[Any], origin: str) -> tuple[Prompt, ...]:
+    """Prompts of texts or of objects; `origin` is for messages."""
     prompts = []
     for number, item in enumerate(items, 1):
         fields = item if isinstance(item, dict) else {"text": item}
-        # GenEval calls them prompt and tag
+        # GenEval has `prompt` and `tag`
         text = fields.get("text", fields.get("prompt"))
         aspect = fields.get("aspect", fields.get("tag"))
         if not isinstance(text, str) or not isinstance(aspect, str | None):

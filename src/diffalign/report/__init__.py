@@ -1,4 +1,4 @@
 """REPORT: a run as pictures, curves and one self-contained page.
 
-`report.plots` loads matplotlib and `report.html` does not, so import the one that is needed.
+`report.plots` loads matplotlib and `report.html` does not, so import only the needed one.
 """

@@ -1,4 +1,4 @@
-"""`report.html`: a run in one file, without scripts and without anything from elsewhere."""
+"""`report.html`: a run as one page, without scripts, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ from diffalign.files import (
     replacing,
 )
 
+#: Titles of rows.
 _NAMES = {"baseline": "Frozen model", "best_of_n": "Best of N", "tuned": "Tuned"}
 _STYLE = Path(__file__).parent / "report.css"
 _BLANK = "–"
 _PAIRS = (
-    "Pictures in the same place of both blocks start from the same noise ε. None was drawn while optimising."
+    "Pictures at the same position of both blocks start from the same noise ε. "
+    "None of it was used in the optimisation."
 )
 
 _PAGE = """<!doctype html>
@@ -49,17 +51,18 @@ _PAGE = """<!doctype html>
 
 
 def write_report(folder: Path | str) -> Path:
-    """Writes `report.html` from what a run's folder holds; its pictures become part of the page.
+    """Writes `report.html` into a run's folder, and returns its path; the page contains the pictures.
 
-    Needs `summary.json`; `metrics.jsonl`, `config.yaml` and the pictures are shown if they are there.
+    Needs `summary.json`; `metrics.jsonl`, `config.yaml` and pictures are shown if they exist.
 
     Raises:
         ArtifactError: if the folder holds no finished run, or its summary is corrupt.
+        WriteError: if the page cannot be written.
     """
     run = RunFolder(Path(folder))
     summary = _read_summary(run / SUMMARY)
     try:
-        parts = [
+        sections = [
             _heading(summary),
             _figure(run / BEFORE_AFTER, "Before and after", _PAIRS),
             _results(summary),
@@ -72,7 +75,7 @@ def write_report(folder: Path | str) -> Path:
     page = _PAGE.format(
         title=escape(str(summary["prompt"])),
         style=_STYLE.read_text("utf-8"),
-        body="\n".join(filter(None, parts)),
+        body="\n".join(filter(None, sections)),
     )
     with replacing(run / REPORT) as file:
         file.write_text(page, "utf-8")
@@ -92,6 +95,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
 
 
 def _heading(summary: Mapping[str, Any]) -> str:
+    """The prompt, what was compared, and the gains."""
     facts = [
         _fact(f"{name}, tuned less frozen", summary["gain"][key], percent)
         for key, name, percent in (
@@ -110,16 +114,18 @@ def _heading(summary: Mapping[str, Any]) -> str:
 
 
 def _fact(name: str, interval: Mapping[str, float], percent: bool) -> str:
-    way = "up" if interval["low"] > 0 else "down" if interval["high"] < 0 else ""
+    """A gain and its interval; its colour shows the sign if the interval excludes 0."""
+    direction = "up" if interval["low"] > 0 else "down" if interval["high"] < 0 else ""
     mean, low, high = (_number(interval[key], percent, True) for key in ("mean", "low", "high"))
     unit = " points" if percent else ""
     return (
-        f'<div><dt>{escape(name)}</dt><dd><span class="{way}">{mean}{unit}</span>'
+        f'<div><dt>{escape(name)}</dt><dd><span class="{direction}">{mean}{unit}</span>'
         f"<small>95 % interval {low} to {high}</small></dd></div>"
     )
 
 
 def _results(summary: Mapping[str, Any]) -> str:
+    """The table of rows, and its notes."""
     head = (
         f"Reward<br>{escape(str(summary['reward']))}",
         "Judged right<br>%",
@@ -138,12 +144,12 @@ def _results(summary: Mapping[str, Any]) -> str:
             _interval(row["reward"]),
             _interval(row["judged_accuracy"], percent=True),
             _interval(row["graded"]),
-            _figures(diversity.get("pairwise_distance"), 3),
-            _figures(diversity.get("vendi"), 1),
-            _figures(cost["reward_queries"], 0),
-            _figures(cost["denoiser_forwards"], 0),
-            _figures(cost["seconds"], 1),
-            _figures(cost["peak_memory_mb"], 0),
+            _rounded(diversity.get("pairwise_distance"), 3),
+            _rounded(diversity.get("vendi"), 1),
+            _rounded(cost["reward_queries"], 0),
+            _rounded(cost["denoiser_forwards"], 0),
+            _rounded(cost["seconds"], 1),
+            _rounded(cost["peak_memory_mb"], 0),
         )
         name = escape(_NAMES.get(key, str(key)))
         columns = "".join(f"<td>{cell}</td>" for cell in cells)
@@ -167,6 +173,7 @@ def _results(summary: Mapping[str, Any]) -> str:
 
 
 def _curve_note(metrics: list[dict[str, Any]]) -> str:
+    """The caption of the reward curve, from the last line of `metrics.jsonl`."""
     if not metrics:
         return ""
     last = metrics[-1]
@@ -188,6 +195,7 @@ def _curve_note(metrics: list[dict[str, Any]]) -> str:
 
 
 def _figure(path: Path, title: str, note: str) -> str:
+    """A picture of the run, as part of the page; empty without the file."""
     if not path.is_file():
         return ""
     data = base64.b64encode(path.read_bytes()).decode("ascii")
@@ -198,21 +206,32 @@ def _figure(path: Path, title: str, note: str) -> str:
 
 
 def _use(summary: Mapping[str, Any]) -> str:
+    """A program that uses the result in plain diffusers."""
     if "tuned" not in summary["rows"]:
         return ""
     run = summary["run"]
     if "lora_rank" in run:
         return _use_weights(summary)
+    return _use_noise(summary)
+
+
+def _load_pipeline(summary: Mapping[str, Any]) -> str:
+    """The line of the program that loads the pipeline."""
+    scheduler = ', scheduler="ddim"' if summary["run"].get("scheduler") == "ddim" else ""
+    return f"pipeline = load_pipeline({summary['model']!r}{scheduler})  # a plain diffusers pipeline\n"
+
+
+def _use_noise(summary: Mapping[str, Any]) -> str:
+    run = summary["run"]
     generated = "generator" in run
     settings = "".join(
         f"    {argument}={run[key]!r},\n"
         for key, argument in (("num_steps", "num_inference_steps"), ("guidance_scale", "guidance_scale"))
         if run.get(key) is not None
     )
-    scheduler = ', scheduler="ddim"' if run.get("scheduler") == "ddim" else ""
     code = (
         f"from diffalign import Noise{'Generator' if generated else 'Distribution'}, load_pipeline\n\n"
-        f"pipeline = load_pipeline({summary['model']!r}{scheduler})  # a plain diffusers pipeline\n"
+        + _load_pipeline(summary)
         + (
             f'noise = NoiseGenerator.load("{GENERATOR}", pipeline)\n'
             'prompts = ["a prompt"] * 8\n'
@@ -234,18 +253,17 @@ def _use(summary: Mapping[str, Any]) -> str:
 
 
 def _use_weights(summary: Mapping[str, Any]) -> str:
-    part = summary["run"].get("denoiser", "unet")
+    run = summary["run"]
+    part = run.get("denoiser", "unet")
     load = (
         f'pipeline.load_lora_weights("{LORA}")'
-        if summary["run"]["lora_rank"]
+        if run["lora_rank"]
         else f'pipeline.{part} = type(pipeline.{part}).from_pretrained("{DENOISER}")'
     )
-    run = summary["run"]
     guidance = "" if run.get("guidance_scale") is None else f", guidance_scale={run['guidance_scale']!r}"
-    scheduler = ', scheduler="ddim"' if run.get("scheduler") == "ddim" else ""
     code = (
         "from diffalign import load_pipeline\n\n"
-        f"pipeline = load_pipeline({summary['model']!r}{scheduler})  # a plain diffusers pipeline\n"
+        f"{_load_pipeline(summary)}"
         f"{load}\n"
         f'pictures = pipeline("a prompt", num_inference_steps={run["num_steps"]!r}{guidance}).images'
     )
@@ -253,18 +271,22 @@ def _use_weights(summary: Mapping[str, Any]) -> str:
 
 
 def _settings(config: Path, summary: Mapping[str, Any]) -> str:
-    parts = []
+    """The command, the settings, and what else the summary records."""
+    sections = []
     command = summary["run"].get("command")
     if command:
-        parts.append(f"<h2>Command</h2>\n<pre>{escape(str(command))}</pre>")
+        sections.append(f"<h2>Command</h2>\n<pre>{escape(str(command))}</pre>")
     if config.is_file():
-        parts.append(f"<h2>Settings</h2>\n<pre>{escape(config.read_text('utf-8', 'replace').strip())}</pre>")
+        sections.append(
+            f"<h2>Settings</h2>\n<pre>{escape(config.read_text('utf-8', 'replace').strip())}</pre>"
+        )
     rest = {key: value for key, value in summary["run"].items() if key != "command" and value is not None}
     facts = " · ".join(f"{escape(str(key))} {escape(str(value))}" for key, value in rest.items())
-    return "\n".join([*parts, f"<footer>diffalign{' · ' if facts else ''}{facts}</footer>"])
+    return "\n".join([*sections, f"<footer>diffalign{' · ' if facts else ''}{facts}</footer>"])
 
 
 def _interval(interval: Mapping[str, float] | None, percent: bool = False) -> str:
+    """A cell with a mean and its interval."""
     if interval is None:
         return _BLANK
     low, high = _number(interval["low"], percent), _number(interval["high"], percent)
@@ -277,7 +299,8 @@ def _number(value: float, percent: bool, signed: bool = False) -> str:
     return (text if signed else text.removeprefix("+")).replace("-", "−")
 
 
-def _figures(value: float | None, digits: int) -> str:
+def _rounded(value: float | None, digits: int) -> str:
+    """A cell with a number of so many decimal digits."""
     return _BLANK if value is None else f"{value:,.{digits}f}".replace(",", " ")
 
 

@@ -1,6 +1,6 @@
 """Pictures before and after, a grid of pictures, and the reward of every query, as PNG files.
 
-Each figure has a canvas of its own: nothing here touches pyplot's global state or needs a display.
+Each figure has a separate canvas: nothing uses pyplot's global state or needs a display.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ from diffalign.files import replacing
 INK, MUTED, RULE = "#1c2430", "#667085", "#d5dae1"
 BEFORE, AFTER, BEST = "#8b95a5", "#2563c9", "#c26a12"
 RIGHT, WRONG = "#1a7f4b", "#c0392b"
+COLOURS, MARKERS = (MUTED, BEFORE, AFTER, BEST, RIGHT, WRONG, INK), "osD^vP*"  # of methods, in turn
 DPI = 100
 SMALLEST, LARGEST = 128, 256  # side of a picture as shown, in pixels
-GAP, FRAME, MARGIN, TITLE = 8, 4, 20, 44
+GAP, FRAME, MARGIN, TITLE, BADGE = 8, 4, 20, 44, 18  # in pixels; the badge holds tick or cross
+LEAST_WIDTH = 420  # of a figure, in pixels, so that its titles fit
+POINTS_PER_INCH = 72
+LONGEST_MEAN = 32  # queries that the running mean spans at most; at first a fifth of all
+FEW = 20  # queries up to which their points are drawn large
 
 Verdicts = Tensor | Sequence[bool]
 
@@ -32,10 +37,14 @@ Verdicts = Tensor | Sequence[bool]
 def grid(
     images: Tensor, path: Path | str, *, columns: int = 8, title: str = "", verdicts: Verdicts | None = None
 ) -> Path:
-    """Draws pictures with shape `(n, 3, H, W)`, float in [0, 1] or uint8; of a video its middle frame.
+    """Draws pictures `(n, 3, H, W)`, float in [0, 1] or uint8, or the middle frames of video; returns `path`.
 
     Arguments:
+        columns: pictures side by side, at most.
         verdicts: `(n,)`; each picture gets a green frame and a tick, or a red frame and a cross.
+
+    Raises:
+        ValueError: if there is no picture or no column, or if there are not n verdicts.
     """
     return _draw([(images, title, verdicts)], path, columns)
 
@@ -52,10 +61,11 @@ def before_after(
     """Draws two blocks of pictures `(n, 3, H, W)`, one above the other, made with the same noise.
 
     Arguments:
+        columns: pictures side by side, at most.
         verdicts: the judge's, `(n,)` for each block.
 
     Raises:
-        ValueError: if the blocks differ in n.
+        ValueError: if the blocks differ in n, or as `grid` does.
     """
     if len(before) != len(after):
         raise ValueError(f"pairs are shown: not {len(before)} pictures before and {len(after)} after")
@@ -85,7 +95,7 @@ def reward_curve(
     if not len(values):
         raise ValueError("there is no reward to draw")
     queries = np.concatenate([line["queries"] - np.arange(len(line["rewards"]))[::-1] for line in metrics])
-    window = max(1, min(32, len(values) // 5))
+    window = max(1, min(LONGEST_MEAN, len(values) // 5))
     sums = np.concatenate([[0.0], values.cumsum()])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - window)
@@ -96,7 +106,7 @@ def reward_curve(
     axes.scatter(
         queries,
         values,
-        s=14 if len(values) > 20 else 40,
+        s=14 if len(values) > FEW else 40,
         color=AFTER,
         alpha=0.35,
         linewidths=0,
@@ -128,25 +138,28 @@ def reward_curve(
 
 
 def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | str, *, reward: str) -> Path:
-    """Draws each method's judged share, or its reward without a judge, against the denoiser's forwards a
-    prompt.
+    """Draws the judged share of each method, or without a judge its reward, against its cost.
+
+    The cost is the number of denoiser evaluations for a prompt, on a logarithmic scale.
 
     Arguments:
         table: by method: `judged` and `reward` (mean, low, high), `forwards`.
+        reward: the name of the reward, for the axis.
     """
     figure = Figure(figsize=(8, 5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     judged = all(row["judged"] for row in table.values())
-    for place, (method, row) in enumerate(table.items()):
-        found = row["judged"] if judged else row["reward"]
+    for index, (method, row) in enumerate(table.items()):
+        interval = row["judged"] if judged else row["reward"]
         scale = 100 if judged else 1
-        mean, low, high = (scale * found[name] for name in ("mean", "low", "high"))
-        color = (MUTED, BEFORE, AFTER, BEST, RIGHT, WRONG, INK)[place % 7]
+        mean, low, high = (scale * interval[name] for name in ("mean", "low", "high"))
+        color, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         spread = [[mean - low], [high - mean]]
-        # methods of the same cost stand beside each other
-        shift = sum(0.9 < other["forwards"] / row["forwards"] < 1.1 for other in list(table.values())[:place])
-        at, marker = row["forwards"] * 1.06**shift, "osD^vP*"[place % 7]
-        axes.errorbar(at, mean, spread, fmt=marker, color=color, capsize=3, label=method)
+        # methods of nearly the same cost are drawn beside each other
+        earlier = list(table.values())[:index]
+        shift = sum(0.9 < other["forwards"] / row["forwards"] < 1.1 for other in earlier)
+        cost = row["forwards"] * 1.06**shift
+        axes.errorbar(cost, mean, spread, fmt=marker, color=color, capsize=3, label=method)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
@@ -161,7 +174,7 @@ def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | st
 
 
 def _draw(blocks: Sequence[tuple[Tensor, str, Verdicts | None]], path: Path | str, columns: int) -> Path:
-    """Stacks blocks of pictures, one pixel of a picture being a whole number of pixels of the figure."""
+    """Draws blocks of pictures below each other; pixels of pictures are whole pixels of the figure."""
     if any(len(images) == 0 for images, _, _ in blocks) or columns < 1:
         raise ValueError("need at least one picture and one column")
     tiles = [_tiles(images) for images, _, _ in blocks]
@@ -170,7 +183,7 @@ def _draw(blocks: Sequence[tuple[Tensor, str, Verdicts | None]], path: Path | st
     across, down = width + 2 * FRAME + GAP, height + 2 * FRAME + GAP
     rows = [-(-len(tile) // columns) for tile in tiles]
     heads = [TITLE if title else 0 for _, title, _ in blocks]
-    total_width = max(2 * MARGIN + columns * across - GAP, 420)
+    total_width = max(2 * MARGIN + columns * across - GAP, LEAST_WIDTH)
     total_height = sum(rows) * down + sum(heads) + 2 * MARGIN - GAP + (len(blocks) - 1) * GAP
     paper = np.full((total_height, total_width, 3), 255, np.uint8)
 
@@ -191,7 +204,7 @@ def _draw(blocks: Sequence[tuple[Tensor, str, Verdicts | None]], path: Path | st
             x1, y1 = x0 + FRAME, y0 + FRAME
             paper[y1 : y1 + height, x1 : x1 + width] = picture
             if passed is not None:
-                paper[y1 : y1 + 18, x1 + width - 18 : x1 + width] = _rgb(frame)
+                paper[y1 : y1 + BADGE, x1 + width - BADGE : x1 + width] = _rgb(frame)
                 mark = "✓" if passed[i] else "✗"
                 _text(
                     figure,
@@ -210,7 +223,7 @@ def _draw(blocks: Sequence[tuple[Tensor, str, Verdicts | None]], path: Path | st
 
 
 def _tiles(images: Tensor) -> NDArray[np.uint8]:
-    """Pictures as `(n, H, W, 3)`, enlarged by a whole number to 128 pixels or shrunk by one to 256."""
+    """Pictures `(n, H, W, 3)`, scaled by a whole number so that they have about 128 to 256 pixels a side."""
     if images.ndim == 5:
         images = images[:, images.shape[1] // 2]
     tiles = as_bytes(images).permute(0, 2, 3, 1).numpy()
@@ -219,7 +232,7 @@ def _tiles(images: Tensor) -> NDArray[np.uint8]:
         step = -(-side // LARGEST)
         n, height, width = len(tiles), tiles.shape[1] // step, tiles.shape[2] // step
         cut = tiles[:, : height * step, : width * step].astype(np.float32)
-        mean = cut.reshape(n, height, step, width, step, 3).mean((2, 4))
+        mean: NDArray[np.float32] = cut.reshape(n, height, step, width, step, 3).mean((2, 4))
         return mean.round().astype(np.uint8)
     factor = -(-SMALLEST // side)
     return tiles.repeat(factor, 1).repeat(factor, 2)
@@ -241,7 +254,7 @@ def _text(
         x / paper.shape[1],
         1 - y / paper.shape[0],
         text,
-        fontsize=size * 72 / DPI,
+        fontsize=size * POINTS_PER_INCH / DPI,
         color=color,
         parse_math=False,
         **more,
@@ -249,10 +262,12 @@ def _text(
 
 
 def _rgb(color: str) -> NDArray[np.uint8]:
+    """The channels `(3,)` of #rrggbb."""
     return np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
 
 
 def _save(figure: Figure, path: Path | str) -> Path:
+    """Writes the PNG, whole or not at all, and returns its path."""
     FigureCanvasAgg(figure)
     with replacing(Path(path)) as file:
         figure.savefig(file, format="png", metadata={"Software": "diffalign"})

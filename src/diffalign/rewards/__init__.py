@@ -1,12 +1,11 @@
-"""REWARD: scores of pictures. One file a reward, one row of `REWARDS` each.
+"""REWARD: scores of pictures. Each reward has a file, and a row of `REWARDS`.
 
-A reward is any callable `(images, prompts) -> (B,)`: images `(B, 3, H, W)` float32 in [0, 1], a
-list of B prompts, one finite number each; higher is better. It is a black box: no gradient passes.
+A reward is any callable `(images, prompts) -> (B,)`: from images `(B, 3, H, W)`, float32 in [0, 1], and a
+list of B prompts to B finite numbers; higher is better. It is a black box: no gradient passes.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import sys
@@ -19,9 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-RewardFunction = Callable[[Tensor, list[str]], Any]
+from diffalign.settings.choices import unknown
+
+RewardFunction = Callable[[Tensor, list[str]], Tensor | ArrayLike]
 
 
 class RewardError(RuntimeError):
@@ -30,8 +32,12 @@ class RewardError(RuntimeError):
 
 @dataclass(frozen=True)
 class Row:
-    """Where a reward is (`module:attribute`; a class is called, with a checkpoint if one is named), and what
-    it is."""
+    """A registered reward.
+
+    Attributes:
+        factory: `module:attribute` of a function, or of a class, which is called to make the reward.
+        description: for the list of rewards.
+    """
 
     factory: str
     description: str
@@ -54,7 +60,7 @@ REWARDS = {
     ),
     "vlm": Row("diffalign.rewards.vlm:VlmJudge", "a vision-language model, as vlm@http://host:port/v1#model"),
     "world-clip": Row(
-        "diffalign.rewards.world_clip:WorldClip", "CLIPScore of the world's own CLIP: learned, imperfect"
+        "diffalign.rewards.world_clip:WorldClip", "CLIPScore of the world's CLIP: learned, imperfect"
     ),
     "world-scene": Row(
         "diffalign.rewards.world_scene:world_scene", "share of the prompt's conditions that hold: exact"
@@ -83,22 +89,22 @@ def load_reward(
         return composed(name, partial(load_reward, device=device, offload=offload))
     registered, _, checkpoint = name.partition("@")
     if registered in REWARDS:
-        made = _attribute(REWARDS[registered].factory)
-        if checkpoint and not (isinstance(made, type) and hasattr(made, "published")):
+        factory = _attribute(REWARDS[registered].factory)
+        if checkpoint and not (isinstance(factory, type) and hasattr(factory, "published")):
             raise RewardError(f"the reward {registered!r} has no checkpoints to choose from; leave out @")
-        if not isinstance(made, type):
-            return made
-        placing = {"device": device, "offload": offload} if hasattr(made, "place") else {}
-        reward = made(checkpoint, **placing) if checkpoint else made(**placing)
-        if hasattr(reward, "greet"):  # a server's, which may be gone
-            reward.greet()
+        if not isinstance(factory, type):
+            return factory
+        options = {"device": device, "offload": offload} if hasattr(factory, "to_device") else {}
+        reward: RewardFunction = factory(checkpoint, **options) if checkpoint else factory(**options)
+        if hasattr(reward, "check_connection"):  # its server may be gone
+            reward.check_connection()
         return reward
     if ":" in registered:
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
         try:  # a user's module may raise anything
-            made = _attribute(name)
-            reward = made() if isinstance(made, type) else made
+            factory = _attribute(name)
+            reward = factory() if isinstance(factory, type) else factory
         except RewardError:
             raise
         except Exception as error:
@@ -108,14 +114,9 @@ def load_reward(
                 f"{name} is a {type(reward).__name__}; a reward is a function (images, prompts) -> (B,)"
             )
         return reward
-    near = difflib.get_close_matches(registered, REWARDS, 1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    if "+" in registered:
-        hint = " (a sum has blanks around its signs: 'clip + 0.5*aesthetic')"
-    raise RewardError(
-        f"unknown reward {registered!r}{hint}; choose one of: {', '.join(REWARDS)}, "
-        "or give your own as my_module:my_function"
-    )
+    hint = "a sum has blanks around its signs: 'clip + 0.5*aesthetic'" if "+" in registered else None
+    alternative = "or give your own as my_module:my_function"
+    raise RewardError(unknown("reward", registered, REWARDS, alternative=alternative, hint=hint))
 
 
 def is_sum(name: str) -> bool:
@@ -124,12 +125,16 @@ def is_sum(name: str) -> bool:
 
 
 def component_means(reward: RewardFunction) -> dict[str, Any]:
-    """Of a weighted sum each reward's mean since the last call of this, for the metrics; else nothing."""
+    """The entry "components" for a line of metrics: the mean of each reward of a weighted sum, by name.
+
+    The means are over the pictures that were scored since the last call. Empty if `reward` is no sum.
+    """
     components = getattr(reward, "components", None)
     return {} if components is None else {"components": components()}
 
 
 def _attribute(path: str) -> RewardFunction | type:
+    """What `module:attribute` names."""
     name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(name)
@@ -140,7 +145,8 @@ def _attribute(path: str) -> RewardFunction | type:
         raise RewardError(f"cannot import the reward {path!r}: {error}{hint}") from error
     if not hasattr(module, attribute):
         raise RewardError(f"the module {name!r} has no {attribute!r}")
-    return getattr(module, attribute)
+    factory: RewardFunction | type = getattr(module, attribute)
+    return factory
 
 
 def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -153,14 +159,14 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
     if len(images) != len(prompts):
         raise RewardError(f"{len(images)} pictures need as many prompts, not {len(prompts)}")
     try:
-        # a copy: the judge and the artefacts see the pictures next, and it costs nothing beside making them
+        # a copy, as the judge and the artefacts read the pictures next; it takes little beside making them
         values = reward(images.clone(), list(prompts))
-    except RewardError:  # which says enough
+    except RewardError:  # its message suffices
         raise
     except Exception as error:  # a user's code may raise anything; the run must stop with its state saved
         *_, last = traceback.extract_tb(error.__traceback__)
-        place = f"{Path(last.filename).name}, line {last.lineno}"
-        raise RewardError(f"the reward {name} raised {type(error).__name__}: {error} ({place})") from error
+        line = f"{Path(last.filename).name}, line {last.lineno}"
+        raise RewardError(f"the reward {name} raised {type(error).__name__}: {error} ({line})") from error
     if not isinstance(values, Tensor):
         try:
             values = torch.from_numpy(np.asarray(values, dtype=np.float32))

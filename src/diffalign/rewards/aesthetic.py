@@ -8,10 +8,10 @@ References: Schuhmann (2022), https://github.com/christophschuhmann/improved-aes
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from torch import Tensor, nn
+from transformers import CLIPModel
 
 from diffalign.rewards.checkpoints import weights_of
 from diffalign.rewards.clip import ClipScore
@@ -23,24 +23,26 @@ class Aesthetic(ClipScore):
     """How beautiful people would find the picture, whatever the prompt; from 1 to 10.
 
     Arguments:
-        checkpoint: of the layers; a folder may hold the CLIP too, in `clip/`. All else as of `Scorer`.
+        checkpoint: of the layers; a folder may hold the CLIP too, in `clip/`.
+
+    Further arguments and errors are those of `Scorer`.
     """
 
     published = "trl-lib/ddpo-aesthetic-predictor"
     others = (ClipScore.published,)
     precise = ("aesthetic",)
 
-    def load(self) -> Any:
+    def load(self) -> CLIPModel:
         """The CLIP, with the layers on top."""
         weights = weights_of(self.checkpoint, FILES, self.local)
-        own = Path(self.checkpoint) / "clip"
-        network: Any = self.load_clip(str(own) if own.is_dir() else ClipScore.published)
-        # dropout lies between the published layers, which only counts for their numbers
+        folder = Path(self.checkpoint) / "clip"
+        network = self.load_clip(str(folder) if folder.is_dir() else ClipScore.published)
+        # the published layers' numbers count the dropout between them
         numbers = sorted({int(name.split(".")[1]) for name in weights})
         head = nn.Sequential(*(nn.Linear(*weights[f"layers.{n}.weight"].shape[::-1]) for n in numbers))
         state = {
-            f"{place}.{kind}": weights[f"layers.{number}.{kind}"]
-            for place, number in enumerate(numbers)
+            f"{index}.{kind}": weights[f"layers.{number}.{kind}"]
+            for index, number in enumerate(numbers)
             for kind in ("weight", "bias")
         }
         head.load_state_dict(state)
@@ -49,6 +51,5 @@ class Aesthetic(ClipScore):
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         """See `Scorer.score`."""
-        head: Any = self.network.aesthetic
-        scores: Tensor = head(self.embed_images(images))
+        scores: Tensor = self.network.aesthetic(self.embed_images(images))
         return scores[:, 0]

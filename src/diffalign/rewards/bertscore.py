@@ -1,4 +1,4 @@
-"""BERTScore of a description: LLaVA says what the picture shows, DeBERTa compares that with the prompt.
+"""BERTScore of a description: LLaVA describes the picture, DeBERTa compares the description with the prompt.
 
     score = recall = mean over the prompt's tokens of their greatest cosine with a token of the description
 
@@ -32,22 +32,25 @@ from diffalign.rewards.scorer import Scorer
 QUESTION = "USER: <image>\nAnswer concisely: what is going on in this image? ASSISTANT:"  # DDPO's
 ANSWER = "The image contains {prompt}"  # DDPO's
 FILES = ["*.json", "*.txt", "*.safetensors", "pytorch_model.bin"]  # of DeBERTa
-TOKENS = 64  # of a description, at most
+TOKENS = 64  # of a description, at most: a sentence or two
 LAYER = 40  # of DeBERTa, as bert-score recommends
+CONTEXT = 512  # tokens that DeBERTa was trained on
 
 
 class BertScore(Scorer):
     """How much of the prompt a description of the picture holds, from −1 to 1; about 0.5 to 0.9.
 
     Arguments:
-        checkpoint: of LLaVA; a folder may hold the DeBERTa too, in `deberta/`. All else as of `Scorer`.
+        checkpoint: of LLaVA; a folder may hold the DeBERTa too, in `deberta/`.
+
+    Further arguments and errors are those of `Scorer`.
     """
 
     published = "llava-hf/llava-1.5-7b-hf"
     others = ("microsoft/deberta-xlarge-mnli",)
 
     def load(self) -> nn.Module:
-        """LLaVA and DeBERTa; the one's processor and the other's tokenizer are loaded beside them."""
+        """LLaVA and DeBERTa; LLaVA's processor and DeBERTa's tokenizer are loaded beside them."""
         config = self.read(LlavaConfig, self.checkpoint)
         self.processor = LlavaProcessor(
             self.read(CLIPImageProcessorPil, self.checkpoint),
@@ -57,39 +60,40 @@ class BertScore(Scorer):
             num_additional_image_tokens=1,  # the one of the whole picture
         )
         llava = self.read(LlavaForConditionalGeneration, self.checkpoint, dtype=torch.float32)
-        own = Path(self.checkpoint) / "deberta"
-        if not own.is_dir():
-            own = Path(snapshot_download(self.others[0], allow_patterns=FILES, local_files_only=self.local))
-        self.scorer = scorer_of(own)
+        deberta = Path(self.checkpoint) / "deberta"
+        if not deberta.is_dir():
+            source = self.others[0]
+            deberta = Path(snapshot_download(source, allow_patterns=FILES, local_files_only=self.local))
+        self.scorer = scorer_of(deberta)
         return nn.ModuleDict({"llava": llava, "deberta": self.scorer._model})
 
     def describe(self, images: list[Image.Image]) -> list[str]:
-        """What LLaVA says of each picture, the likeliest word after word."""
+        """LLaVA's descriptions of B pictures, B texts, by greedy decoding."""
         inputs = self.processor(images=images, text=[QUESTION] * len(images), return_tensors="pt")
         network: Any = self.network
-        said = network["llava"].generate(**self.place(**inputs), max_new_tokens=TOKENS, do_sample=False)
-        answers = said[:, inputs["input_ids"].shape[1] :]
+        tokens = network["llava"].generate(**self.to_device(**inputs), max_new_tokens=TOKENS, do_sample=False)
+        answers = tokens[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.batch_decode(answers, skip_special_tokens=True)]
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
-        """See `Scorer.score`; a picture of which nothing is said gets 0."""
-        told, scores = self.describe(images), torch.zeros(len(images))
-        spoken = [place for place, text in enumerate(told) if text]
-        if spoken:
+        """See `Scorer.score`; a picture with an empty description gets 0."""
+        descriptions, scores = self.describe(images), torch.zeros(len(images))
+        described = [index for index, text in enumerate(descriptions) if text]
+        if described:
             self.scorer.device = self.device
             _, recall, _ = self.scorer.score(
-                [told[place] for place in spoken],
-                [ANSWER.format(prompt=prompts[place]) for place in spoken],
+                [descriptions[index] for index in described],
+                [ANSWER.format(prompt=prompts[index]) for index in described],
                 batch_size=self.batch_size,
             )
-            scores[spoken] = recall.float()
+            scores[described] = recall.float()
         return scores
 
 
 def scorer_of(folder: Path) -> BERTScorer:
-    """bert-score on a DeBERTa, on the CPU."""
+    """bert-score with the DeBERTa in `folder`, on the CPU."""
     layers = AutoConfig.from_pretrained(folder).num_hidden_layers
     scorer = BERTScorer(str(folder), num_layers=min(LAYER, layers), device="cpu", use_fast_tokenizer=True)
-    # tokenizers that know no end overflow where bert-score asks them to cut there
-    scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, 512)
+    # bert-score cuts texts at this length, which overflows in tokenizers that have no limit
+    scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, CONTEXT)
     return scorer

@@ -10,6 +10,8 @@ from urllib.request import urlopen
 
 from diffalign.rewards import RewardError
 
+HUB_TIMEOUT = 5.0  # seconds
+REASON_LENGTH = 300  # characters of a library's message that an error quotes
 Loaded = TypeVar("Loaded")
 
 
@@ -18,20 +20,24 @@ class DamagedError(OSError):
 
 
 def check_folder(checkpoint: str) -> None:
-    """That what can be no name of a repository is a folder.
+    """Checks that a checkpoint which can only be a path is a folder.
 
     Raises:
-        RewardError: if it is not there.
+        RewardError: if there is no such folder.
     """
     if checkpoint.startswith(("/", ".", "~")) and not Path(checkpoint).is_dir():
         raise RewardError(f"there is no folder {checkpoint}")
 
 
 def local_first(load: Callable[[bool], Loaded], checkpoint: str) -> Loaded:
-    """What `load` makes of files that are here (True), or else of the hub's (False), if it answers.
+    """What `load` returns, from files on this machine if it can, else with those of the hub.
+
+    Arguments:
+        load: called with whether local files alone may be used; raises OSError where one is missing.
+        checkpoint: folder or hub name, for the message.
 
     Raises:
-        OSError: if there are not all.
+        OSError: if a file is missing and the hub does not answer.
     """
     try:
         return load(True)
@@ -45,14 +51,19 @@ def local_first(load: Callable[[bool], Loaded], checkpoint: str) -> Loaded:
     return load(False)
 
 
+def one_line(error: Exception) -> str:
+    """The beginning of an error's message, without its line breaks."""
+    return " ".join(str(error).split())[:REASON_LENGTH]
+
+
 def hub_answers() -> bool:
-    """Whether the hub can be asked; says so at once, where its own client tries again for half a minute."""
+    """Whether the hub can be reached, within seconds; its client would try again for half a minute."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        with urlopen(constants.ENDPOINT, timeout=5):
+        with urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT):
             return True
     except HTTPError:
         return True
@@ -61,15 +72,18 @@ def hub_answers() -> bool:
 
 
 def weights_of(checkpoint: str, names: Sequence[str], local_files_only: bool = False) -> dict[str, Any]:
-    """The first of the files `names` that a folder, or a repository of the hub, holds.
+    """The weights by name, from the first of the files `names` that a folder or a hub repository holds.
 
     Files that are no safetensors are read by torch's restricted loader, which runs no code of theirs.
 
     Arguments:
-        local_files_only: of a repository take what is in the cache.
+        checkpoint: a folder or the name of a repository.
+        names: of files, in the order of preference.
+        local_files_only: whether files of a repository are read from the cache alone.
 
     Raises:
-        OSError: if there is none.
+        DamagedError: if the file cannot be read.
+        OSError: if there is no such file.
     """
     from huggingface_hub import load_state_dict_from_file
 
@@ -81,15 +95,17 @@ def weights_of(checkpoint: str, names: Sequence[str], local_files_only: bool = F
         )
     except OSError:
         raise
-    except Exception as error:  # safetensors and torch raise what has no base of its own
+    except Exception as error:  # what safetensors and torch raise has no common base
         raise DamagedError(f"{file} is damaged, or holds no weights; delete it and fetch it again") from error
 
 
 def file_of(checkpoint: str, names: Sequence[str], local_files_only: bool = False) -> Path:
-    """The place of the first of `names` that a folder, or a repository of the hub, holds; as `weights_of`.
+    """The path of the first of the files `names` that a folder or a hub repository holds.
+
+    Arguments are those of `weights_of`.
 
     Raises:
-        OSError: if there is none.
+        OSError: if there is no such file.
     """
     folder = Path(checkpoint)
     if folder.is_dir():

@@ -23,7 +23,7 @@ class ClipScore(Scorer):
     """How well picture and prompt agree, from −100 to 100; about 15 to 35 for CLIPs of the real world."""
 
     published = "openai/clip-vit-large-patch14"
-    #: whose tokenizer and image processor are taken where the checkpoint has none
+    #: the repository of tokenizer and image processor where the checkpoint has none
     processors = published
     network: CLIPModel
 
@@ -32,7 +32,7 @@ class ClipScore(Scorer):
         return self.load_clip(self.checkpoint)
 
     def load_clip(self, source: str) -> CLIPModel:
-        """That of a folder or repository, with its processors, or the published ones."""
+        """The CLIP of a folder or repository, with its processors or else the published ones."""
         network: CLIPModel = self.read(CLIPModel, source)
         if source == self.published or (Path(source).is_dir() and not (Path(source) / TOKENIZER).exists()):
             source = self.processors
@@ -45,14 +45,20 @@ class ClipScore(Scorer):
         return F.normalize(self.image_features(images), dim=-1)
 
     def image_features(self, images: list[Image.Image]) -> Tensor:
-        """Features `(B, D)` as they leave the projection, of any length."""
-        pixels = self.processor(images, return_tensors="pt")["pixel_values"]
-        return self.network.get_image_features(**self.place(pixel_values=pixels)).pooler_output.float()
+        """Features `(B, D)` as they leave the projection, not normalised."""
+        pixels = self.to_device(pixel_values=self.prepare_images(images))
+        features: Tensor = self.network.get_image_features(**pixels).pooler_output.float()
+        return features
+
+    def prepare_images(self, images: list[Image.Image]) -> Tensor:
+        """The network's input `(B, 3, side, side)`, resized and normalised."""
+        pixels: Tensor = self.processor(images, return_tensors="pt")["pixel_values"]
+        return pixels
 
     def embed_prompts(self, prompts: list[str]) -> Tensor:
         """Unit embeddings `(B, D)`."""
         tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
-        features = self.network.get_text_features(**self.place(**tokens))
+        features = self.network.get_text_features(**self.to_device(**tokens))
         return F.normalize(features.pooler_output.float(), dim=-1)
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:

@@ -20,8 +20,9 @@ from diffalign.rewards.clip import TOKENIZER, ClipScore
 
 FILES = ("HPS_v2.1_compressed.safetensors", "HPS_v2.1_compressed.pt")
 OLDER = ("HPS_v2_compressed.safetensors", "HPS_v2_compressed.pt")  # of version 2.0, from a folder alone
-HEADS = 16  # of both towers of a ViT-H/14; weights do not say it
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HEADS = 16  # of both towers of a ViT-H/14; weights do not tell
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's CLIP
+#: Names in a layer, open_clip's → transformers'.
 _LAYER = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -40,17 +41,16 @@ class HpsScore(ClipScore):
 
     def load(self) -> CLIPModel:
         """A CLIP with the published weights."""
-        own = Path(self.checkpoint)
-        weights = weights_of(self.checkpoint, FILES + OLDER if own.is_dir() else FILES, self.local)
-        has = (own / TOKENIZER).exists()  # HPSv2 prepares pictures in its own way
-        self.tokenizer = self.read(CLIPTokenizer, own if has else self.processors)
+        folder = Path(self.checkpoint)
+        weights = weights_of(self.checkpoint, FILES + OLDER if folder.is_dir() else FILES, self.local)
+        source = folder if (folder / TOKENIZER).exists() else self.processors
+        self.tokenizer = self.read(CLIPTokenizer, source)
         return clip_of(weights.get("state_dict", weights), self.tokenizer.eos_token_id)
 
-    def image_features(self, images: list[Image.Image]) -> Tensor:
-        """Features `(B, D)` of pictures whose longer side fits, on black."""
+    def prepare_images(self, images: list[Image.Image]) -> Tensor:
+        """The network's input `(B, 3, side, side)`: whole pictures on black, normalised."""
         side = self.network.config.vision_config.image_size
-        pixels = torch.stack([fitted(image, side) for image in images])
-        return self.network.get_image_features(**self.place(pixel_values=pixels)).pooler_output.float()
+        return torch.stack([fitted(image, side) for image in images])
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         """See `Scorer.score`."""
@@ -58,7 +58,7 @@ class HpsScore(ClipScore):
 
 
 def fitted(image: Image.Image, side: int) -> Tensor:
-    """The whole picture in `(3, side, side)`, on black, normalised."""
+    """The whole picture, scaled to a square on black and normalised, with shape `(3, side, side)`."""
     square = ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=0)
     pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(side, side, 3)
     return ((pixels.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)
@@ -67,15 +67,16 @@ def fitted(image: Image.Image, side: int) -> Tensor:
 def clip_of(
     weights: Mapping[str, Tensor], end: int, heads: tuple[int, int] = (HEADS, HEADS), act: str = "gelu"
 ) -> CLIPModel:
-    """The `CLIPModel` of a ViT CLIP in open_clip's layout.
+    """The `CLIPModel` with the weights of a ViT CLIP in open_clip's layout.
 
     Arguments:
+        weights: by their names.
         end: the token that ends a text.
-        heads: of the two towers, for pictures and for text.
+        heads: attention heads of the image tower and of the text tower.
         act: the activation, "quick_gelu" in OpenAI's networks.
 
     Raises:
-        KeyError: if it is none.
+        KeyError: if the weights are another network's.
     """
     mapped = {
         "logit_scale": weights["logit_scale"],
@@ -87,30 +88,30 @@ def clip_of(
         "text_model.embeddings.token_embedding.weight": weights["token_embedding.weight"],
         "text_model.embeddings.position_embedding.weight": weights["positional_embedding"],
     }
-    # transformers spells it so
+    # the misspelling is transformers'
     norms = {
         "visual.ln_pre": "vision_model.pre_layrnorm",
         "visual.ln_post": "vision_model.post_layernorm",
         "ln_final": "text_model.final_layer_norm",
     }
-    for one, other in norms.items():
+    for old, new in norms.items():
         for kind in ("weight", "bias"):
-            mapped[f"{other}.{kind}"] = weights[f"{one}.{kind}"]
+            mapped[f"{new}.{kind}"] = weights[f"{old}.{kind}"]
     layers = {}
     for tower, prefix in (("vision_model", "visual.transformer"), ("text_model", "transformer")):
         blocks = (name for name in weights if name.startswith(f"{prefix}.resblocks."))
         numbers = {int(name.removeprefix(f"{prefix}.resblocks.").split(".")[0]) for name in blocks}
         layers[tower] = len(numbers)
         for number in numbers:
-            one, other = f"{prefix}.resblocks.{number}", f"{tower}.encoder.layers.{number}"
+            old, new = f"{prefix}.resblocks.{number}", f"{tower}.encoder.layers.{number}"
             for kind in ("weight", "bias"):
-                for a, b in _LAYER.items():
-                    mapped[f"{other}.{b}.{kind}"] = weights[f"{one}.{a}.{kind}"]
-                parts = weights[f"{one}.attn.in_proj_{kind}"].chunk(3)
-                for letter, part in zip("qkv", parts, strict=True):
-                    mapped[f"{other}.self_attn.{letter}_proj.{kind}"] = part
+                for old_name, new_name in _LAYER.items():
+                    mapped[f"{new}.{new_name}.{kind}"] = weights[f"{old}.{old_name}.{kind}"]
+                projections = weights[f"{old}.attn.in_proj_{kind}"].chunk(3)
+                for letter, projection in zip("qkv", projections, strict=True):
+                    mapped[f"{new}.self_attn.{letter}_proj.{kind}"] = projection
     vision, text = weights["visual.conv1.weight"], weights["token_embedding.weight"]
-    patch, places = vision.shape[-1], len(weights["visual.positional_embedding"]) - 1
+    patch, patches = vision.shape[-1], len(weights["visual.positional_embedding"]) - 1
     width = weights["visual.proj"].shape[1]
     shared = {"hidden_act": act, "projection_dim": width}
     config = CLIPConfig(
@@ -120,7 +121,7 @@ def clip_of(
             "num_hidden_layers": layers["vision_model"],
             "num_attention_heads": heads[0],
             "patch_size": patch,
-            "image_size": patch * round(places**0.5),
+            "image_size": patch * round(patches**0.5),
             **shared,
         },
         text_config={

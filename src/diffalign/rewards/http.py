@@ -1,18 +1,19 @@
-"""What the package's servers have in common."""
+"""The HTTP server that scores rewards and asks the questions of a study."""
 
 from __future__ import annotations
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+
+IDLE_SECONDS = 60  # after which a silent connection ends
 
 
 class Server(ThreadingHTTPServer):
-    """A thread a connection.
+    """Listens, and gives each connection a thread.
 
     Arguments:
-        handler: answers a connection's requests.
-        host, port: where it listens; port 0 takes a free one.
+        handler: answers the requests of a connection.
+        host, port: the address to listen at; port 0 takes a free one.
 
     Raises:
         OSError: if it cannot listen there.
@@ -24,17 +25,17 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__((host, port), handler)
         except OSError as error:
-            why = error.strerror or error
-            raise OSError(f"cannot listen on {host}:{port} ({why}); give another port or host") from error
+            reason = error.strerror or error
+            raise OSError(f"cannot listen on {host}:{port} ({reason}); give another port or host") from error
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address at which it listens."""
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A line without an address, and none where a client went away."""
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Prints the error in a line, without the client's address; nothing if the client went away."""
         error = sys.exception()
         if not isinstance(error, ConnectionError):
             print(f"a request failed: {error!r}", file=sys.stderr)

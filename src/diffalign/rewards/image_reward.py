@@ -1,4 +1,4 @@
-"""ImageReward: a BLIP that reads prompt and picture together, and a head that was taught people's rankings.
+"""ImageReward: a BLIP that reads prompt and picture together, and a head trained on people's rankings.
 
 Checkpoint: zai-org/ImageReward, ImageReward.pt and med_config.json (Apache-2.0); the tokenizer is that of
 google-bert/bert-base-uncased (Apache-2.0).
@@ -29,12 +29,15 @@ from diffalign.rewards.checkpoints import file_of, weights_of
 from diffalign.rewards.scorer import Scorer
 
 FILES = ("ImageReward.safetensors", "ImageReward.pt")
-TOKENS = 35
+TOKENS = 35  # of a prompt, as in training
+HEAD_WIDTH = 64  # of the vision tower's attention heads, as in every ViT
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of scores on the published training set
+#: Settings of the text tower that are read from med_config.json.
 _TEXT = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("max_position_embeddings", "layer_norm_eps", "hidden_act", "pad_token_id"),
 )
+#: Names of weights of the vision tower, timm's → transformers'.
 _VISION = {
     "cls_token": "embeddings.class_embedding",
     "pos_embed": "embeddings.position_embedding",
@@ -49,7 +52,11 @@ _VISION = {
 
 
 class Blip(nn.Module):
-    """Vision tower, text tower that attends to it, and the head."""
+    """Vision tower, text tower that attends to it, and the head.
+
+    Arguments:
+        widths: of the head's layers, from its input to its output.
+    """
 
     def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig, widths: list[int]) -> None:
         super().__init__()
@@ -57,15 +64,15 @@ class Blip(nn.Module):
         self.head = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Scores `(B,)`, not standardised."""
-        seen = self.vision(pixel_values).last_hidden_state
-        read = self.text(
+        """Scores `(B,)`, not standardised, of pictures `(B, 3, H, W)` and of B tokenised prompts `(B, L)`."""
+        patches = self.vision(pixel_values).last_hidden_state
+        tokens = self.text(
             input_ids,
             attention_mask=attention_mask,
-            encoder_hidden_states=seen,
-            encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
+            encoder_hidden_states=patches,
+            encoder_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device),
         )
-        scores: Tensor = self.head(read.last_hidden_state[:, 0].float())
+        scores: Tensor = self.head(tokens.last_hidden_state[:, 0].float())
         return scores[:, 0]
 
 
@@ -79,11 +86,11 @@ class ImageReward(Scorer):
 
     def load(self) -> Blip:
         """The network; its tokenizer and image processor are made beside it."""
-        described = json.loads(file_of(self.checkpoint, ["med_config.json"], self.local).read_text())
-        network = blip_of(weights_of(self.checkpoint, FILES, self.local), described)
-        own = Path(self.checkpoint)
-        has = (own / "vocab.txt").exists() or (own / "tokenizer.json").exists()
-        self.tokenizer = self.read(BertTokenizer, own if has else self.others[0])
+        text_config = json.loads(file_of(self.checkpoint, ["med_config.json"], self.local).read_text())
+        network = blip_of(weights_of(self.checkpoint, FILES, self.local), text_config)
+        folder = Path(self.checkpoint)
+        has_tokenizer = (folder / "vocab.txt").exists() or (folder / "tokenizer.json").exists()
+        self.tokenizer = self.read(BertTokenizer, folder if has_tokenizer else self.others[0])
         side = network.vision.config.image_size
         self.processor = CLIPImageProcessorPil(
             size={"shortest_edge": side}, crop_size={"height": side, "width": side}
@@ -96,37 +103,39 @@ class ImageReward(Scorer):
             prompts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
         )
         pixels = self.processor(images, return_tensors="pt")["pixel_values"]
-        inputs = self.place(
+        inputs = self.to_device(
             pixel_values=pixels, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
-        return (self.network(**inputs) - MEAN) / STD
+        scores: Tensor = self.network(**inputs)
+        return (scores - MEAN) / STD
 
 
-def blip_of(weights: Mapping[str, Tensor], described: Mapping[str, Any], heads: int | None = None) -> Blip:
+def blip_of(weights: Mapping[str, Tensor], text_config: Mapping[str, Any], heads: int | None = None) -> Blip:
     """The network of the published weights.
 
     Arguments:
-        described: the text tower, as med_config.json.
-        heads: of the vision tower; one for 64 of its width by default.
+        weights: by their names.
+        text_config: settings of the text tower, as med_config.json holds them.
+        heads: attention heads of the vision tower; as many as are `HEAD_WIDTH` wide by default.
 
     Raises:
         KeyError: if the weights are another network's.
     """
     patch = weights["blip.visual_encoder.patch_embed.proj.weight"]
-    width, places = patch.shape[0], weights["blip.visual_encoder.pos_embed"].shape[1] - 1
+    width, patches = patch.shape[0], weights["blip.visual_encoder.pos_embed"].shape[1] - 1
     blocks = {int(n.split(".")[3]) for n in weights if n.startswith("blip.visual_encoder.blocks.")}
     layers = sorted({int(n.split(".")[2]) for n in weights if n.startswith("mlp.layers.")})
     vision = BlipVisionConfig(
         hidden_size=width,
         intermediate_size=len(weights["blip.visual_encoder.blocks.0.mlp.fc1.weight"]),
         num_hidden_layers=len(blocks),
-        num_attention_heads=heads or max(1, width // 64),
+        num_attention_heads=heads or max(1, width // HEAD_WIDTH),
         patch_size=patch.shape[-1],
-        image_size=patch.shape[-1] * round(places**0.5),
+        image_size=patch.shape[-1] * round(patches**0.5),
         layer_norm_eps=1e-6,
     )
     text = BlipTextConfig(
-        encoder_hidden_size=width, **{name: described[name] for name in _TEXT if name in described}
+        encoder_hidden_size=width, **{name: text_config[name] for name in _TEXT if name in text_config}
     )
     text.vocab_size = len(weights["blip.text_encoder.embeddings.word_embeddings.weight"])
     first = [weights[f"mlp.layers.{n}.weight"] for n in layers]
@@ -145,16 +154,17 @@ def blip_of(weights: Mapping[str, Tensor], described: Mapping[str, Any], heads: 
 
 
 def _vision_name(name: str) -> str:
-    """transformers' name of a weight of timm's vision transformer."""
-    for one, other in _VISION.items():
-        if name == one or name.startswith(f"{one}."):
-            name = other + name[len(one) :]
-            break
-    if name.startswith("encoder.layers."):
-        *path, number, rest = name.split(".", 3)
-        for one, other in _VISION.items():
-            if rest.startswith(f"{one}."):
-                rest = other + rest[len(one) :]
-                break
-        name = ".".join([*path, number, rest])
+    """transformers' name for a weight of timm's vision transformer."""
+    name = _renamed(name)
+    if not name.startswith("encoder.layers."):
+        return name
+    *path, number, rest = name.split(".", 3)
+    return ".".join([*path, number, _renamed(rest)])
+
+
+def _renamed(name: str) -> str:
+    """`name` with its beginning changed as `_VISION` says."""
+    for old, new in _VISION.items():
+        if name == old or name.startswith(f"{old}."):
+            return new + name[len(old) :]
     return name

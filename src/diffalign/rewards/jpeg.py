@@ -13,7 +13,8 @@ from torch import Tensor
 
 from diffalign.rewards.scorer import by_frame
 
-QUALITY = 95
+QUALITY = 95  # DDPO's
+KILOBYTE = 1000  # bytes
 
 
 def jpeg_incompressibility(images: Tensor, prompts: list[str]) -> Tensor:
@@ -27,9 +28,10 @@ def jpeg_compressibility(images: Tensor, prompts: list[str]) -> Tensor:
 
 
 def _sizes(pictures: list[Image.Image], prompts: list[str]) -> Tensor:
+    """Kilobytes of the pictures' files; prompts do not matter."""
     sizes = []
     for picture in pictures:
         file = io.BytesIO()
         picture.save(file, "jpeg", quality=QUALITY)
-        sizes.append(file.tell() / 1000)
+        sizes.append(file.tell() / KILOBYTE)
     return torch.tensor(sizes)

@@ -14,27 +14,30 @@ from typing import TypeVar
 import torch
 
 Batch = TypeVar("Batch")
-Said = TypeVar("Said")
-_left: list[Thread] = []  # of iterations that ended early, perhaps still scoring
+Score = TypeVar("Score")
+EXIT_SECONDS = 3.0  # that the end of the process waits for a thread that still scores
+WAITING_RATIO = 2  # of wall time to computing time, from which on a reward counts as one that waits
+_unfinished: list[Thread] = []  # of iterations that ended early, perhaps still scoring
 
 
 def overlapped(
-    batches: Iterable[Batch], score: Callable[[Batch], Said], device: torch.device | None = None
-) -> Iterator[tuple[Batch, Said]]:
-    """Each of `batches` with what `score` says of it, in order; the next is made in the meantime.
+    batches: Iterable[Batch], score: Callable[[Batch], Score], device: torch.device | None = None
+) -> Iterator[tuple[Batch, Score]]:
+    """Pairs of a batch and `score(batch)`, in order; while one is scored, the next is made.
 
-    One thread scores, as a reward need not be thread-safe, and at most two batches are in memory. It does
-    not keep the process alive; what an iteration that ended early left unscored, the next one waits for.
-    Where there is no accelerator, batches are scored in between until one shows that the reward waits (for
-    a server, say) longer than it computes: else it would take from sampling the cores that it needs. (The
-    world's own CLIP beside the world's sampler on two cores: a fifth slower in a thread, measured.)
+    One thread scores, as a reward need not be thread-safe, and at most two batches are in memory. The thread
+    does not keep the process alive. If an iteration ends early, the next one waits until its thread is done.
+
+    Without an accelerator, batches are first scored in this thread, until one shows that the reward waits
+    (for a server, say) longer than it computes: a reward that computes would take cores from the sampler.
+    (The world's CLIP beside the world's sampler on two cores was a fifth slower in a thread.)
 
     Arguments:
-        batches: made when they are asked for, such as by a generator.
-        score: whatever it raises is raised here, at the latest when the next batch is made.
-        device: that the thread's current accelerator shall be; that of this thread by default.
+        batches: an iterator that makes a batch when it is advanced, such as a generator.
+        score: what it raises is raised here, at the latest when the next batch is made.
+        device: the accelerator on which the thread scores; the current one of this thread by default.
     """
-    settled()
+    wait_for_scoring()
     batches, waits = iter(batches), torch.accelerator.is_available()
     while not waits:
         try:
@@ -42,81 +45,86 @@ def overlapped(
         except StopIteration:
             return
         wall, computing = time.perf_counter(), time.thread_time()
-        said = score(batch)
-        waits = time.perf_counter() - wall > 2 * (time.thread_time() - computing)
-        yield batch, said
-    asked, ready = SimpleQueue[tuple[Batch, Future[Said]] | None](), Future[None]()
-    thread = Thread(target=_work, args=(asked, score, _index(device), ready), daemon=True)
-    waiting: deque[tuple[Batch, Future[Said]]] = deque()
+        result = score(batch)
+        waits = time.perf_counter() - wall > WAITING_RATIO * (time.thread_time() - computing)
+        yield batch, result
+    queue, ready = SimpleQueue[tuple[Batch, Future[Score]] | None](), Future[None]()
+    thread = Thread(target=_work, args=(queue, score, _index(device), ready), daemon=True)
+    waiting: deque[tuple[Batch, Future[Score]]] = deque()
     threads = torch.get_num_threads()
     thread.start()
     try:
         ready.result()
-        torch.set_num_threads(threads)  # what later threads get; that one keeps its own
+        torch.set_num_threads(threads)  # for threads to come; the scoring one keeps its number
         for batch in batches:
             waiting.append((batch, Future()))
-            asked.put(waiting[-1])
+            queue.put(waiting[-1])
             if len(waiting) == 2:
-                said = waiting[0][1].result()
-                yield waiting.popleft()[0], said
+                result = waiting[0][1].result()
+                yield waiting.popleft()[0], result
         while waiting:
-            said = waiting[0][1].result()
-            yield waiting.popleft()[0], said
+            result = waiting[0][1].result()
+            yield waiting.popleft()[0], result
     finally:
-        asked.put(None)
+        queue.put(None)
         for _, future in waiting:
             future.cancel()
         if waiting:
-            _left.append(thread)
+            _unfinished.append(thread)
 
 
-def settled(seconds: float | None = None) -> bool:
-    """Waits at most `seconds` for what iterations that ended early left unscored; whether that ended.
+def wait_for_scoring(seconds: float | None = None) -> bool:
+    """Waits until threads of iterations that ended early are done; returns whether they are.
 
     The interpreter must not end while a thread computes in torch, which would abort the process.
+
+    Arguments:
+        seconds: to wait at most; for as long as it takes by default.
     """
     end = None if seconds is None else time.monotonic() + seconds
-    while _left:
-        _left[-1].join(None if end is None else max(0.0, end - time.monotonic()))
-        if _left[-1].is_alive():
+    while _unfinished:
+        _unfinished[-1].join(None if end is None else max(0.0, end - time.monotonic()))
+        if _unfinished[-1].is_alive():
             return False
-        _left.pop()
+        _unfinished.pop()
     return True
 
 
-atexit.register(settled, 3.0)
+atexit.register(wait_for_scoring, EXIT_SECONDS)
 
 
 def _work(
-    asked: SimpleQueue[tuple[Batch, Future[Said]] | None],
-    score: Callable[[Batch], Said],
+    queue: SimpleQueue[tuple[Batch, Future[Score]] | None],
+    score: Callable[[Batch], Score],
     index: int | None,
     ready: Future[None],
 ) -> None:
+    """The scoring thread, on accelerator `index`; `ready` is set before it takes the first batch."""
     try:
         torch.set_num_threads(1)  # a second team of CPU threads would slow the first down by a third
-        torch.get_num_threads()  # makes it stay, whatever other threads set
+        torch.get_num_threads()  # fixes the number for this thread, whatever other threads set
         if index is not None:
-            torch.accelerator.set_device_index(index)  # each thread has a current one of its own
+            torch.accelerator.set_device_index(index)  # the current one differs between threads
         ready.set_result(None)
     except RuntimeError as error:  # the accelerator has no room, or is taken
         ready.set_exception(error)
         return
-    while (task := asked.get()) is not None:
+    while (task := queue.get()) is not None:
         batch, future = task
         fulfil(future, score, batch)
 
 
-def fulfil(future: Future[Said], score: Callable[[Batch], Said], batch: Batch) -> None:
-    """Gives a future what `score` says of `batch`, or what it raises, unless nobody waits any more."""
+def fulfil(future: Future[Score], score: Callable[[Batch], Score], batch: Batch) -> None:
+    """Sets the future to `score(batch)`, or to what that raises, unless the future was cancelled."""
     if future.set_running_or_notify_cancel():
         try:
             future.set_result(score(batch))
-        except BaseException as error:  # it belongs to who asked, whatever it is
+        except BaseException as error:  # whoever waits for the future raises it
             future.set_exception(error)
 
 
 def _index(device: torch.device | None) -> int | None:
+    """The number of `device`, or of the current accelerator; None without one."""
     if not torch.accelerator.is_available():
         return None
     if device is not None and device.type != "cpu" and device.index is not None:

@@ -21,4 +21,5 @@ class PickScore(ClipScore):
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         """See `Scorer.score`."""
-        return self.network.logit_scale.exp() * super().score(images, prompts) / 100
+        scores: Tensor = self.network.logit_scale.exp() * super().score(images, prompts) / 100
+        return scores

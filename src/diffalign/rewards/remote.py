@@ -3,8 +3,8 @@
     POST /score  {"id": "…", "images": ["base64 of a PNG", …], "prompts": ["…", …]}
               →  {"id": "…", "scores": […]}
 
-Every request has a bearer token, and an id by which the server knows one that comes again: what was scored
-is not scored twice, however often an answer is lost.
+Every request has a bearer token, and an id by which the server recognises a repeated request: pictures are
+not scored twice, however often an answer is lost.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ from diffalign.rewards.scorer import as_pictures
 
 TOKEN = "DIFFALIGN_REWARD_TOKEN"
 SCHEMA = "diffalign.reward/1"
+CHECK_SECONDS = 10.0  # to wait for a server at the start of a run, before anything is computed
 
 
 class RemoteReward:
     """The reward that a `diffalign serve` elsewhere offers.
 
-    Pictures travel with 8 bits a channel. What fails on the way, or for the moment, is tried again after
-    a pause that doubles.
+    Pictures travel with 8 bits a channel. A request that fails on the way, or for the moment, is repeated
+    after a pause that doubles each time.
 
     Arguments:
         url: such as http://127.0.0.1:8000.
-        token: that the server asks for; that of the environment variable DIFFALIGN_REWARD_TOKEN by default.
+        token: that the server wants; that of the environment variable DIFFALIGN_REWARD_TOKEN by default.
         timeout: seconds to wait for an answer.
-        retries: further tries of a request.
-        backoff: seconds before the first of them.
-        batch_size: pictures a request.
+        retries: how often a request is repeated at most.
+        backoff: seconds before the first repetition.
+        batch_size: pictures in a request.
 
     Raises:
         RewardError: if there is no url or no token.
     """
 
-    published = ""  # there is no server but one's own
+    published = ""  # there is no public server
 
     def __init__(
         self,
@@ -69,15 +70,15 @@ class RemoteReward:
         self.batch_size = batch_size
         self.connection = Connection(url, token, timeout=timeout, retries=retries, backoff=backoff)
 
-    def greet(self) -> None:
-        """Asks whether the server is there and takes the token.
+    def check_connection(self) -> None:
+        """Checks that the server answers and accepts the token.
 
         Raises:
-            RewardError: if not.
+            RewardError: if it does not.
         """
         url = self.connection.url
         try:
-            answer = self.connection.session.get(url, timeout=min(10.0, self.connection.timeout))
+            answer = self.connection.session.get(url, timeout=min(CHECK_SECONDS, self.connection.timeout))
         except requests.RequestException as error:
             raise RewardError(
                 f"no server answers at {url} ({type(error).__name__}); start one: diffalign serve REWARD"
@@ -97,21 +98,26 @@ class RemoteReward:
             raise RewardError(f"a remote reward reads pictures (B, 3, H, W), not {tuple(images.shape)}")
         files, scores = [png(picture) for picture in as_pictures(images)], []
         for start in range(0, len(files), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            body = {"id": uuid.uuid4().hex, "images": files[part], "prompts": prompts[part]}
-            scores += self.connection.ask("/score", body, partial(_scores, body))
+            batch = slice(start, start + self.batch_size)
+            body = {"id": uuid.uuid4().hex, "images": files[batch], "prompts": prompts[batch]}
+            scores += self.connection.post("/score", body, partial(_scores, body))
         return torch.tensor(scores)
 
 
 def png(picture: Image.Image) -> str:
-    """The base64 of its PNG."""
+    """The base64 of the picture's PNG."""
     file = io.BytesIO()
     picture.save(file, "png")
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _scores(body: dict[str, Any], found: Any) -> list[float]:
-    scores = found.get("scores") if isinstance(found, dict) and found.get("id") == body["id"] else None
+def _scores(body: dict[str, Any], answer: Any) -> list[float]:
+    """The scores that a server answered to the request `body`.
+
+    Raises:
+        ValueError: if it answered something else.
+    """
+    scores = answer.get("scores") if isinstance(answer, dict) and answer.get("id") == body["id"] else None
     if not isinstance(scores, list) or len(scores) != len(body["images"]):
         raise ValueError("not one score a picture")
     return [float(score) for score in scores]

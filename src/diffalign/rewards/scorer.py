@@ -1,4 +1,4 @@
-"""Rewards that are networks: on which device they are, in which precision and batches."""
+"""Rewards that are networks: their device, precision, batches and errors."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diffalign.rewards import RewardError
-from diffalign.rewards.checkpoints import DamagedError, check_folder, local_first
+from diffalign.rewards.checkpoints import DamagedError, check_folder, local_first, one_line
 
 
 class Scorer(ABC):
-    """A network that scores pictures; a subclass says how it is loaded and what it computes.
+    """A network that scores pictures; a subclass has `load` and `score`.
 
     Arguments:
         checkpoint: a folder with the published files, or a hub name; the published one by default.
-        device: where it scores; the accelerator, if there is one, by default.
+        device: on which it scores; the accelerator, if there is one, by default.
         dtype: of the network; float32 on a CPU and float16 elsewhere, by default.
         batch_size: pictures, or videos, scored at a time.
-        offload: whether the network waits on the CPU between two calls.
+        offload: whether the network is on the CPU between two calls.
 
     Raises:
-        RewardError: if the checkpoint is not there, or is another one's.
+        RewardError: if the checkpoint is missing, or is another network's.
     """
 
-    #: On the hub.
+    #: The repository of the hub with the published files.
     published: ClassVar[str]
-    #: Further repositories that a part is read from, such as the tokenizer, where the checkpoint has none.
+    #: Further repositories, of parts that the checkpoint lacks, such as the tokenizer.
     others: ClassVar[tuple[str, ...]] = ()
-    #: Parts of the network that stay in float32: what a half turns into ties tells pictures apart.
+    #: Modules that stay in float32, as half precision would give different pictures the same score.
     precise: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -46,20 +46,17 @@ class Scorer(ABC):
         batch_size: int = 16,
         offload: bool = False,
     ) -> None:
-        self.checkpoint, self.batch_size, self.offload = (
-            str(checkpoint or self.published),
-            batch_size,
-            offload,
-        )
+        self.checkpoint = str(checkpoint or self.published)
+        self.batch_size, self.offload = batch_size, offload
         check_folder(self.checkpoint)
-        self.device = _placed(torch.device(device or torch.accelerator.current_accelerator() or "cpu"))
+        self.device = _numbered(torch.device(device or torch.accelerator.current_accelerator() or "cpu"))
         self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.float16)
         try:
             self.network = self._loaded().eval().requires_grad_(False)
-        except (OSError, KeyError, RuntimeError, ValueError) as error:  # what loaders raise of missing files
-            reason = " ".join(str(error).split())[:300]
+        except (OSError, KeyError, RuntimeError, ValueError) as error:  # raised for missing or other files
             raise RewardError(
-                f"cannot load {type(self).__name__} from {self.checkpoint!r}: {reason}; {self._advice()}"
+                f"cannot load {type(self).__name__} from {self.checkpoint!r}: {one_line(error)}; "
+                f"{self._advice()}"
             ) from error
         for name, part in self.network.named_children():
             if name not in self.precise:
@@ -68,7 +65,7 @@ class Scorer(ABC):
             self.network.to(self.device)
 
     def _loaded(self) -> nn.Module:
-        """What `load` makes of files that are here, or else of the hub's, if it can be reached."""
+        """`load` with files on this machine, else with the hub's, if it can be reached."""
 
         def load(local: bool) -> nn.Module:
             self.local = local
@@ -77,17 +74,17 @@ class Scorer(ABC):
         return local_first(load, self.checkpoint)
 
     def _advice(self) -> str:
-        said = "give a folder with the published files as NAME@FOLDER"
+        advice = "give a folder with the published files as NAME@FOLDER"
         if Path(self.checkpoint).exists():
-            return said
+            return advice
         fetch = " and ".join(f"`hf download {name}`" for name in (self.checkpoint, *self.others))
-        return f"{said}, or fetch them where there is a network: {fetch}"
+        return f"{advice}, or fetch them where there is a network: {fetch}"
 
     def read(self, kind: Any, source: str | Path, **more: Any) -> Any:
         """An object of one of transformers' classes, from a folder or a repository.
 
         Raises:
-            OSError: if it is not there, or is damaged.
+            OSError: if it is missing or damaged.
         """
         try:
             return kind.from_pretrained(source, local_files_only=self.local, **more)
@@ -96,11 +93,11 @@ class Scorer(ABC):
 
     @abstractmethod
     def load(self) -> nn.Module:
-        """The network, in float32 on the CPU."""
+        """The network, in float32 on the CPU; tokenizer and image processor are set beside it."""
 
     @abstractmethod
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
-        """Scores `(B,)` of a batch of pictures; the network is on `device`."""
+        """Scores `(B,)` of B pictures and their prompts; the network is on `device`."""
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores `(B,)` of pictures `(B, 3, H, W)`; of video `(B, F, 3, H, W)` the mean of its frames'."""
@@ -113,15 +110,15 @@ class Scorer(ABC):
         scores = []
         try:
             for start in range(0, len(images), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                scores.append(self.score_batch(images[part], prompts[part]).float().cpu())
+                batch = slice(start, start + self.batch_size)
+                scores.append(self.score_batch(images[batch], prompts[batch]).float().cpu())
         finally:
             if self.offload:
                 self.network.to("cpu")
         return torch.cat(scores)
 
-    def place(self, **inputs: Any) -> dict[str, Any]:
-        """Tensors on the device; those of floating point in `dtype`."""
+    def to_device(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """The tensors on the device; those of floating point in `dtype`."""
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
@@ -133,18 +130,18 @@ def by_frame(
 ) -> Tensor:
     """Scores `(B,)` of pictures `(B, 3, H, W)`; of video `(B, F, 3, H, W)` the mean of its frames'."""
     frames = images.shape[1] if images.ndim == 5 else 1
-    each = [prompt for prompt in prompts for _ in range(frames)]
-    return score(as_pictures(images.flatten(0, -4)), each).view(-1, frames).mean(1)
+    by_picture = [prompt for prompt in prompts for _ in range(frames)]
+    return score(as_pictures(images.flatten(0, -4)), by_picture).view(-1, frames).mean(1)
 
 
 def as_pictures(images: Tensor) -> list[Image.Image]:
-    """Pictures `(B, 3, H, W)` in [0, 1], rounded as diffusers does on the way to PIL."""
+    """Tensors `(B, 3, H, W)` in [0, 1] as B RGB pictures, rounded as diffusers does."""
     pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).numpy()]
 
 
-def _placed(device: torch.device) -> torch.device:
-    """With the number of the current accelerator, if it has none: other threads have other current ones."""
+def _numbered(device: torch.device) -> torch.device:
+    """`device` with the current accelerator's number if it has none, as threads differ in the current one."""
     index: int | None = device.index
     if device.type != "cpu" and index is None and torch.accelerator.is_available():
         return torch.device(device.type, torch.accelerator.current_device_index())

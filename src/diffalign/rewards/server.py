@@ -1,4 +1,4 @@
-"""Offers a reward over HTTP, to `RemoteReward`."""
+"""Serves a reward over HTTP, for `RemoteReward`."""
 
 from __future__ import annotations
 
@@ -19,31 +19,35 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from diffalign.rewards import RewardError, RewardFunction, score
-from diffalign.rewards.http import Server
+from diffalign.rewards.http import IDLE_SECONDS, Server
 from diffalign.rewards.remote import SCHEMA
 
 MAX_BYTES = 64 * 2**20  # of a request
 MAX_PIXELS = 4096 * 4096  # of a picture
-REMEMBERED = 4096  # requests whose scores are kept, in case they come again
-IDLE_SECONDS = 60  # after which a silent connection ends
+REMEMBERED = 4096  # requests whose scores are kept, in case they are repeated
 
 
 class RequestError(ValueError):
-    """A request cannot be answered; with its HTTP status."""
+    """A request cannot be answered.
 
-    def __init__(self, status: int, said: str) -> None:
-        super().__init__(said)
+    Arguments:
+        status: of HTTP.
+        message: for the client.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
 class RewardServer(Server):
-    """Scores one request at a time; each id once.
+    """Scores one request at a time, and each id once.
 
     Arguments:
-        reward: what scores.
+        reward: that scores.
         token: that each request must carry.
-        host, port: where it listens; port 0 takes a free one.
-        max_bytes: greatest request.
+        host, port: the address to listen at; port 0 takes a free one.
+        max_bytes: of a request, at most.
 
     Raises:
         ValueError: if the token is empty.
@@ -67,28 +71,33 @@ class RewardServer(Server):
         super().__init__(_Handler, host, port)
 
     def scores(self, request: str, images: Tensor, prompts: list[str]) -> list[float]:
-        """Of a request's pictures; a request that came before gets the scores that it got then.
+        """The B scores of a request; a repeated request gets the same scores again.
+
+        Arguments:
+            request: its id.
+            images: `(B, 3, H, W)`, float32 in [0, 1].
+            prompts: of the images, B.
 
         Raises:
-            RewardError: if the reward fails; then the request may come again.
+            RewardError: if the reward fails; then the request may be repeated.
         """
         with self._known:
             known = self._scored.get(request)
-            own: Future[list[float]] = known or Future()
+            future: Future[list[float]] = known or Future()
             if known is None:
-                self._scored[request] = own
+                self._scored[request] = future
                 while len(self._scored) > REMEMBERED:
                     self._scored.popitem(last=False)
         if known is not None:
             return known.result()
         try:
             with self._scoring:
-                own.set_result(score(self.reward, images, prompts).tolist())
+                future.set_result(score(self.reward, images, prompts).tolist())
         except RewardError as error:
             with self._known:
                 self._scored.pop(request, None)
-            own.set_exception(error)
-        return own.result()
+            future.set_exception(error)
+        return future.result()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -97,11 +106,14 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
 
     def do_GET(self) -> None:
-        """Whether it is there."""
-        self._answer(200, {"schema": SCHEMA}) if self._allowed() else self._refuse()
+        """Answers that the server is up and accepts the token."""
+        if self._allowed():
+            self._answer(200, {"schema": SCHEMA})
+        else:
+            self._refuse()
 
     def do_POST(self) -> None:
-        """Scores."""
+        """Answers with the scores of the request's pictures."""
         if not self._allowed():
             return self._refuse()
         try:
@@ -139,24 +151,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
-        if status != 200:  # what was sent may be unread
+        if status != 200:  # the request's body may be unread
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a line a request would hide what matters."""
+    def log_message(self, format: str, *args: object) -> None:
+        """Prints nothing: a line for each request would hide what matters."""
 
 
 def _read(body: Any) -> tuple[str, Tensor, list[str]]:
-    """Id, pictures `(B, 3, H, W)` and prompts of a request.
+    """The id, the pictures `(B, 3, H, W)` and the prompts of a request.
 
     Raises:
-        RequestError: if it holds something else.
+        RequestError: if the request has another form.
     """
-    wanted = {"id": str, "images": list, "prompts": list}
-    if not isinstance(body, dict) or any(not isinstance(body.get(n), kind) for n, kind in wanted.items()):
+    types = {"id": str, "images": list, "prompts": list}
+    if not isinstance(body, dict) or any(not isinstance(body.get(key), kind) for key, kind in types.items()):
         raise RequestError(400, "a request has an id, images and prompts")
     files, prompts = body["images"], body["prompts"]
     if not files or len(files) != len(prompts) or not all(isinstance(prompt, str) for prompt in prompts):
@@ -170,6 +182,7 @@ def _read(body: Any) -> tuple[str, Tensor, list[str]]:
 
 
 def _picture(file: Any) -> Tensor:
+    """A picture `(3, H, W)` in [0, 1] from the base64 of its PNG."""
     if not isinstance(file, str):
         raise RequestError(400, "an image is the base64 of a PNG")
     try:

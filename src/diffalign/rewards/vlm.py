@@ -1,7 +1,7 @@
 """A vision-language model as the judge, over any OpenAI-compatible endpoint.
 
 The model is asked how well the picture shows the prompt, on a scale from 0 (not at all) to 10 (exactly); the
-score is the first number of its answer, over 10. An answer without a number from 0 to 10 is asked for again.
+score is the first number of its answer, over 10. If there is no number from 0 to 10, it is asked again.
 
 References: FIND's future work (Chen et al., ACM MM 2024), https://arxiv.org/abs/2407.19453
 """
@@ -22,12 +22,15 @@ from diffalign.rewards.remote import png
 from diffalign.rewards.scorer import by_frame
 
 KEY = "OPENAI_API_KEY"
-SCALE = 10
+QUOTED = 200  # characters of an answer that an error quotes
+SCALE = 10  # the best mark
+TOKENS = 16  # of an answer, at most: a number, and a few words around it
 QUESTION = (
     "The picture was made for the description “{prompt}”. Check each thing, its number, its colour, its "
     "place and the background. How well does it show the description, from 0 (not at all) to "
     f"{SCALE} (exactly)? Answer with the number alone."
 )
+#: A whole number or a decimal fraction that is no part of a longer one, such as of 1.2.3.
 _NUMBER = re.compile(r"(?<![\d.])\d+(?:\.\d+)?(?![\d.]*\d)")
 
 
@@ -37,18 +40,18 @@ class VlmJudge:
     Arguments:
         endpoint: the server's address, up to and with /v1, then # and the model's name:
             http://127.0.0.1:8000/v1#llava.
-        key: that the server asks for; that of the environment variable OPENAI_API_KEY by default, or none.
+        key: that the server wants; that of the environment variable OPENAI_API_KEY by default, or none.
         question: with {prompt} in it.
         timeout: seconds to wait for an answer.
-        retries: further tries of a question.
-        backoff: seconds before the first of them.
-        at_once: questions that are open at a time.
+        retries: how often a question is repeated at most.
+        backoff: seconds before the first repetition.
+        at_once: questions that are sent in parallel.
 
     Raises:
         RewardError: if the endpoint has no address or no model.
     """
 
-    published = ""  # there is no server but one's own
+    published = ""  # there is no public server
 
     def __init__(
         self,
@@ -90,25 +93,26 @@ class VlmJudge:
             {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png(picture)}"}},
         ]
         messages = [{"role": "user", "content": content}]
-        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 16}
-        return self.connection.ask("/chat/completions", body, _read)
+        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": TOKENS}
+        return self.connection.post("/chat/completions", body, _read)
 
 
-def _read(found: Any) -> float:
+def _read(answer: Any) -> float:
+    """The score in the JSON of a chat completion."""
     try:
-        said = str(found["choices"][0]["message"]["content"])
+        text = str(answer["choices"][0]["message"]["content"])
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"no choice with a message in {str(found)[:200]}") from error
-    return parsed(said)
+        raise ValueError(f"no choice with a message in {str(answer)[:QUOTED]}") from error
+    return parsed(text)
 
 
-def parsed(said: str) -> float:
-    """The score of an answer, from 0 to 1.
+def parsed(text: str) -> float:
+    """The score in the text of an answer, from 0 to 1.
 
     Raises:
         ValueError: if it holds no number from 0 to 10.
     """
-    number = _NUMBER.search(said)
+    number = _NUMBER.search(text)
     if number is None or not 0 <= float(number[0]) <= SCALE:
-        raise ValueError(f"no number from 0 to {SCALE} in {said[:100]!r}")
+        raise ValueError(f"no number from 0 to {SCALE} in {text[:QUOTED]!r}")
     return float(number[0]) / SCALE

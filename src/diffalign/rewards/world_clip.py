@@ -16,7 +16,7 @@ from diffalign.world.scenes import IMAGE_SIZE
 
 
 class WorldClip:
-    """A learned reward: it reads pictures `(B, 3, 64, 64)` in [0, 1], and is sometimes wrong."""
+    """A learned reward of pictures `(B, 3, 64, 64)` in [0, 1]: scores `(B,)`, which are sometimes wrong."""
 
     def __init__(self) -> None:
         self.model = CLIPModel.from_pretrained(WORLD_FOLDER / "clip", dtype=torch.float32).eval()
@@ -24,7 +24,7 @@ class WorldClip:
 
     @torch.inference_mode()
     def image_features(self, images: Tensor) -> Tensor:
-        """Features with shape `(B, 128)`, of any length.
+        """Features with shape `(B, 128)`, not normalised.
 
         Raises:
             RewardError: if the pictures are not of the world's size.
@@ -35,7 +35,8 @@ class WorldClip:
                 f"{tuple(images.shape)}; take clip, or clip@FOLDER"
             )
         pixels = images.to(self.model.device) * 2 - 1
-        return self.model.get_image_features(pixel_values=pixels).pooler_output
+        features: Tensor = self.model.get_image_features(pixel_values=pixels).pooler_output
+        return features
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit embeddings with shape `(B, 128)`."""

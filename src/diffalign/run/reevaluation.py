@@ -51,7 +51,7 @@ def reevaluate(
             error.add_note("name the reward with --reward")
         raise
     check_pictures(sampler, name, judge)
-    model = str(sampler.pipeline.config._name_or_path)
+    model = str(sampler.pipeline.config["_name_or_path"])
     verdicts = load_judge(judge, model, text)
     judge_name = None if verdicts is None else "world-scene"
     setup = Setup(sampler, function, {text: verdicts}, embedder(model), model, name, judge_name)

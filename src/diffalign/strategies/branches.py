@@ -1,7 +1,7 @@
 r"""Branch-based sampling: b trajectories that part at the first step of the training interval.
 
-Samples of a group share x_T and all decisions before the interval, which are made once; what differs
-in their rewards was decided in the interval. With b = 1 each sample is a group of its own.
+Samples of a group share x_T and all decisions before the interval, which are made once, so that their
+rewards differ by decisions in the interval alone. With b = 1 every group is a single sample.
 
 References: Hu et al. (CVPR 2025), section 4.2, https://arxiv.org/abs/2503.11240
 """
@@ -16,7 +16,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Branches:
-    """`number` of branches b a group; sample i is of group i // b."""
+    """Groups of b = `number` samples; sample i belongs to group i // b.
+
+    Raises:
+        ValueError: if `number` is less than 1.
+    """
 
     number: int = 1
 
@@ -25,9 +29,9 @@ class Branches:
             raise ValueError(f"a group has at least 1 branch, not {self.number}")
 
     def samples(self, groups: Sequence[int]) -> list[int]:
-        """The numbers of the samples of `groups`, group by group."""
+        """The numbers of the samples in `groups`, group by group."""
         return [group * self.number + branch for group in groups for branch in range(self.number)]
 
     def split(self, x_t: Tensor) -> Tensor:
-        """Latents of groups `(G, *latent)` → of their samples `(G·b, *latent)`."""
+        """From latents of groups `(G, *latent)` to those of their samples `(G·b, *latent)`."""
         return x_t.repeat_interleave(self.number, 0)

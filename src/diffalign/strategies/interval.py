@@ -3,8 +3,8 @@ r"""The training interval: the sampler steps whose decisions are learned.
     full        all T steps
     backward    the last n_e = min(T, n_0 + ⌊e (T − n_0 + 1) / E⌋) steps in round e of E
 
-Backward progressive training begins with the steps next to the picture, whose share in the reward is
-easier to see, and moves the beginning of the interval towards the noise.
+Backward progressive training begins with the last steps, whose effect on the reward is easier to learn, and
+moves the start of the interval towards the noise.
 
 Symbols:    T = num_steps, e = round, E = rounds, n_0 = first
 References: Hu et al. (CVPR 2025), section 4.1, https://arxiv.org/abs/2503.11240

@@ -1,9 +1,9 @@
-"""STUDY: what people say of pictures, asked blind in a browser.
+"""STUDY: people compare or rate pictures in a browser, without knowing where they come from.
 
     questions   which pictures a voter sees, in which order and on which side
-    votes       all of it in one SQLite file: design, pictures, voters, votes
-    ballot      a voter's way through his questions; page and server show it
-    results     votes → shares and means with intervals
+    votes       a study as one SQLite file: design, pictures, voters, votes
+    ballot      the answers to a voter's requests; `page` has the pages, `server` the HTTP
+    results     from votes to shares and means with intervals
 
 References: Chen et al. (ACM MM 2024), Table 4, https://arxiv.org/abs/2407.19453 (ratings from 1 to 5)
             Hu et al. (CVPR 2025), B²-DiffuRL, Figure 7, https://arxiv.org/abs/2503.11240 (which is better)
@@ -13,4 +13,4 @@ from __future__ import annotations
 
 
 class StudyError(ValueError):
-    """A study cannot be made, opened or counted; the message says what can be done."""
+    """A study cannot be made, opened or counted; the message names a remedy."""

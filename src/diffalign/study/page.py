@@ -1,4 +1,4 @@
-"""The pages that a voter sees. They say nothing of what is compared."""
+"""The pages that a voter sees. They do not reveal what is compared."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from diffalign.study.questions import GREATEST, LEAST, Design, Mode
+
 if TYPE_CHECKING:
-    from diffalign.study.questions import Design, Mode
     from diffalign.study.votes import Answer
 
-#: Name of a field, and what it asks, by mode.
-_ASKED: dict[Mode, tuple[tuple[str, str], ...]] = {
+#: The fields of a question and their texts, by mode.
+_FIELDS: dict[Mode, tuple[tuple[str, str], ...]] = {
     "pairs": (
         ("alignment", "Which shows the description better?"),
         ("quality", "Which looks better?"),
@@ -21,15 +22,18 @@ _ASKED: dict[Mode, tuple[tuple[str, str], ...]] = {
         ("quality", "How good does the picture look?"),
     ),
 }
+#: The values of a field and their texts, by mode.
 _CHOICES: dict[Mode, tuple[tuple[str, str], ...]] = {
     "pairs": (("left", "Left"), ("tie", "Tie"), ("right", "Right")),
-    "rating": tuple((str(i), str(i)) for i in range(1, 6)),
+    "rating": tuple((str(i), str(i)) for i in range(LEAST, GREATEST + 1)),
 }
-_ENDS = {"alignment": ("not at all", "fully"), "quality": ("bad", "very good")}  # of ratings: 1 and 5
+#: The texts of the least and the greatest rating, by field.
+_ENDS = {"alignment": ("not at all", "fully"), "quality": ("bad", "very good")}
 _KEYS: dict[Mode, str] = {
     "pairs": "<kbd>1</kbd> left, <kbd>2</kbd> tie, <kbd>3</kbd> right",
     "rating": "<kbd>1</kbd> to <kbd>5</kbd> rate",
 }
+#: Title and instructions, by mode.
 _TASK: dict[Mode, tuple[str, str]] = {
     "pairs": (
         "Compare pictures",
@@ -72,7 +76,7 @@ def _warning(text: str) -> str:
 
 
 def start(design: Design, warning: str = "") -> str:
-    """Instructions and consent."""
+    """The page with instructions and the form for consent."""
     title, task = _TASK[design.mode]
     return _page(
         title,
@@ -94,34 +98,37 @@ def question(
     mode: Mode,
     prompt: str,
     pictures: Sequence[str],
-    place: int,
+    index: int,
     total: int,
-    said: Answer | None = None,
+    answer: Answer | None = None,
     warning: str = "",
 ) -> str:
-    """A question.
+    """The page with a question.
 
     Arguments:
         pictures: ids, from left to right.
-        place: of the question, from 1.
-        said: the answer that the voter gave before.
+        index: of the question among `total`, from 1.
+        answer: that the voter gave before, if any.
+        warning: shown above the form.
     """
     sides = ("Left picture", "Right picture") if len(pictures) > 1 else ("Picture",)
     images = "".join(
         f'<figure><img src="/picture/{name}" alt="{side}"><figcaption>{side}</figcaption></figure>'
         for name, side in zip(pictures, sides, strict=True)
     )
-    asked = "\n".join(_choices(mode, field, text, getattr(said, field, None)) for field, text in _ASKED[mode])
-    back = f'<a class="back" rel="prev" href="/vote/{place - 1}">Back</a>' if place > 1 else ""
+    fields = "\n".join(
+        _choices(mode, field, text, getattr(answer, field, None)) for field, text in _FIELDS[mode]
+    )
+    back = f'<a class="back" rel="prev" href="/vote/{index - 1}">Back</a>' if index > 1 else ""
     return _page(
-        f"{place} of {total}",
-        f'<p class="progress"><progress max="{total}" value="{place - 1}" aria-label="Answered"></progress>'
-        f"<span>{place} of {total}</span></p>",
+        f"{index} of {total}",
+        f'<p class="progress"><progress max="{total}" value="{index - 1}" aria-label="Answered"></progress>'
+        f"<span>{index} of {total}</span></p>",
         f'<h1 class="prompt"><span>Description</span> {escape(prompt)}</h1>',
         f'<div class="pictures {mode}">{images}</div>',
         _warning(warning),
-        f'<form method="post" action="/vote/{place}" autocomplete="off">',
-        f'<div class="asked">{asked}</div>',
+        f'<form method="post" action="/vote/{index}" autocomplete="off">',
+        f'<div class="asked">{fields}</div>',
         f'<p class="ways">{back}<button>Next</button></p>',
         "</form>",
         f'<p class="keys">Keys: {_KEYS[mode]}; <kbd>Enter</kbd> next; <kbd>B</kbd> back</p>',
@@ -129,6 +136,7 @@ def question(
 
 
 def _choices(mode: Mode, field: str, text: str, chosen: str | None) -> str:
+    """The radio buttons of a field."""
     radios = "".join(
         f'<label><input type="radio" name="{field}" value="{value}" required'
         f"{' checked' * (value == chosen)}><span>{shown}</span></label>"
@@ -140,7 +148,7 @@ def _choices(mode: Mode, field: str, text: str, chosen: str | None) -> str:
 
 
 def end(total: int) -> str:
-    """Thanks."""
+    """The page after the last question."""
     return _page(
         "Thank you",
         "<h1>Thank you!</h1>",
@@ -150,7 +158,7 @@ def end(total: int) -> str:
 
 
 def trouble() -> str:
-    """For an answer that could not be written."""
+    """The page for an answer that could not be stored."""
     return _page(
         "Not kept",
         "<h1>This could not be kept</h1>",
@@ -159,7 +167,7 @@ def trouble() -> str:
 
 
 def nothing() -> str:
-    """For an address where nothing is."""
+    """The page for an unknown address."""
     return _page(
         "Not found",
         "<h1>There is nothing here</h1>",

@@ -1,16 +1,16 @@
-"""Which pictures a voter sees, in which order and on which side: pure, of a design and the voter.
+"""Which pictures a voter sees, in which order and on which side: a pure function of design and voter.
 
-All questions of a study lie in one circle, and voter v is dealt the arc from vN to vN + N. So after any
-number of voters each question was dealt equally often, but for one time. Along the circle (contests m,
-prompts n) question i of a round is of
+All questions of a study are in one circle, and voter v is dealt the arc from vN to vN + N. So after any
+number of voters, how often two questions were dealt differs by one at most. With m contests and n prompts,
+question i of a round along the circle has
 
     contest i mod m,  prompt (i + ⌊i / lcm(m, n)⌋) mod n
 
-so that an arc has each pair of sources, and each prompt, equally often but for one or two times. Ratings
-go source by source within a prompt instead, so that a voter who rates one rates the others.
+so that how often an arc has two pairs of sources, or two prompts, differs by one or two at most. Ratings go
+source by source within a prompt instead, so that a voter who rates one source rates the others too.
 
-A voter's arc is then shuffled, and for each pair of sources one is on the left in half of the questions;
-both follow from the design's seed and the voter's id.
+The arc is then shuffled, and for each pair of sources the sides are swapped in half of the questions; both
+depend on the design's seed and the voter's id alone.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ from functools import cache
 from itertools import combinations
 from typing import Literal, get_args
 
+from diffalign.settings.choices import unknown
 from diffalign.study import StudyError
 
 Mode = Literal["pairs", "rating"]
-USUAL = 40  # questions a voter, if there are as many
+LEAST, GREATEST = 1, 5  # ratings
+USUAL = 40  # questions for a voter, if there are as many: some ten minutes
 
 
 @dataclass(frozen=True)
 class Design:
-    """What is asked. Two studies of the same design ask the same questions.
+    """What a study asks. Studies with equal designs ask the same questions.
 
     Attributes:
-        mode: pairs of pictures, or ratings of one at a time.
+        mode: pairs of pictures, or ratings of single pictures.
         sources: names of what is compared.
         prompts: texts.
-        counts: of each prompt, how many pictures each source has.
-        questions: that each voter is dealt; 0 becomes all, at most `USUAL`.
+        counts: by prompt, the number of pictures of each source.
+        questions: dealt to each voter; 0 means all, but at most `USUAL`.
         seed: of order and sides.
-        anchor: the source that all others are paired with; all with all if there is none.
-        checks: further questions a voter in which both pictures are the same.
+        anchor: the source that all others are paired with; None pairs all with all.
+        checks: further questions to each voter, in which both pictures are the same.
 
     Raises:
-        StudyError: if the design asks for what is not there.
+        StudyError: if the design is contradictory, or wants more questions than there are.
     """
 
     mode: Mode
@@ -57,23 +59,25 @@ class Design:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
-            raise StudyError(f"unknown mode {self.mode!r}; choose one of: {', '.join(get_args(Mode))}")
+            raise StudyError(unknown("mode", self.mode, get_args(Mode)))
         if self.mode == "rating" and (self.anchor is not None or self.checks):
             raise StudyError("an anchor and checks are of pairs; leave them out of ratings")
-        if self.anchor not in (None, *self.sources):
-            raise StudyError(f"unknown anchor {self.anchor!r}; choose one of: {', '.join(self.sources)}")
+        if self.anchor is not None and self.anchor not in self.sources:
+            raise StudyError(unknown("anchor", self.anchor, self.sources))
         pictures = sum(self.counts)
-        there = pictures * len(contests(self))
-        if not 0 <= self.questions <= there:
-            raise StudyError(f"there are {there} questions to ask, not {self.questions}; lower --questions")
+        available = pictures * len(contests(self))
+        if not 0 <= self.questions <= available:
+            raise StudyError(
+                f"there are {available} questions to ask, not {self.questions}; lower --questions"
+            )
         if not 0 <= self.checks <= pictures * len(self.sources):
             raise StudyError(f"{self.checks} checks need as many pictures; lower --checks")
-        object.__setattr__(self, "questions", self.questions or min(there, USUAL))
+        object.__setattr__(self, "questions", self.questions or min(available, USUAL))
 
 
 @dataclass(frozen=True)
 class Question:
-    """Picture `position` of prompt `prompt`, of source `first` against `second`, or alone; all by number."""
+    """Picture `position` of prompt `prompt`, of source `first` against `second` or alone; all are numbers."""
 
     prompt: int
     position: int
@@ -95,7 +99,7 @@ class Shown:
 
 
 def contests(design: Design) -> list[tuple[int, int | None]]:
-    """Which sources meet: pairs, or each alone for ratings."""
+    """The pairs of sources that are compared; for ratings single sources, with None."""
     everyone = range(len(design.sources))
     if design.mode == "rating":
         return [(source, None) for source in everyone]
@@ -107,19 +111,19 @@ def contests(design: Design) -> list[tuple[int, int | None]]:
 
 @cache
 def pool(design: Design) -> tuple[Question, ...]:
-    """All questions around the circle, then all checks; a question's number is its place here."""
+    """All questions around the circle, then all checks; a question's number is its index here."""
     rng = random.Random(f"{design.seed}")
-    met, prompts = contests(design), list(range(len(design.prompts)))
-    rng.shuffle(met)
+    pairs, prompts = contests(design), list(range(len(design.prompts)))
+    rng.shuffle(pairs)
     rng.shuffle(prompts)
-    places = [rng.sample(range(count), count) for count in design.counts]
-    m, n = len(met), len(prompts)
+    positions = [rng.sample(range(count), count) for count in design.counts]
+    m, n = len(pairs), len(prompts)
     if design.mode == "rating":
         cells = [(i % m, i // m) for i in range(m * n)]
     else:
         cells = [(i % m, (i + i // math.lcm(m, n)) % n) for i in range(m * n)]
-    asked = [
-        Question(prompts[b], places[prompts[b]][turn], *met[a])
+    questions = [
+        Question(prompts[b], positions[prompts[b]][turn], *pairs[a])
         for turn in range(max(design.counts))
         for a, b in cells
         if turn < design.counts[prompts[b]]
@@ -131,28 +135,28 @@ def pool(design: Design) -> tuple[Question, ...]:
         for source in range(len(design.sources))
     ]
     rng.shuffle(checks)
-    return (*asked, *checks)
+    return (*questions, *checks)
 
 
 def deal(design: Design, number: int, voter: str) -> tuple[Shown, ...]:
-    """The questions of voter `number`, counted from 0, whose id is `voter`, in his order."""
+    """The questions of voter `number`, from 0, with the id `voter`, in the order in which they are shown."""
     everything, rng = pool(design), random.Random(f"{design.seed}/{voter}")
     checks = sum(design.counts) * len(design.sources)
-    asked = len(everything) - checks
-    dealt = [(number * design.questions + i) % asked for i in range(design.questions)]
-    dealt += [asked + (number * design.checks + i) % checks for i in range(design.checks)]
+    questions = len(everything) - checks
+    dealt = [(number * design.questions + i) % questions for i in range(design.questions)]
+    dealt += [questions + (number * design.checks + i) % checks for i in range(design.checks)]
     rng.shuffle(dealt)
-    sides = _sides(dealt, everything, rng)
-    return tuple(Shown(each, sides.get(each, False)) for each in dealt)
+    swapped = _swapped(dealt, everything, rng)
+    return tuple(Shown(question, swapped.get(question, False)) for question in dealt)
 
 
-def _sides(dealt: list[int], everything: tuple[Question, ...], rng: random.Random) -> dict[int, bool]:
-    """Whether sides are swapped: in half of each pair's questions; which half gets an odd one is drawn."""
+def _swapped(dealt: list[int], everything: tuple[Question, ...], rng: random.Random) -> dict[int, bool]:
+    """Question → whether sides are swapped: true in half of each pair's questions, rounded at random."""
     pairs: dict[tuple[int, int], list[int]] = {}
-    for each in dealt:
-        question = everything[each]
+    for number in dealt:
+        question = everything[number]
         if question.second is not None:
-            pairs.setdefault((question.first, question.second), []).append(each)
+            pairs.setdefault((question.first, question.second), []).append(number)
     sides: dict[int, bool] = {}
     for questions in pairs.values():
         coin = rng.randrange(2)

@@ -1,20 +1,19 @@
-"""Serves a study over HTTP. What an address answers is the ballot's; here are requests and headers."""
+"""Serves a study over HTTP: requests and headers. The replies are those of `ballot`."""
 
 from __future__ import annotations
 
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler
 from sqlite3 import OperationalError
-from typing import Any
 from urllib.parse import parse_qsl
 
-from diffalign.rewards.http import Server
+from diffalign.rewards.http import IDLE_SECONDS, Server
 from diffalign.study import page
 from diffalign.study.ballot import Ballot, Reply
 from diffalign.study.votes import Votes
 
 MAX_BYTES = 4096  # of a form
-IDLE_SECONDS = 60  # after which a silent connection ends
+MAX_FIELDS = 8  # of a form
 _TROUBLE = Reply(503, page.trouble().encode())  # the disk is full, say
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -27,11 +26,11 @@ _HEADERS = {
 
 
 class StudyServer(Server):
-    """A thread a connection; the votes are shared.
+    """Serves the voters of a study, each connection in a thread.
 
     Arguments:
-        votes: the study; whoever opened it closes it.
-        host, port: where it listens; port 0 takes a free one.
+        votes: the study; its caller closes it.
+        host, port: the address to listen at; port 0 takes a free one.
 
     Raises:
         OSError: if it cannot listen there.
@@ -48,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
 
     def do_GET(self) -> None:
-        """A page, or a part of one."""
+        """Answers with a page, a file of it or a picture."""
         try:
             reply = self.server.ballot.get(self._path(), self._voter())
         except OperationalError:
@@ -56,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(reply)
 
     def do_POST(self) -> None:
-        """A form."""
+        """Takes a form."""
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdecimal()):
             return self._answer(Reply(411), end=True)
@@ -64,8 +63,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(Reply(413), end=True)
         body = self.rfile.read(int(length))
         try:
-            fields = dict(parse_qsl(body.decode("ascii"), strict_parsing=bool(body), max_num_fields=8))
-        except ValueError:  # a UnicodeDecodeError is one
+            fields = dict(
+                parse_qsl(body.decode("ascii"), strict_parsing=bool(body), max_num_fields=MAX_FIELDS)
+            )
+        except ValueError:  # also a UnicodeDecodeError
             return self._answer(Reply(400, page.nothing().encode()))
         try:
             reply = self.server.ballot.post(self._path(), self._voter(), fields)
@@ -78,16 +79,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _voter(self) -> str | None:
         try:
-            found = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.ballot.cookie)
+            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.ballot.cookie)
         except CookieError:
             return None
-        return None if found is None else found.value
+        return None if cookie is None else cookie.value
 
     def _answer(self, reply: Reply, end: bool = False) -> None:
         self.send_response(reply.status)
         headers = {"Content-Type": reply.kind, **_HEADERS, **reply.headers}
         headers["Content-Length"] = str(len(reply.content))
-        if end:  # what was sent is unread
+        if end:  # the form is unread
             headers["Connection"] = "close"
             self.close_connection = True
         for name, value in headers.items():
@@ -96,8 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(reply.content)
 
     def version_string(self) -> str:
-        """Nothing of the versions here."""
+        """The header Server, without versions."""
         return "diffalign"
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: who votes when is nobody's business."""
+    def log_message(self, format: str, *args: object) -> None:
+        """Prints nothing, as nobody needs to know who votes when."""

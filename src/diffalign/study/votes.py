@@ -1,9 +1,9 @@
 """A study in one SQLite file: its design, its pictures, its voters and their votes.
 
-A vote is one transaction and is on the disk before the voter sees the next question: a kill or a power
-cut loses none. A voter has one vote a question; another one takes its place. Pictures are kept as
-pixels alone, encoded alike: what a file's name or metadata says of its origin is gone, and a study does
-not change when a folder does.
+A vote is one transaction, and on the disk before the voter sees the next question: a kill or a power cut
+loses none. A voter has one vote on each question; a later vote replaces an earlier one. Of pictures only the
+pixels are stored, encoded alike: names and metadata, which may reveal the source, are left out, and a study
+does not change when a folder does.
 """
 
 from __future__ import annotations
@@ -24,11 +24,16 @@ from typing import Any
 from diffalign.evaluation.sources import Source, read_picture
 from diffalign.files import replacing
 from diffalign.study import StudyError
-from diffalign.study.questions import Design, Shown, deal
+from diffalign.study.questions import GREATEST, LEAST, Design, Mode, Shown, deal
 
 STUDY, RESULTS = "study.sqlite", "results.json"
-ALLOWED = {"pairs": ("left", "tie", "right"), "rating": ("1", "2", "3", "4", "5")}
+#: Answers, by mode.
+ALLOWED: dict[Mode, tuple[str, ...]] = {
+    "pairs": ("left", "tie", "right"),
+    "rating": tuple(str(rating) for rating in range(LEAST, GREATEST + 1)),
+}
 _VERSION = 1
+_LOCK_SECONDS = 10  # to wait for another process that writes to the file
 _TABLES = """
 CREATE TABLE study (version INTEGER, id TEXT, secret TEXT, design TEXT, digest TEXT);
 CREATE TABLE pictures (prompt INTEGER, position INTEGER, source INTEGER, png BLOB NOT NULL,
@@ -44,7 +49,7 @@ _CAST = """INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (voter, quest
 
 @dataclass(frozen=True)
 class Answer:
-    """To both questions: which shows the prompt better, and which looks better; or the two ratings."""
+    """The answers to both questions: which shows the prompt better, which looks better; or two ratings."""
 
     alignment: str
     quality: str
@@ -52,7 +57,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Vote:
-    """Of voter number `voter` on a question of `pool`, with the sides as he saw them."""
+    """The vote of voter number `voter` on a question, by its number in `pool`, and how it was shown."""
 
     voter: int
     question: int
@@ -61,10 +66,10 @@ class Vote:
 
 
 class Votes:
-    """An open study. Threads share it: one speaks to the file at a time.
+    """An open study, which threads may share: one at a time reads or writes the file.
 
     Raises:
-        StudyError: if there is no study in the folder, or it is not of this version.
+        StudyError: if there is no study in the folder, or it is of another version.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,7 +81,9 @@ class Votes:
         self._lock = threading.Lock()
         try:
             # autocommit, so that each statement is a transaction
-            self._file = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+            self._file = sqlite3.connect(
+                path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
+            )
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = FULL")
             row = self._file.execute("SELECT version, id, secret, design, digest FROM study").fetchone()
@@ -90,25 +97,25 @@ class Votes:
         self.design = Design(**recorded | lists)
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         with self._lock:
             self._file.close()
 
     def register(self) -> str:
-        """A new voter's id, which nobody can guess."""
+        """Registers a new voter, and returns an id that nobody can guess."""
         voter = secrets.token_hex(16)
         with self._lock:
             self._file.execute("INSERT INTO voters (id, began) VALUES (?, ?)", (voter, time.time()))
         return voter
 
     def number(self, voter: str) -> int | None:
-        """The number of a voter, from 0 in the order in which they came; None if there is none."""
+        """The number of a voter, from 0 in the order of registration; None for an unknown id."""
         with self._lock:
             row = self._file.execute("SELECT number FROM voters WHERE id = ?", (voter,)).fetchone()
         return None if row is None else int(row[0]) - 1
 
     def dealt(self, voter: str) -> tuple[Shown, ...]:
-        """A voter's questions in his order.
+        """A voter's questions, in the order in which they are shown.
 
         Raises:
             KeyError: if there is no such voter.
@@ -119,10 +126,10 @@ class Votes:
         return deal(self.design, number, voter)
 
     def cast(self, voter: str, shown: Shown, answer: Answer) -> None:
-        """Records a vote, in the place of an earlier one.
+        """Records a vote, instead of an earlier one on the question.
 
         Raises:
-            StudyError: if the answer is not among those that the mode allows.
+            StudyError: if the mode does not allow the answer.
             KeyError: if there is no such voter.
         """
         allowed, number = ALLOWED[self.design.mode], self.number(voter)
@@ -135,7 +142,7 @@ class Votes:
             self._file.execute(_CAST, row)
 
     def answers(self, voter: str) -> dict[int, Answer]:
-        """What a voter has said so far, by question."""
+        """The answers of a voter so far, by the number of the question."""
         query = "SELECT question, alignment, quality FROM votes WHERE voter = ?"
         number = self.number(voter)
         with self._lock:
@@ -143,14 +150,14 @@ class Votes:
         return {int(question): Answer(*rest) for question, *rest in rows}
 
     def all(self) -> list[Vote]:
-        """Every vote, in the order of voters and questions."""
+        """All votes, sorted by voter and question."""
         query = "SELECT voter, question, swapped, alignment, quality FROM votes ORDER BY voter, question"
         with self._lock:
             rows = self._file.execute(query).fetchall()
         return [Vote(voter, question, bool(side), Answer(*rest)) for voter, question, side, *rest in rows]
 
     def png(self, prompt: int, position: int, source: int) -> bytes:
-        """A picture's file."""
+        """The PNG of a picture, by its numbers."""
         query = "SELECT png FROM pictures WHERE prompt = ? AND position = ? AND source = ?"
         with self._lock:
             return bytes(self._file.execute(query, (prompt, position, source)).fetchone()[0])
@@ -180,8 +187,8 @@ def create(folder: Path, design: Design, sources: Sequence[Source]) -> None:
         with closing(sqlite3.connect(partial)) as file, file:
             file.executescript(_TABLES)
             digest = hashlib.sha256()
-            for *place, png in pictures(design, sources):
-                file.execute("INSERT INTO pictures VALUES (?, ?, ?, ?)", (*place, png))
+            for *numbers, png in pictures(design, sources):
+                file.execute("INSERT INTO pictures VALUES (?, ?, ?, ?)", (*numbers, png))
                 digest.update(png)
             identity = (_VERSION, secrets.token_hex(4), secrets.token_hex(32))
             file.execute(
@@ -191,10 +198,10 @@ def create(folder: Path, design: Design, sources: Sequence[Source]) -> None:
 
 
 def pictures(design: Design, sources: Sequence[Source]) -> Iterator[tuple[int, int, int, bytes]]:
-    """Prompt, position, source and PNG of each picture.
+    """Prompt, position, source (as numbers) and PNG of each picture.
 
     Raises:
-        SourceError: if one cannot be read.
+        SourceError: if a picture cannot be read.
     """
     for prompt, text in enumerate(design.prompts):
         for position in range(design.counts[prompt]):
@@ -203,7 +210,7 @@ def pictures(design: Design, sources: Sequence[Source]) -> Iterator[tuple[int, i
 
 
 def digest_of(design: Design, sources: Sequence[Source]) -> str:
-    """Tells studies of other pictures apart: what `create` records.
+    """A hash of all pictures, as `create` records it, to tell studies apart.
 
     Raises:
         SourceError: as `pictures` does.
@@ -215,7 +222,7 @@ def digest_of(design: Design, sources: Sequence[Source]) -> str:
 
 
 def _pixels(path: Path) -> bytes:
-    """A PNG of the pixels alone."""
+    """The PNG of a picture, without metadata."""
     file = io.BytesIO()
     read_picture(path).save(file, "png")
     return file.getvalue()

@@ -1,6 +1,6 @@
-"""The embedded world: scenes, prompt grammar, renderer, exact judge and weights. See `docs/world.md`.
+"""WORLD: the embedded world: scenes, grammar, renderer, judge and weights. See `docs/world.md`.
 
-The recipe that makes the weights stands beside the package, in `recipes/world`.
+The recipe that makes the weights is beside the package, in `recipes/world`.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""English for scenes: a scene speaks as a caption, and a prompt parses to the scenes that satisfy it.
+"""English for scenes: the captions of a scene, and the conditions that a prompt sets.
 
 prompt     := things [relation things] [background]
 things     := (a | an | one | two | three | four) [tint] subject
@@ -8,12 +8,12 @@ background := on the (grass | moon | street | snow)
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 
 import numpy as np
 
+from diffalign.settings.choices import unknown
 from diffalign.world.scenes import (
     BACKGROUNDS,
     NATURAL_TINT,
@@ -36,6 +36,7 @@ _RELATION_WORDS = {
     "below": "below",
 }
 _RELATION_PHRASE = {relation: words for words, relation in _RELATION_WORDS.items()}
+#: `things` and `prompt` of the grammar.
 _GROUP = r"(?:(?:a|an|one|two|three|four) (?:\w+ )?\w+)"
 _PROMPT = re.compile(
     rf"^(?P<first>{_GROUP})"
@@ -50,7 +51,13 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True)
 class Group:
-    """`count` things of one kind. `tint` None accepts any colour; `natural` demands the subject's own."""
+    """A number of things of one kind.
+
+    Attributes:
+        tint: the colour; None accepts any.
+        count: how many there must be.
+        natural: whether the things must have the natural colour of the subject; `tint` is then None.
+    """
 
     subject: str
     tint: str | None
@@ -58,7 +65,7 @@ class Group:
     natural: bool = False
 
     def accepts(self, thing: Thing) -> bool:
-        """Whether `thing` has the subject and the colour that are asked for."""
+        """Whether subject and colour of `thing` are right."""
         if thing.subject != self.subject:
             return False
         if self.natural:
@@ -68,17 +75,23 @@ class Group:
 
 @dataclass(frozen=True)
 class Request:
-    """The conditions of a prompt."""
+    """The conditions of a prompt.
+
+    Attributes:
+        groups: one or two.
+        relation: of the first group to the second: "and", one of `RELATIONS`, or None for a single group.
+        background: one of `BACKGROUNDS`, or None for any.
+    """
 
     groups: tuple[Group, ...]
     relation: str | None
     background: str | None
 
     def check(self, scene: Scene) -> list[bool]:
-        """Whether each condition holds in `scene`.
+        """Whether each condition holds in `scene`, in this order.
 
-        Per group: the subject is there; it has the named colour (if any); its count is right.
-        Then the relation (if any), the background (if any), and that nothing else is there.
+        For each group: the subject occurs; it has the named colour (if any); its count is right.
+        Then the relation (if any), the background (if any), and that there is nothing else.
         """
         held: list[bool] = []
         unclaimed = list(scene.things)
@@ -105,6 +118,7 @@ class Request:
 
 
 def _phrase(subject: str, tint: str | None, count: int) -> str:
+    """Such as "three green dogs"."""
     noun = subject if count == 1 else PLURAL[subject]
     words = f"{tint} {noun}" if tint else noun
     if count > 1:
@@ -113,7 +127,7 @@ def _phrase(subject: str, tint: str | None, count: int) -> str:
 
 
 def caption(scene: Scene, rng: np.random.Generator, frequencies: Frequencies) -> str:
-    """A true description of `scene`, in one of its wordings."""
+    """A true description of `scene`; `rng` draws among its wordings."""
 
     def colour(thing: Thing) -> str | None:
         natural = NATURAL_TINT.get(thing.subject)
@@ -136,23 +150,18 @@ def caption(scene: Scene, rng: np.random.Generator, frequencies: Frequencies) ->
     return text
 
 
-def _unknown(word: str, known: tuple[str, ...], what: str) -> PromptError:
-    near = difflib.get_close_matches(word, known, 1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return PromptError(f"unknown {what} {word!r}{hint}; the world knows: {', '.join(known)}")
-
-
 def _parse_group(text: str) -> Group:
+    """The group of a phrase that `_GROUP` matches."""
     number, *adjectives, noun = text.split()
     count = 1 if number in ("a", "an") else COUNTS.index(number) + 1
     subject = noun if noun in SUBJECTS else _SINGULAR.get(noun)
     if subject is None:
-        raise _unknown(noun, SUBJECTS, "thing")
+        raise PromptError(unknown("thing", noun, SUBJECTS))
     if not adjectives:
         return Group(subject, None, count)
     (tint,) = adjectives
     if tint not in TINTS:
-        raise _unknown(tint, TINTS, "colour")
+        raise PromptError(unknown("colour", tint, TINTS))
     if NATURAL_TINT.get(subject) == tint:
         return Group(subject, None, count, natural=True)
     return Group(subject, tint, count)
@@ -162,7 +171,7 @@ def parse(prompt: str) -> Request:
     """The conditions that `prompt` sets.
 
     Raises:
-        PromptError: if the prompt is not in the world's language; the message says what is.
+        PromptError: if the prompt is not in the world's language; the message has examples of what is.
     """
     text = " ".join(prompt.lower().replace(".", " ").replace(",", " ").split())
     match = _PROMPT.match(text)

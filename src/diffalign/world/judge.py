@@ -1,4 +1,4 @@
-r"""Scene check: what is in a picture, read without a learned model.
+r"""The judge: reads the scene in a picture, without a learned model, and checks a prompt's conditions.
 
 A matched filter explains a picture as one of the known backgrounds and, greedily, sprites on it.
 A sprite T with weights w (its squared opacity) explains, of a picture I with background B,
@@ -6,8 +6,8 @@ A sprite T with weights w (its squared opacity) explains, of a picture I with ba
     gain = Σ w (I − B)² − Σ w (I − T)²,    Σ w (I − T)² = Σ w I² − 2 Σ w T I + Σ w T²
 
 The greatest gain is sought every two pixels at half resolution, then refined at full resolution.
-The sprite counts if its error is low on the whole and in each of its parts, and well below what
-the background, or a smooth blob, leaves unexplained.
+The sprite counts if its error is low on the whole and in each of its parts, and well below the error
+of a smooth blob.
 
 Symbols:    I = picture, B = backdrop, T = colour, w = weight
 References: Turin (1960), "An introduction to matched filters"; Mallat and Zhang (1993), "Matching
@@ -30,28 +30,29 @@ from diffalign.world.render import backgrounds
 from diffalign.world.scenes import IMAGE_SIZE, NATURAL_TINT, SPRITE_SIZE, Scene, Thing
 from diffalign.world.sprites import load_sprites
 
-# Errors are mean squares per channel. Blurs and autoencoders leave up to 0.014 on a sprite.
+# Errors are mean squares for each channel. Blurs and autoencoders leave up to 0.014 on a sprite.
 FIT_LIMIT = 0.017
 PART_LIMIT = 0.036  # a half-drawn or two-coloured sprite fits on the whole but not in every part
 BLOB_LIMIT = 0.6  # share of the error of a smooth blob that may remain
 DETAIL_LIMIT = 0.5  # contrast of what distinguishes the sprite from its silhouette: 1 if drawn in full
-LIKENESS_LIMIT = 0.2  # correlation with it
-COARSE_LIMIT = 0.07
+LIKENESS_LIMIT = 0.2  # its correlation with that of the picture
+COARSE_LIMIT = 0.07  # error at half resolution, where position and blur are not yet right
 GAIN_LIMIT = -2.0  # a sprite in its background's colour gains little, and less than nothing if blurred
-BACKDROP_LIMIT = 0.012
+BACKDROP_LIMIT = 0.012  # error of a background that is recognised
 BACKDROP_CAP = 0.05  # the most that a pixel counts against a background, as things cover some
 NEAREST = 16  # pixels between two corners along an axis; the renderer keeps 24
-PLACES = 8  # most places looked at in a picture
-CANDIDATES, FINALISTS = 12, 4  # sprites compared at each place by gain, and in detail
+POSITIONS = 8  # of possible sprites, examined in a picture at most: twice the number of things in a scene
+CANDIDATES, FINALISTS = 12, 4  # sprites compared at each position by gain, and of these in detail
 BLURS = (0.0, 1.0)  # pixels: a picture may be as sharp as the renderer's, or softer
-SEARCH_BLUR = 0.7
-PARTS = 3  # per axis
+SEARCH_BLUR = 0.7  # pixels, of the templates that are sought
+PARTS = 3  # of a sprite, along each axis
+LEAST_PART = 0.25  # mean weight of a part, below which its error counts less
 COARSE_POSITIONS = (IMAGE_SIZE - SPRITE_SIZE) // 2 + 1
 
 
 @dataclass(frozen=True)
 class _Bank:
-    """The K = 90 sprites and N = 15 backgrounds."""
+    """The K = 90 sprites and N = 15 backgrounds as tensors, by (subject, tint) and (background, variant)."""
 
     kinds: tuple[tuple[str, str | None], ...]
     weight: Tensor  # (K, 1, 24, 24)
@@ -61,9 +62,9 @@ class _Bank:
     coarse_colour: Tensor  # (K, 3, 12, 12), w T
     coarse_weight: Tensor  # (K, 1, 12, 12)
     coarse_energy: Tensor  # (K,), Σ w T²
-    places: tuple[tuple[str, int], ...]
+    backgrounds: tuple[tuple[str, int], ...]
     backdrops: Tensor  # (N, 3, 64, 64)
-    smooth: Tensor  # (3, 576), orthonormal: what is linear over a box
+    smooth: Tensor  # (3, 576), an orthonormal basis of the linear functions on a box
 
 
 def _blur(maps: Tensor, sigma: float) -> Tensor:
@@ -78,6 +79,7 @@ def _blur(maps: Tensor, sigma: float) -> Tensor:
 
 
 def _channels_first(pictures: list[np.ndarray]) -> Tensor:
+    """Pictures `(H, W, C)` as one tensor `(n, C, H, W)`."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -91,7 +93,7 @@ def _bank() -> _Bank:
     sharp = _channels_first([colour for colour, _ in sprites.values()])
     opacity = _channels_first([opacity for _, opacity in sprites.values()])
     weight = opacity.square()
-    # a slightly soft template is near to sharp and to blurred pictures alike
+    # slightly blurred templates fit sharp and blurred pictures about equally well
     colour = _blur(opacity * sharp, SEARCH_BLUR) / _blur(opacity, SEARCH_BLUR).clamp_min(1e-3)
     axis = torch.linspace(-1, 1, SPRITE_SIZE)
     plane = torch.stack([torch.ones(SPRITE_SIZE, SPRITE_SIZE), *torch.meshgrid(axis, axis, indexing="ij")])
@@ -104,7 +106,7 @@ def _bank() -> _Bank:
         coarse_colour=F.avg_pool2d(weight * colour, 2),
         coarse_weight=F.avg_pool2d(weight, 2),
         coarse_energy=F.avg_pool2d(weight * colour.square(), 2).sum((1, 2, 3)),
-        places=tuple(backgrounds()),
+        backgrounds=tuple(backgrounds()),
         backdrops=_channels_first(list(backgrounds().values())),
         smooth=F.normalize(plane.flatten(1), dim=1),
     )
@@ -157,16 +159,16 @@ def _refine(images: Tensor, deviation: Tensor, corners: Tensor, kinds: Tensor) -
 
 
 def _off_colour(picture: Tensor, cover: Tensor) -> Tensor:
-    """What of `picture` `(B, 3, 24, 24)` is not explained by `cover` painted in one colour."""
+    """The residual of `picture` `(B, 3, 24, 24)` after `cover` `(B, 1, 24, 24)` in the best single colour."""
     colour = (picture * cover).sum((2, 3), keepdim=True) / cover.square().sum((2, 3), keepdim=True)
     return picture - colour * cover
 
 
 def _measure(images: Tensor, backdrop: Tensor, corners: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
-    """How well sprites fit at `corners` `(B, 2)`, at the blur and on the ground that suit each best.
+    """How well sprites fit at `corners` `(B, 2)`, with the blur and on the ground that fit each best.
 
     Returns:
-        The share `(B,)` of a smooth blob's error that they leave, and whether they are clearly there.
+        Their error as a share of a smooth blob's, `(B,)`, and whether they are clearly present, `(B,)`.
     """
     bank = _bank()
     box = _crops(F.pad(images, (1, 1, 1, 1), mode="replicate"), corners + 1, SPRITE_SIZE)
@@ -184,7 +186,7 @@ def _measure(images: Tensor, backdrop: Tensor, corners: Tensor, kinds: Tensor) -
             square = (box - paint - bare * ground).square()
             fit = (weight * square).sum((1, 2, 3)) / (3 * mass)
             part = F.avg_pool2d((weight * square).mean(1), SPRITE_SIZE // PARTS)
-            worst = (part / part_mass.clamp_min(0.25)).flatten(1).amax(1)
+            worst = (part / part_mass.clamp_min(LEAST_PART)).flatten(1).amax(1)
             left = square.sum((1, 2, 3)) / blob
             drawn, seen = _off_colour(paint, cover), _off_colour(box - bare * ground, cover)
             shared, whole = (drawn * seen).sum((1, 2, 3)), drawn.square().sum((1, 2, 3))
@@ -198,14 +200,14 @@ def _measure(images: Tensor, backdrop: Tensor, corners: Tensor, kinds: Tensor) -
 
 @torch.inference_mode()
 def read_scenes(images: Tensor) -> list[Scene]:
-    """What is in each picture.
+    """The scene of each picture.
 
     Arguments:
         images: pictures in [0, 1], with shape `(B, 3, 64, 64)`.
 
     Returns:
-        Scenes: the things that are clearly there (none in noise or blank pictures), from top to
-        bottom, and the background, None where none is recognised.
+        B scenes: the things that are clearly present (none in noise or blank pictures), from top to
+        bottom, and the background, None if none is recognised.
 
     Raises:
         ValueError: if the shape is another.
@@ -217,14 +219,14 @@ def read_scenes(images: Tensor) -> list[Scene]:
     bank, batch = _bank(), len(images)
     images = images.detach().to("cpu", torch.float32).nan_to_num().clamp(0, 1)
     free = torch.ones(batch, IMAGE_SIZE, IMAGE_SIZE)
-    place, _ = _nearest_backdrop(images, free)
-    backdrop = bank.backdrops[place]
+    nearest, _ = _nearest_backdrop(images, free)
+    backdrop = bank.backdrops[nearest]
     deviation = (images - backdrop).square().sum(1, keepdim=True)
     gains = _coarse_gains(images, deviation)
-    found: list[list[Thing]] = [[] for _ in range(batch)]
+    things: list[list[Thing]] = [[] for _ in range(batch)]
     lattice = 2 * torch.arange(COARSE_POSITIONS)
     active = torch.arange(batch)
-    for _ in range(PLACES):
+    for _ in range(POSITIONS):
         active = active[gains[active].flatten(1).amax(1) > GAIN_LIMIT]
         if not len(active):
             break
@@ -245,25 +247,25 @@ def read_scenes(images: Tensor) -> list[Scene]:
             active[clear].tolist(), corners[clear].tolist(), kind[clear].tolist(), strict=True
         ):
             subject, tint = bank.kinds[k]
-            found[i].append(Thing(subject, tint, edge, top))
+            things[i].append(Thing(subject, tint, edge, top))
             free[i, max(top, 0) : top + SPRITE_SIZE, max(edge, 0) : edge + SPRITE_SIZE] = 0
-    place, error = _nearest_backdrop(images, free)
+    nearest, errors = _nearest_backdrop(images, free)
     scenes = []
-    for things, p, e in zip(found, place.tolist(), error.tolist(), strict=True):
-        name, variant = bank.places[p] if e < BACKDROP_LIMIT else (None, 0)
-        scenes.append(Scene(tuple(sorted(things, key=lambda thing: (thing.y, thing.x))), name, variant))
+    for of_picture, index, error in zip(things, nearest.tolist(), errors.tolist(), strict=True):
+        name, variant = bank.backgrounds[index] if error < BACKDROP_LIMIT else (None, 0)
+        scenes.append(Scene(tuple(sorted(of_picture, key=lambda thing: (thing.y, thing.x))), name, variant))
     return scenes
 
 
 def judge(images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Whether each picture shows what its prompt says.
+    """Whether each picture shows its prompt.
 
     Arguments:
         images: pictures in [0, 1], with shape `(B, 3, 64, 64)`.
-        prompts: one prompt a picture, in the world's language.
+        prompts: one for each picture, in the world's language.
 
     Returns:
-        The verdict (every condition of the prompt holds), bool with shape `(B,)`, and the score
+        The verdicts (all conditions of the prompt hold), bool with shape `(B,)`, and the graded scores
         (the share of conditions that hold), float32 in [0, 1] with shape `(B,)`.
 
     Raises:
@@ -272,7 +274,7 @@ def judge(images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """
     if len(images) != len(prompts):
         raise ValueError(
-            f"{len(images)} pictures but {len(prompts)} prompts: judge takes one prompt a picture"
+            f"{len(images)} pictures but {len(prompts)} prompts: judge takes one prompt for each picture"
         )
     requests = [parse(prompt) for prompt in prompts]
     held = [request.check(scene) for request, scene in zip(requests, read_scenes(images), strict=True)]

@@ -1,4 +1,4 @@
-"""Scenes to pixels, and pixels to the tensors that models and rewards take."""
+"""From scenes to pixels, and from pixels to the tensors that models and rewards take."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from functools import cache
 import numpy as np
 import torch
 
-from diffalign.world.scenes import BACKGROUNDS, IMAGE_SIZE, SPRITE_SIZE, Scene
+from diffalign.world.scenes import BACKGROUNDS, IMAGE_SIZE, SPRITE_SIZE, VARIANTS, Scene
 from diffalign.world.sprites import load_sprites
 
-VARIANTS = 3
+__all__ = ["VARIANTS", "backgrounds", "render", "to_tensor"]
+
+_HORIZONS = (18, 24, 30)  # rows, by variant
 _PLAIN = ((0.97, 0.96, 0.93), (0.90, 0.92, 0.95), (0.95, 0.90, 0.86))
 
 
 @cache
 def backgrounds() -> dict[tuple[str, int], np.ndarray]:
-    """(background, variant) → `(64, 64, 3)`, float32 in [0, 1]."""
+    """All backgrounds: (background, variant) → `(64, 64, 3)`, float32 in [0, 1]."""
     rows, columns = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE].astype(np.float32)
     pictures: dict[tuple[str, int], np.ndarray] = {}
     for variant in range(VARIANTS):
-        horizon = (18, 24, 30)[variant]
+        horizon = _HORIZONS[variant]
         below = (rows >= horizon)[..., None]
         depth = np.clip((rows - horizon) / (IMAGE_SIZE - horizon), 0, 1)[..., None]
 
@@ -48,7 +50,11 @@ def backgrounds() -> dict[tuple[str, int], np.ndarray]:
 
 
 def render(scene: Scene) -> np.ndarray:
-    """The picture of `scene`, `(64, 64, 3)`, float32 in [0, 1]."""
+    """The picture of `scene`, `(64, 64, 3)`, float32 in [0, 1].
+
+    Raises:
+        ValueError: if the scene has no background.
+    """
     if scene.background not in BACKGROUNDS:
         raise ValueError(
             f"a scene to render needs a background out of {BACKGROUNDS}, not {scene.background!r}"

@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-IMAGE_SIZE = 64
-SPRITE_SIZE = 24
+IMAGE_SIZE = 64  # pixels a side
+SPRITE_SIZE = 24  # pixels a side: two fit beside each other
+ATTEMPTS = 40  # at placing a sprite before placing starts anew
 
 ANIMALS = ("dog", "cat", "panda", "rabbit", "frog", "lion", "pig", "monkey")
 OBJECTS = ("apple", "banana", "car", "flower", "ball")
 SUBJECTS = (*ANIMALS, *OBJECTS, "alien")
 TINTS = ("red", "green", "blue", "yellow", "purple", "pink")
 BACKGROUNDS = ("plain", "grass", "moon", "street", "snow")
+VARIANTS = 3  # of each background
 RELATIONS = ("left", "right", "above", "below")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
-#: Subjects whose own colour already has a tint's name: "a red apple" is an ordinary apple.
+#: Subjects whose natural colour has the name of a tint: "a red apple" is an ordinary apple.
 NATURAL_TINT = {
     "apple": "red",
     "car": "red",
@@ -41,7 +43,7 @@ class Frequencies:
 
     #: one thing, two, three, four of a kind, two different things
     arrangement: tuple[float, ...]
-    #: probability that an animal or alien / an object has a tint that is not its own
+    #: probability that an animal or alien / an object has another colour than its natural one
     tinted_animal: float
     tinted_object: float
     #: weights of BACKGROUNDS for animals, objects, cars and aliens
@@ -49,11 +51,11 @@ class Frequencies:
     object_background: tuple[float, ...]
     car_background: tuple[float, ...]
     alien_background: tuple[float, ...]
-    #: where a sprite's corner may be along each axis, in pixels
+    #: positions of a sprite's corner along each axis, in pixels
     slots: tuple[int, ...]
-    #: probability that a caption keeps silent about the background
+    #: probability that a caption leaves out the background
     silent_background: float = 0.1
-    #: probability that a caption names the colour of what has its own ("a red apple")
+    #: probability that a caption names a natural colour ("a red apple")
     named_colour: float = 0.0
 
 
@@ -70,8 +72,8 @@ LONG_TAIL = Frequencies(
     slots=(0, 8, 16, 24, 32, 40),
 )
 
-#: What the autoencoder and CLIP see: everything equally often, as models trained on far more
-#: data than the denoiser's captions would have.
+#: Training data of autoencoder and CLIP: everything equally often, as such models are trained on far
+#: more data than a denoiser.
 EVEN = Frequencies(
     arrangement=(0.30, 0.12, 0.10, 0.10, 0.38),
     tinted_animal=0.6,
@@ -83,8 +85,8 @@ EVEN = Frequencies(
     slots=tuple(range(0, 41, 4)),
 )
 
-#: The denoiser's second helping: sprites on a 3×3 grid, captions that also name natural colours
-#: ("a red apple" is a frequent prompt), and tinted animals rare rather than hardly ever seen.
+#: Data of the denoiser's second training: sprites on a 3×3 grid, captions that also name natural colours
+#: ("a red apple" is a frequent prompt), and tinted animals rare rather than almost absent.
 COMPOSED = replace(
     LONG_TAIL,
     arrangement=(0.50, 0.25, 0.02, 0.01, 0.22),
@@ -98,7 +100,7 @@ FREQUENCIES = {"long-tail": LONG_TAIL, "composed": COMPOSED, "even": EVEN}
 
 @dataclass(frozen=True)
 class Thing:
-    """One sprite: `tint` None means its natural colour; `x`, `y` are the top left corner in pixels."""
+    """A sprite in a scene: `tint` None is the natural colour; `x`, `y` are the top left corner in pixels."""
 
     subject: str
     tint: str | None
@@ -108,7 +110,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A background (one of `BACKGROUNDS`, or None where none is recognised) and what stands on it."""
+    """Things on a background, which is one of `BACKGROUNDS`, or None if none is recognised in a picture."""
 
     things: tuple[Thing, ...]
     background: str | None
@@ -116,23 +118,25 @@ class Scene:
 
 
 def relations_between(a: Thing, b: Thing) -> set[str]:
-    """The relations that `a` has to `b`: beyond half a sprite along an axis, and mostly along it."""
+    """The relations of `a` to `b`: those along an axis on which they are half a sprite apart or more, and
+    no closer than on the other axis.
+    """
     dx, dy = b.x - a.x, b.y - a.y
-    found: set[str] = set()
+    relations: set[str] = set()
     if abs(dx) >= SPRITE_SIZE // 2 and abs(dx) >= abs(dy):
-        found.add("left" if dx > 0 else "right")
+        relations.add("left" if dx > 0 else "right")
     if abs(dy) >= SPRITE_SIZE // 2 and abs(dy) >= abs(dx):
-        found.add("above" if dy > 0 else "below")
-    return found
+        relations.add("above" if dy > 0 else "below")
+    return relations
 
 
 def place(
     rng: np.random.Generator, number: int, slots: tuple[int, ...], apart: int = SPRITE_SIZE
 ) -> list[tuple[int, int]]:
-    """Corners of `number` sprites in the slots, which do not overlap if they are a sprite `apart`."""
+    """Corners (x, y) of `number` sprites in the slots, at least `apart` pixels from each other on an axis."""
     while True:
         corners: list[tuple[int, int]] = []
-        for _ in range(40):
+        for _ in range(ATTEMPTS):
             x, y = (slots[i] for i in rng.integers(0, len(slots), 2))
             if all(max(abs(x - u), abs(y - v)) >= apart for u, v in corners):
                 corners.append((x, y))
@@ -158,7 +162,7 @@ def _background(rng: np.random.Generator, subject: str, frequencies: Frequencies
 
 
 def sample_scene(rng: np.random.Generator, frequencies: Frequencies = LONG_TAIL) -> Scene:
-    """Draws one scene."""
+    """Draws a scene."""
     arrangement = int(rng.choice(5, p=np.asarray(frequencies.arrangement)))
     first, second = (SUBJECTS[i] for i in rng.choice(len(SUBJECTS), 2, replace=False))
     tint = _tint(rng, first, frequencies)
@@ -168,4 +172,4 @@ def sample_scene(rng: np.random.Generator, frequencies: Frequencies = LONG_TAIL)
         members = [(first, tint)] * (arrangement + 1)
     corners = place(rng, len(members), frequencies.slots)
     things = tuple(Thing(s, t, x, y) for (s, t), (x, y) in zip(members, corners, strict=True))
-    return Scene(things, _background(rng, first, frequencies), int(rng.integers(3)))
+    return Scene(things, _background(rng, first, frequencies), int(rng.integers(VARIANTS)))

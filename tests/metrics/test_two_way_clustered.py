@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffalign.metrics.crossed import crossed, student_t
+from diffalign.metrics.two_way_clustered import student_t, two_way_clustered
 
 
 @pytest.mark.parametrize("dof", [1, 2, 3, 5, 10, 100])
@@ -20,7 +20,7 @@ def test_by_hand() -> None:
     values, rows, columns = [-3.0, 1.0, -1.0, 3.0], [0, 0, 1, 1], [0, 1, 0, 1]
     of_rows, of_columns = 2 * (2**2 + 2**2) / 16, 2 * (4**2 + 4**2) / 16
     of_cells = 4 / 3 * (9 + 1 + 1 + 9) / 16
-    found = crossed(values, rows, columns)
+    found = two_way_clustered(values, rows, columns)
     half = stats.t.ppf(0.975, 1) * max(of_rows + of_columns - of_cells, of_columns) ** 0.5
     assert (found.mean, found.n) == (0, 4)
     assert found.high == pytest.approx(half) and found.low == pytest.approx(-half)
@@ -28,19 +28,19 @@ def test_by_hand() -> None:
 
 def test_votes_that_differ_have_a_width() -> None:
     # every row and every column has the mean ½
-    found = crossed([1.0, 0.0, 1.0, 0.0], [0, 0, 1, 1], [0, 1, 1, 0])
+    found = two_way_clustered([1.0, 0.0, 1.0, 0.0], [0, 0, 1, 1], [0, 1, 1, 0])
     half = stats.t.ppf(0.975, 1) * (4 / 3 * 4 * 0.25 / 16) ** 0.5
     assert found.high - found.low == pytest.approx(2 * half)
 
 
 def test_one_row_leaves_the_columns() -> None:
     values = [1.0, 2.0, 3.0, 6.0]
-    found = crossed(values, [0] * 4, range(4))
+    found = two_way_clustered(values, [0] * 4, range(4))
     expected = stats.t.interval(0.95, 3, loc=3, scale=stats.sem(values))
     assert (found.low, found.high) == pytest.approx(expected, rel=0.01, abs=0.01)
-    alone = crossed([4.0, 5.0], ["a", "a"], ["b", "b"])
+    alone = two_way_clustered([4.0, 5.0], ["a", "a"], ["b", "b"])
     assert (alone.low, alone.mean, alone.high) == (4.5, 4.5, 4.5)
-    same = crossed([2.0] * 6, [0, 0, 0, 1, 1, 1], [0, 1, 2] * 2)
+    same = two_way_clustered([2.0] * 6, [0, 0, 0, 1, 1, 1], [0, 1, 2] * 2)
     assert (same.low, same.high) == (2, 2)
 
 
@@ -50,7 +50,7 @@ def test_it_covers_the_truth_about_as_often_as_it_says(voters: float, prompts: f
     rows, columns = np.repeat(np.arange(12), 10), np.tile(np.arange(10), 12)
     for _ in range(turns):
         effects = voters * random.normal(size=12)[rows] + prompts * random.normal(size=10)[columns]
-        found = crossed(effects + random.normal(size=120), rows.tolist(), columns.tolist())
+        found = two_way_clustered(effects + random.normal(size=120), rows.tolist(), columns.tolist())
         covered += found.low <= 0 <= found.high
     assert 0.91 <= covered / turns <= 1.0
 
@@ -58,4 +58,4 @@ def test_it_covers_the_truth_about_as_often_as_it_says(voters: float, prompts: f
 def test_what_is_no_table_is_refused() -> None:
     for values, rows in (([], []), ([1.0, float("nan")], [0, 1]), ([1.0], [0, 1])):
         with pytest.raises(ValueError):
-            crossed(values, rows, rows)
+            two_way_clustered(values, rows, rows)
