@@ -67,7 +67,8 @@ class UnetStage(Stage):
     def embed(self, captions: list[str]) -> torch.Tensor:
         """The text encoder's states of `B` captions, with shape `(B, 16, 128)`."""
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        return self.text_encoder(tokens.input_ids).last_hidden_state
+        states: torch.Tensor = self.text_encoder(tokens.input_ids).last_hidden_state
+        return states
 
     def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         """The mean squared error of the velocities of batch `step`; nothing more to log."""

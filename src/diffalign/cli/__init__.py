@@ -92,7 +92,8 @@ def _launch(
         import torch
 
         torch.set_num_threads(threads)
-    return app(tokens)
+    code: int | None = app(tokens)
+    return code
 
 
 def _hush_libraries() -> None:

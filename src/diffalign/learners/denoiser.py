@@ -18,9 +18,9 @@ from diffalign.diffusion import Sampler
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.files import DENOISER, LORA, replacing_folder
 from diffalign.learners.contract import Learner, Request, Update
+from diffalign.learners.decisions import OBJECTIVES, Decision
 from diffalign.learners.optimisers import load_optimiser, make_adamw, optimiser_tensors
 from diffalign.learners.processes import Processes
-from diffalign.objectives import dpo_loss, dpok_loss, gaussian_kl, policy_gradient_loss, ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.prompts.sampling import prompts_in_turn
@@ -59,7 +59,7 @@ class DenoiserLearner(Learner):
                 f"{config.lora_rank}"
             )
         self.policy: Final = policy
-        self.branches: Final = Branches(config.branches)
+        self.objective, self.branches = OBJECTIVES[config.objective], Branches(config.branches)
         self.statistics = RunningStatistics(config.window)
         self.optimiser = make_adamw(policy.learned(), config)
         # half precision loses small gradients unless they are scaled up
@@ -80,7 +80,7 @@ class DenoiserLearner(Learner):
                 f"{config.samples} samples a round of {len(self.prompts)} prompts are less than two of each "
                 f"in {config.window + 1} rounds, so that none can be the better one; ask for more samples"
             )
-        if config.objective == "dpo" and config.branches == 1 and config.samples <= len(self.prompts):
+        if self.objective.unit > 1 and config.branches == 1 and config.samples <= len(self.prompts):
             raise ConfigError(
                 f"dpo compares samples of one prompt, but {config.samples} samples a round of "
                 f"{len(self.prompts)} prompts are one each; ask for more samples, or for branches"
@@ -97,7 +97,7 @@ class DenoiserLearner(Learner):
         groups = range(self.rounds * number, (self.rounds + 1) * number)
         prompts = prompts_in_turn(self.prompts, groups, config.seed)
         together = list(range(number))
-        if config.objective == "dpo" and config.branches == 1:  # whose pairs are of two groups
+        if self.objective.unit > 1 and config.branches == 1:  # whose pairs are of two groups
             together = couples(prompts).tolist()
         shards: dict[int, list[int]] = {}
         for position, shard in enumerate(together):
@@ -137,7 +137,7 @@ class DenoiserLearner(Learner):
         units = self._units(prompts, advantage)
         advantage = advantage.clamp(-config.advantage_clip, config.advantage_clip)
         shuffled = np.random.default_rng([config.seed, self.rounds, 1]).permutation(len(units))
-        size = config.update_batch // (2 if config.objective == "dpo" else 1)
+        size = config.update_batch // self.objective.unit
         losses, diagnostics, sizes, steps = list[float](), list[Diagnostics](), list[int](), 0
         for start in range(0, len(units), size):
             batch = [units[i] for i in shuffled[start : start + size]]
@@ -152,7 +152,7 @@ class DenoiserLearner(Learner):
         self.optimiser_steps += steps
         selected = sum(len(unit) for unit in units)
         # dpo's ratios are to the pretrained model
-        ratio_error = diagnostics[0].max_ratio_error if losses and config.objective != "dpo" else 0.0
+        ratio_error = diagnostics[0].max_ratio_error if losses and self.objective.unit == 1 else 0.0
         return Update(
             tuple(prompts),
             scores,
@@ -169,23 +169,19 @@ class DenoiserLearner(Learner):
         """Of sampling, the steps before the interval once a group, and of learning, its reference too."""
         samples = len(request.groups) * self.branches.number
         sampled = request.interval.start * len(request.groups) + len(request.interval) * samples
-        reference = 2 if self.config.objective in ("dpok", "dpo") else 1
-        guided = 2 if self.policy.guided else 1
-        return guided * (sampled + reference * selected * len(request.interval))
+        learned = (2 if self.objective.pretrained else 1) * selected * len(request.interval)
+        return (2 if self.policy.guided else 1) * (sampled + learned)
 
     def _warning(self, steps: int, selected: int, ratio_error: float) -> str | None:
-        if not steps and selected:
-            return (
-                f"round {self.rounds} made no optimiser step: its gradients were not finite in half "
-                "precision, whose scale is lower now"
-            )
         if not steps:
-            return (
-                f"round {self.rounds} made no optimiser step: no sample passed the threshold of "
-                f"{self.config.threshold}"
+            why = (
+                "its gradients were not finite in half precision, whose scale is lower now"
+                if selected
+                else f"no sample passed the threshold of {self.config.threshold}"
             )
-        clips = self.config.objective in ("ppo", "dpok")
-        if self.optimiser_steps == steps and clips and ratio_error > self.config.clip_range / 2:
+            return f"round {self.rounds} made no optimiser step: {why}"
+        first = self.optimiser_steps == steps
+        if first and self.objective.clips and ratio_error > self.config.clip_range / 2:
             return (
                 f"before the first update the ratio was off 1 by {ratio_error:.1g}: rounding eats into "
                 "the clip range; use float32, or a greater clip_range"
@@ -195,7 +191,7 @@ class DenoiserLearner(Learner):
     def _units(self, prompts: Sequence[str], advantage: Tensor) -> list[tuple[int, ...]]:
         """What a loss is made of: samples, or pairs of a winner and a loser."""
         config, group = self.config, torch.arange(len(prompts)) // self.branches.number
-        if config.objective == "dpo":
+        if self.objective.unit > 1:
             group = group if config.branches > 1 else couples(prompts)
             return list(zip(*pairs(advantage, group, config.threshold), strict=True))
         if config.branches == 1 and not config.threshold:
@@ -208,7 +204,7 @@ class DenoiserLearner(Learner):
         """One optimiser step from `units`, this process's of `number`: all samples weigh the same."""
         config, parameters = self.config, self.policy.learned()
         self.optimiser.zero_grad(set_to_none=True)
-        chunk = max(1, config.micro_batch // (2 if config.objective == "dpo" else 1))
+        chunk = max(1, config.micro_batch // self.objective.unit)
         total, seen = 0.0, list[tuple[Diagnostics, int]]()
         for part in (units[i : i + chunk] for i in range(0, len(units), chunk)):
             samples = [unit[i] for i in range(len(part[0])) for unit in part]
@@ -233,30 +229,14 @@ class DenoiserLearner(Learner):
         self, rollout: Rollout, advantage: Tensor, samples: list[int], k: int
     ) -> tuple[Tensor, Diagnostics]:
         """Of decision k of `samples`."""
-        config, step = self.config, rollout.interval[k]
+        step, prompts = rollout.interval[k], [rollout.prompts[i] for i in samples]
         x_t, x_next = rollout.x[k, samples], rollout.x[k + 1, samples]
-        prompts = [rollout.prompts[i] for i in samples]
         mean, std = self.policy(x_t, step, prompts)
+        before = self.policy.pretrained(x_t, step, prompts)[0] if self.objective.pretrained else mean
         log_prob = gaussian_log_prob(x_next, mean, std)[:, None].cpu()
-        old = rollout.log_prob[samples, k : k + 1].cpu()
-        advantages = advantage[samples][:, None]
-        if config.objective == "pg":
-            return policy_gradient_loss(log_prob, old, advantages)
-        if config.objective == "ppo":
-            return ppo_loss(log_prob, old, advantages, clip_range=config.clip_range)
-        before, _ = self.policy.pretrained(x_t, step, prompts)
-        if config.objective == "dpo":
-            reference = gaussian_log_prob(x_next, before, std)[:, None].cpu()
-            return dpo_loss(log_prob, reference, beta=config.dpo_beta)
-        return dpok_loss(
-            log_prob,
-            old,
-            advantages,
-            gaussian_kl(mean, before, std)[:, None].cpu(),
-            clip_range=config.clip_range,
-            alpha=config.dpok_alpha,
-            beta=config.dpok_beta,
-        )
+        old, advantages = rollout.log_prob[samples, k : k + 1].cpu(), advantage[samples][:, None]
+        decision = Decision(x_next, log_prob, old, advantages, mean, std, before)
+        return self.objective.loss(decision, self.config)
 
     def tensors(self) -> dict[str, Tensor]:
         """Learned weights and the optimiser's moments."""

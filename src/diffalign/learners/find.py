@@ -175,7 +175,7 @@ class FindLearner(Learner):
         rewards = standardise(self.rewards)
         update = torch.arange(len(self.rewards)) // self.config.batch  # that each sample was drawn for
         with torch.no_grad():
-            expected = self.value(self.means, self.stds)[update]
+            expected: Tensor = self.value(self.means, self.stds)[update]
         for _ in range(self.config.value_updates):
             self.value_optimiser.zero_grad()
             value_loss(self.value(self.means, self.stds)[update], rewards).backward()

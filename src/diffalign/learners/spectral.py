@@ -120,11 +120,11 @@ def check_latents(latent_shape: Sequence[int]) -> None:
 
 def low_band(x: Tensor, level: int) -> Tensor:
     """Haar's lowest band `(B, …, H / 2^L, W / 2^L)` of latents `(B, …, H, W)`, orthonormal."""
-    side = 2**level
-    return side * F.avg_pool2d(x.flatten(1, -3), side).unflatten(1, x.shape[1:-2])
+    band: Tensor = F.avg_pool2d(x.flatten(1, -3), 2**level).unflatten(1, x.shape[1:-2])
+    return band * float(2**level)
 
 
 def spread(z: Tensor, level: int) -> Tensor:
     """Latents with the lowest band `z` and nothing else."""
-    side = 2**level
+    side: int = 2**level
     return z.repeat_interleave(side, -2).repeat_interleave(side, -1) / side

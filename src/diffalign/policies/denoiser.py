@@ -9,7 +9,7 @@ References: Black et al. (ICLR 2024), section 4.3, https://arxiv.org/abs/2305.13
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class DenoiserPolicy(nn.Module):
     Raises:
         PipelineError: if the pipeline's conditions or its scheduler are not of a kind known here.
     """
+
+    __call__: Callable[..., tuple[Tensor, float]]
 
     def __init__(
         self,
@@ -165,7 +167,7 @@ class DenoiserPolicy(nn.Module):
         upcast = hasattr(pipeline, "upcast_vae") and vae.dtype == torch.float16 and vae.config.force_upcast
         if upcast:
             vae.to(torch.float32)
-        pictures = vae.decode(x_0.to(vae.dtype) / vae.config.scaling_factor).sample.float()
+        pictures: Tensor = vae.decode(x_0.to(vae.dtype) / vae.config.scaling_factor).sample.float()
         if upcast:
             vae.to(torch.float16)
         return (pictures / 2 + 0.5).clamp(0, 1).cpu()

@@ -38,6 +38,8 @@ class NoiseGenerator(nn.Module, ABC):
     #: The dataclass of what it is made of.
     shape_type: ClassVar[type[Any]]
 
+    __call__: Callable[..., NoiseDistribution]
+
     def __init_subclass__(cls) -> None:
         _KINDS[cls.kind] = cls
 

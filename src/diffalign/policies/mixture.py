@@ -16,7 +16,7 @@ References: Cotter et al. (2013), eq. 4.2 (the kernel), https://arxiv.org/abs/12
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ class MixturePolicy(nn.Module):
         basis: where the centres hold: "identity" or "dctK", the K×K lowest frequencies.
         start: what the centres are drawn from.
     """
+
+    __call__: Callable[..., NoiseDistribution]
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,7 +110,8 @@ class NoiseDistribution:
         """The mean of all samples' coefficients, with the basis's shape."""
         if self.weights is None:
             return self.mean
-        return torch.tensordot(self.weights, self.mean, 1)
+        mean: Tensor = torch.tensordot(self.weights, self.mean, 1)
+        return mean
 
     def log_prob(self, x_T: Tensor, reduction: str = "mean") -> Tensor:
         """Log-density of `x_T`, `(B, *latent)` → `(B, 1)`: its mean (or sum) over the latent's elements."""
@@ -198,6 +199,8 @@ class NoisePolicy(nn.Module):
         std: "learned", or "preserving": s² = 1 − m², which keeps each coefficient's second moment
             at 1 and so the sample in the set that the model was trained on; then |m| < 1.
     """
+
+    __call__: Callable[..., NoiseDistribution]
 
     def __init__(self, latent: Sequence[int], basis: str = "identity", std: str = "learned") -> None:
         super().__init__()

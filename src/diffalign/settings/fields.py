@@ -123,7 +123,8 @@ def pick(kind: type[S], given: Mapping[str, Any]) -> S:
     for field in fields(kind):
         if field.name not in own and field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(f"{field.name} is missing")
-    return kind(**own)
+    made: S = kind(**own)
+    return made
 
 
 def check_basis(name: str) -> None:

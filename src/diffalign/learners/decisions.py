@@ -1,0 +1,89 @@
+"""The objectives of a denoiser's decisions, as a table: what each needs, and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from diffalign.diffusion.transition import gaussian_log_prob
+from diffalign.objectives import dpo_loss, dpok_loss, gaussian_kl, policy_gradient_loss, ppo_loss
+from diffalign.objectives.diagnostics import Diagnostics
+from diffalign.settings.tune import TuneConfig
+
+Loss = tuple[Tensor, Diagnostics]
+
+
+class Decision(NamedTuple):
+    """One decision of several samples.
+
+    Attributes:
+        x_next: what was decided, `(B, *latent)`.
+        log_prob, old_log_prob, advantage: with shape `(B, 1)`, on the CPU.
+        mean, std: of the decision, `(B, *latent)` and a number.
+        pretrained_mean: likewise, before any learning; `mean` where the objective does not read it.
+    """
+
+    x_next: Tensor
+
+    log_prob: Tensor
+    old_log_prob: Tensor
+    advantage: Tensor
+    mean: Tensor
+    std: float
+    pretrained_mean: Tensor
+
+
+def _pg(decision: Decision, config: TuneConfig) -> Loss:
+    return policy_gradient_loss(decision.log_prob, decision.old_log_prob, decision.advantage)
+
+
+def _ppo(decision: Decision, config: TuneConfig) -> Loss:
+    return ppo_loss(
+        decision.log_prob, decision.old_log_prob, decision.advantage, clip_range=config.clip_range
+    )
+
+
+def _dpok(decision: Decision, config: TuneConfig) -> Loss:
+    return dpok_loss(
+        decision.log_prob,
+        decision.old_log_prob,
+        decision.advantage,
+        gaussian_kl(decision.mean, decision.pretrained_mean, decision.std)[:, None].cpu(),
+        clip_range=config.clip_range,
+        alpha=config.dpok_alpha,
+        beta=config.dpok_beta,
+    )
+
+
+def _dpo(decision: Decision, config: TuneConfig) -> Loss:
+    reference = gaussian_log_prob(decision.x_next, decision.pretrained_mean, decision.std)[:, None].cpu()
+    return dpo_loss(decision.log_prob, reference, beta=config.dpo_beta)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What an objective needs.
+
+    Attributes:
+        loss: of a decision.
+        pretrained: whether it reads what the denoiser said before any learning.
+        unit: samples that are learned from together: 2 of a winner and a loser.
+        clips: whether it clips ratios of probabilities.
+    """
+
+    loss: Callable[[Decision, TuneConfig], Loss]
+    pretrained: bool = False
+    unit: int = 1
+    clips: bool = False
+
+
+#: By the name of `TuneConfig.objective`.
+OBJECTIVES: Mapping[str, Objective] = {
+    "pg": Objective(_pg),
+    "ppo": Objective(_ppo, clips=True),
+    "dpok": Objective(_dpok, pretrained=True, clips=True),
+    "dpo": Objective(_dpo, pretrained=True, unit=2),
+}
