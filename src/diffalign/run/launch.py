@@ -15,7 +15,7 @@ from diffalign.files import STATE, ArtifactError, WriteError
 from diffalign.run.loading import Job, Loader
 from diffalign.run.progress import Progress
 from diffalign.run.session import Session, count_pictures
-from diffalign.run.trackers import open_tracker
+from diffalign.run.trackers import check_tracker, open_tracker
 from diffalign.settings.plan import Plan
 
 #: From the pictures of a run in all to whom it tells how far it is.
@@ -38,6 +38,8 @@ def start(
         ConfigError, PipelineError, PromptError, RewardError: as `Loader.job`.
     """
     loader = Loader()
+    if (tracker := runs[0][1].evaluation.tracker) is not None:
+        check_tracker(tracker)
     if is_main():
         for path, _ in runs:
             RunFolder.check(path, overwrite)

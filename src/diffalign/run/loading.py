@@ -18,7 +18,6 @@ from diffalign.metrics import Embedder, embedder
 from diffalign.prompts import load_prompts
 from diffalign.prompts.sampling import spread
 from diffalign.rewards import RewardFunction, load_reward
-from diffalign.run.trackers import check_tracker
 from diffalign.settings.evaluation import JudgeChoice
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.plan import Plan
@@ -102,8 +101,6 @@ class Loader:
             ConfigError, PromptError: if the settings do not fit each other, the prompts or the model.
             ArtifactError, PipelineError, RewardError: if something is not there.
         """
-        if plan.evaluation.tracker is not None:
-            check_tracker(plan.evaluation.tracker)
         prompts = plan.prompts if isinstance(plan.prompts, tuple) else read_prompts(plan.prompts)
         named = getattr(plan.evaluation, "held_out", None)
         held_out = spread(prompts) if named is None else read_prompts(named)
