@@ -100,6 +100,7 @@ def _hush_libraries() -> None:
     """Before they are imported, as they look once; what the user has set himself stays."""
     # transformers says at every start which torchvision-based classes it does without
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # which parts of a model an adapter leaves alone
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which kernels it does without
     if not sys.stderr.isatty():  # diffusers and transformers draw their loading bars into files too
         os.environ.setdefault("TQDM_DISABLE", "1")

@@ -108,6 +108,8 @@ def load_artifact(path: Path | str, pipeline: Any = None) -> Artifact:
         ArtifactError: if there is none, or it is damaged.
     """
     path = Path(path)
+    if not path.exists():
+        raise ArtifactError(f"there is no {path}; give a run's folder, or its noise or generator file")
     if path.name == files.GENERATOR or (path / files.GENERATOR).is_file():
         return NoiseGenerator.load(path, pipeline)
     if path.name == files.NOISES or (path / files.NOISES).is_file():

@@ -1,0 +1,109 @@
+"""Does everything work here? Checks of the machine, a model and a reward."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from diffalign.diffusion import PipelineError, Sampler
+from diffalign.diffusion.transition import gaussian_log_prob
+from diffalign.files import versions
+from diffalign.policies.denoiser import DenoiserPolicy
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.rewards import score
+from diffalign.rollout import collect_trajectories
+from diffalign.run.loading import check_device, check_pictures, load_sampler, reward_for, unrepeatable
+from diffalign.settings.sampling import Sampling
+from diffalign.strategies import Branches
+
+PROMPT = "a dog on the grass"
+SAME_PICTURE = 1e-3  # largest difference of two pictures of the same noise
+SAME_RATIO = 5e-5  # largest |ρ − 1| before any update: half of DDPO's clip range
+
+
+def self_test(options: Sampling, reward_name: str) -> Iterator[tuple[str, Callable[[], str]]]:
+    """What to check, in order, as a name and a function that says what it saw; a later one needs those
+    before it.
+
+    Each raises OSError, RuntimeError or ValueError, whose message says what is wrong.
+    """
+    yield "versions", _versions
+    yield "device", lambda: _device(options.device)
+    made: list[Sampler] = []
+
+    def load() -> str:
+        made.append(load_sampler(options))
+        return f"{options.model}, latents {made[0].latent_shape}"
+
+    yield "model", load
+    yield "scheduler", lambda: _scheduler(made[0])
+    yield "pictures", lambda: _pictures(made[0])
+    yield "reward", lambda: _reward(made[0], reward_name, options)
+    yield "denoiser's decisions", lambda: _decisions(made[0])
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions().items()) + (
+        f", Python {platform.python_version()}"
+    )
+
+
+def _device(name: str | None) -> str:
+    if name is None and torch.accelerator.is_available():
+        name = str(torch.accelerator.current_accelerator())
+    device = check_device(name or "cpu")
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} of {os.cpu_count()} CPU threads"
+
+
+def _scheduler(sampler: Sampler) -> str:
+    if fault := unrepeatable(sampler):
+        raise PipelineError(fault)
+    return f"{type(sampler.pipeline.scheduler).__name__}, deterministic"
+
+
+def _pictures(sampler: Sampler) -> str:
+    x_T = NoiseDistribution.standard(sampler.latent_shape).sample(3, seed=0)
+    first, second = sampler(x_T, PROMPT), sampler(x_T, PROMPT)
+    if not first.isfinite().all():
+        raise PipelineError("the pictures hold numbers that are not finite; try --dtype float32")
+    difference = float((first - second).abs().max())
+    if difference > SAME_PICTURE:
+        raise PipelineError(f"the same noise gave two pictures that differ by {difference:.1g}")
+    return f"{tuple(first.shape)}, the same noise twice differs by {difference:.1g}"
+
+
+def _reward(sampler: Sampler, name: str, options: Sampling) -> str:
+    began = time.perf_counter()
+    reward = reward_for(name, options)
+    loaded = time.perf_counter()
+    check_pictures(sampler, name, "none")
+    pictures = sampler(NoiseDistribution.standard(sampler.latent_shape).sample(3, seed=0), PROMPT)
+    asked = time.perf_counter()
+    values = ", ".join(f"{value:.3f}" for value in score(reward, pictures, [PROMPT] * 3).tolist())
+    took = time.perf_counter() - asked
+    return f"{name} gives {values}; loaded in {loaded - began:.1f} s, {took / 3:.2f} s a picture"
+
+
+def _decisions(sampler: Sampler) -> str:
+    try:
+        policy = DenoiserPolicy(sampler, rank=4 if hasattr(sampler.pipeline, "load_lora_weights") else 0)
+    except PipelineError as error:
+        return f"not to be tuned: {error}"
+    made = collect_trajectories(policy, range(3), [PROMPT] * 3, range(2), Branches(), seed=0)
+    errors = []
+    for step in made.interval:  # with gradient and in other batches, as learning does
+        for i, prompt in enumerate(made.prompts):
+            mean, std = policy(made.x[step, i : i + 1], step, [prompt])
+            log_prob = gaussian_log_prob(made.x[step + 1, i : i + 1], mean, std).detach()
+            errors.append(float((log_prob - made.log_prob[i : i + 1, step]).exp().sub(1).abs()))
+    if max(errors) > SAME_RATIO:
+        raise PipelineError(
+            f"before any update the ratio of probabilities is off 1 by {max(errors):.1g}, which would "
+            "swallow a clip range of 1e-4; try --dtype float32"
+        )
+    return f"tuned by diffalign tune; before any update the ratio is off 1 by {max(errors):.1g}"
