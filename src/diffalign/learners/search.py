@@ -48,6 +48,10 @@ class SearchLearner(Learner):
         self.best = SearchResult(
             torch.empty(0, *environment.latent_shape), torch.empty(0), torch.empty(0), ()
         )
+        self.prepare()
+
+    def prepare(self) -> None:
+        """What a search needs beside what it keeps; most need nothing."""
 
     @property
     def queries(self) -> int:

@@ -22,9 +22,8 @@ from diffalign.diffusion.sampler import seeded_noise
 from diffalign.learners.contract import Request, Update
 from diffalign.learners.result import SearchResult
 from diffalign.learners.search import STREAM, SearchLearner
-from diffalign.rollout import Environment, Rollout, sample_noise
+from diffalign.rollout import Rollout, sample_noise
 from diffalign.settings.fields import ConfigError
-from diffalign.settings.search import SearchConfig
 
 LEVEL = 2  # of the Haar transform: blocks of 4 × 4
 LEAST_STD = 0.1  # of the band, so that a search never ends on one point
@@ -43,17 +42,11 @@ class Spectral(SearchLearner):
         ConfigError: if the latents have no band.
     """
 
-    def __init__(
-        self,
-        environment: Environment,
-        prompts: Sequence[str],
-        config: SearchConfig,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(environment, prompts, config, metadata)
-        check_latents(environment.latent_shape)
-        self.preview = environment
-        self.mean = low_band(torch.zeros(1, *environment.latent_shape), LEVEL)
+    def prepare(self) -> None:
+        """Starts from N(0, I)."""
+        check_latents(self.environment.latent_shape)
+        self.preview = self.environment
+        self.mean = low_band(torch.zeros(1, *self.environment.latent_shape), LEVEL)
         self.std = torch.ones_like(self.mean)
 
     @property
