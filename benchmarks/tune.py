@@ -25,16 +25,17 @@ from find import append, commands, digest, interval, percent, read
 
 from diffalign import NoiseDistribution, Sampler, load_pipeline, load_prompts
 from diffalign.diffusion import fingerprint
-from diffalign.methods import TUNE_PRESETS, Tune
+from diffalign.loop import train
+from diffalign.methods import build
 from diffalign.metrics import inception_score, mean_pairwise_distance
 from diffalign.rewards.world_clip import WorldClip
 from diffalign.rollout import collect
-from diffalign.training import TuneConfig
+from diffalign.settings.tune import PRESETS, TuneConfig
 from diffalign.world.judge import judge
 
 TRAINING, HELD_OUT = "world/unusual", "world/heldout"
 MEASURES = {"world-clip": "CLIPScore", "inception": "IS", "distance": "distance"}
-PUBLISHED = [name for name in TUNE_PRESETS if name != "default"]
+PUBLISHED = [name for name in PRESETS if name != "default"]
 #: What a variant is compared with, where its name does not say it.
 OTHER = {"bpt-only": "ddpo", "bs-only": "ddpo", "ddpo-equal": "ddpo", "b2-ddpo-equal": "b2-ddpo"}
 
@@ -50,7 +51,7 @@ def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
         "first_steps": arguments.num_steps * 14 // 20,  # as many of 20 as B² takes
     }
     changes |= json.loads(arguments.changes)
-    made = {name: replace(TUNE_PRESETS[name], **changes) for name in PUBLISHED}
+    made = {name: replace(PRESETS[name], **changes) for name in PUBLISHED}
     made["bpt-only"] = replace(made["b2-ddpo"], branches=1, threshold=0.0)
     made["bs-only"] = replace(made["b2-ddpo"], interval="full")
     for name in ("ddpo", "b2-ddpo"):
@@ -94,13 +95,13 @@ def run(arguments: argparse.Namespace) -> None:
             continue
         row = {"key": key, "variant": variant, "seed": seed, "about": about}
         if config is not None:
-            tuning = Tune(sampler, training, clip, config, reward_name="world-clip")
+            learner = build("tune", sampler, training, config, "world-clip")
             began, curve = time.perf_counter(), []
-            for step in tuning:
+            for step in train(learner, clip):
                 curve.append(round(float(step.rewards.mean()), 3))
                 print(variant, seed, step.round, curve[-1], step.update.selected, flush=True)
             row |= {"config": asdict(config), "seconds": time.perf_counter() - began, "curve": curve}
-            row |= {"queries": tuning.tuner.queries, "optimiser_steps": tuning.tuner.optimiser_steps}
+            row |= {"queries": learner.queries, "optimiser_steps": learner.optimiser_steps}
         with torch.inference_mode():
             for name, prompts in (("training", training), ("held_out", held_out)):
                 row[name] = measure(sampler, clip, prompts, arguments.fresh, seed)
