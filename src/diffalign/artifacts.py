@@ -133,8 +133,7 @@ class RunFolder:
             made = [file for name in (PICTURES, FROZEN) for file in path.glob(f"{name}/**/*")]
             for file in [*outputs, *(file for file in made if _MADE.fullmatch(_whole_name(file)))]:
                 file.unlink()
-            with replacing(path / CONFIG) as file:
-                file.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
+            folder.write_config(config)
         return folder
 
     @classmethod
@@ -169,6 +168,11 @@ class RunFolder:
                 with suppress(OSError):  # before it is let go of: then it may be another's
                     path.unlink()
                 os.close(descriptor)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes what `config` reads."""
+        with replacing(self.path / CONFIG) as file:
+            file.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
 
     def config(self) -> dict[str, Any]:
         """What was asked for.

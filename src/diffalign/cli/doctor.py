@@ -51,15 +51,15 @@ def doctor(
     console, faults = stdout(), 0
     for name, check in _checks(sampling, reward):
         try:
-            mark, said = Text("ok   ", style="green"), check()
+            mark, message = Text("ok   ", style="green"), check()
         except (
             OSError,
             RuntimeError,
             ValueError,
         ) as error:  # what rooms and libraries raise when things fail
-            mark, said = Text("FAULT", style="bold red"), str(error) or type(error).__name__
+            mark, message = Text("FAULT", style="bold red"), str(error) or type(error).__name__
             faults += 1
-        console.print(Text.assemble(mark, f" {name}: {said}"), soft_wrap=True)
+        console.print(Text.assemble(mark, f" {name}: {message}"), soft_wrap=True)
         if faults:
             break
     console.print(Text("see the fault above", style="red") if faults else Text("OK", style="bold green"))
@@ -138,9 +138,9 @@ def _reward(sampler: Sampler, name: str, options: Sampling) -> str:
     loaded = time.perf_counter()
     check_pictures(sampler, name, "none")
     pictures = sampler(NoiseDistribution.standard(sampler.latent_shape).sample(3, seed=0), _PROMPT)
-    asked = time.perf_counter()
+    began_scoring = time.perf_counter()
     values = ", ".join(f"{value:.3f}" for value in score(reward, pictures, [_PROMPT] * 3).tolist())
-    took = time.perf_counter() - asked
+    took = time.perf_counter() - began_scoring
     return f"{name} gives {values}; loaded in {loaded - began:.1f} s, {took / 3:.2f} s a picture"
 
 

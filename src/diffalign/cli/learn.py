@@ -48,9 +48,10 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
             preset: Which settings to start from: {presets}.
         """
         plans = _plans(name, row, prompt, prompts, (reward, preset, sampling, learning, evaluation))
-        folders = _folders(plans, out, prompts)
+        parent = _parent(out, prompts)
+        folders = _folders(plans, out, parent)
         if resume is not None:
-            default = folders[0] if len(folders) == 1 else (out or Path("runs"))
+            default = folders[0] if len(folders) == 1 else parent
             return _resume(name, Path(resume) if resume else default)
         if not plans:
             raise ConfigError(
@@ -84,12 +85,20 @@ def _plans(
     return [Plan(name, text, learning, evaluation, sampling, reward, preset) for text in texts]
 
 
-def _folders(plans: Sequence[Plan], out: Path | None, prompts: str | None) -> list[Path]:
-    from diffalign.run.folders import RUNS, default_folder, folders_for, slug
+def _parent(out: Path | None, prompts: str | None) -> Path:
+    """The folder in which several prompts get a folder each."""
+    from diffalign.run.folders import RUNS, slug
+
+    if out is not None or prompts is None:
+        return out or RUNS
+    return RUNS / slug(Path(prompts).stem if Path(prompts).is_file() else prompts)
+
+
+def _folders(plans: Sequence[Plan], out: Path | None, parent: Path) -> list[Path]:
+    from diffalign.run.folders import default_folder, folders_for
 
     if len(plans) <= 1:
         return [out or default_folder(plan) for plan in plans]
-    parent = out or (RUNS if prompts is None else RUNS / slug(Path(prompts).stem))
     return folders_for([plan.prompts[0] for plan in plans], parent)
 
 

@@ -74,9 +74,9 @@ class RunProgress:
         self.rewards = f"reward {_short(mean)}, best {_short(best)}"
         self._show()
 
-    def warn(self, said: str) -> None:
+    def warn(self, warning: str) -> None:
         """Prints what the user should know before the end."""
-        self.console.print(Text(said, style="yellow"), soft_wrap=True)
+        self.console.print(Text(warning, style="yellow"), soft_wrap=True)
 
     def figures(self) -> str:
         """Queries, reward, speed and time left, as a line."""
