@@ -48,13 +48,13 @@ def run(arguments: argparse.Namespace) -> None:
     x_T = seeded_noise(sampler.latent_shape, 0, STREAM, range(arguments.anchors))
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     done = {row["prompt"] for row in read(arguments.results)}
-    for prompt in load_prompts("world/many").texts[: arguments.prompts]:
+    for number, prompt in enumerate(load_prompts("world/many").texts[: arguments.prompts], start=1):
         if prompt in done:
             continue
         images, prompts = sampler(x_T, prompt), [prompt] * len(x_T)
         row = {"prompt": prompt, "world-clip": [round(v, 4) for v in clip(images, prompts).tolist()]}
         append(arguments.results, row | {"verdict": judge(images, prompts)[0].int().tolist()})
-        print(len(done), prompt, flush=True)
+        print(number, prompt, flush=True)
 
 
 def table(arguments: argparse.Namespace) -> None:

@@ -48,7 +48,7 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
             preset: Which settings to start from: {presets}.
         """
         plans = _plans(name, row, prompt, prompts, (reward, preset, sampling, learning, evaluation))
-        parent = _parent(out, prompts)
+        parent = _parent(name, out, prompts)
         folders = _folders(plans, out, parent)
         if resume is not None:
             default = folders[0] if len(folders) == 1 else parent
@@ -85,21 +85,24 @@ def _plans(
     return [Plan(name, text, learning, evaluation, sampling, reward, preset) for text in texts]
 
 
-def _parent(out: Path | None, prompts: str | None) -> Path:
+def _parent(name: str, out: Path | None, prompts: str | None) -> Path:
     """The folder in which several prompts get a folder each."""
     from diffalign.run.folders import RUNS, slug
 
     if out is not None or prompts is None:
         return out or RUNS
-    return RUNS / slug(Path(prompts).stem if Path(prompts).is_file() else prompts)
+    named = slug(Path(prompts).stem if Path(prompts).is_file() else prompts)
+    return RUNS / (named if name == "find" else f"{name}-{named}")
 
 
 def _folders(plans: Sequence[Plan], out: Path | None, parent: Path) -> list[Path]:
-    from diffalign.run.folders import default_folder, folders_for
+    from diffalign.run.folders import RUNS, default_folder, folders_for
 
     if len(plans) <= 1:
         return [out or default_folder(plan) for plan in plans]
-    return folders_for([plan.prompts[0] for plan in plans], parent)
+    folders = folders_for([plan.prompts[0] for plan in plans], parent)
+    prefix = "" if parent != RUNS or plans[0].method == "find" else f"{plans[0].method}-"
+    return [folder.with_name(prefix + folder.name) for folder in folders]
 
 
 def _resume(name: str, path: Path) -> int:
