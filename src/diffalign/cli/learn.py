@@ -48,10 +48,9 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
             preset: Which settings to start from: {presets}.
         """
         plans = _plans(name, row, prompt, prompts, (reward, preset, sampling, learning, evaluation))
-        parent = _parent(name, out, prompts)
-        folders = _folders(plans, out, parent)
+        folders = _folders(plans, out, prompts)
         if resume is not None:
-            default = folders[0] if len(folders) == 1 else parent
+            default = folders[0] if len(folders) == 1 else (out or Path("runs"))
             return _resume(name, Path(resume) if resume else default)
         if not plans:
             raise ConfigError(
@@ -85,24 +84,17 @@ def _plans(
     return [Plan(name, text, learning, evaluation, sampling, reward, preset) for text in texts]
 
 
-def _parent(name: str, out: Path | None, prompts: str | None) -> Path:
-    """The folder in which several prompts get a folder each."""
-    from diffalign.run.folders import RUNS, slug
-
-    if out is not None or prompts is None:
-        return out or RUNS
-    named = slug(Path(prompts).stem if Path(prompts).is_file() else prompts)
-    return RUNS / (named if name == "find" else f"{name}-{named}")
-
-
-def _folders(plans: Sequence[Plan], out: Path | None, parent: Path) -> list[Path]:
-    from diffalign.run.folders import RUNS, default_folder, folders_for
+def _folders(plans: Sequence[Plan], out: Path | None, prompts: str | None) -> list[Path]:
+    from diffalign.run.folders import RUNS, default_folder, folders_for, slug
 
     if len(plans) <= 1:
         return [out or default_folder(plan) for plan in plans]
-    folders = folders_for([plan.prompts[0] for plan in plans], parent)
-    prefix = "" if parent != RUNS or plans[0].method == "find" else f"{plans[0].method}-"
-    return [folder.with_name(prefix + folder.name) for folder in folders]
+    texts = [plan.prompts[0] for plan in plans]
+    prefix = "" if plans[0].method == "find" else f"{plans[0].method}-"
+    if out is None and prompts is None:
+        return [folder.with_name(prefix + folder.name) for folder in folders_for(texts, RUNS)]
+    named = "" if prompts is None else slug(Path(prompts).stem if Path(prompts).is_file() else prompts)
+    return folders_for(texts, out or RUNS / (prefix + named))
 
 
 def _resume(name: str, path: Path) -> int:
