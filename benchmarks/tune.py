@@ -61,17 +61,17 @@ def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
 
 def measure(sampler: Sampler, clip: WorldClip, prompts: Sequence[str], n: int, seed: int) -> dict[str, Any]:
     """Figures of `n` fresh pictures a prompt; the same noise for every variant."""
-    standard, found = NoiseDistribution.standard(sampler.latent_shape), {}
+    standard, figures = NoiseDistribution.standard(sampler.latent_shape), {}
     for prompt in prompts:
         images = collect(standard, sampler, prompt, range(n), seed=seed, stream="evaluate").images
         features = clip.image_features(images)
-        found[prompt] = {
+        figures[prompt] = {
             "verdict": judge(images, [prompt] * n)[0].int().tolist(),
             "world-clip": [round(v, 4) for v in clip(images, [prompt] * n).tolist()],
             "inception": [inception_score(features)[0]],
             "distance": [mean_pairwise_distance(features)],
         }
-    return found
+    return figures
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -119,22 +119,22 @@ def table(arguments: argparse.Namespace) -> None:
     def less(variant: str, other: str, prompts: str, name: str) -> list[list[float]]:
         """Differences in pairs, a row for each prompt and seed that both have."""
         return [
-            [a - b for a, b in zip(found[name], by_name[other][seed][prompts][prompt][name], strict=True)]
+            [a - b for a, b in zip(measured[name], by_name[other][seed][prompts][prompt][name], strict=True)]
             for seed, row in by_name[variant].items()
             if seed in by_name[other]
-            for prompt, found in row[prompts].items()
+            for prompt, measured in row[prompts].items()
         ]
 
     for prompts in ("training", "held_out"):
         print(f"\n{prompts} prompts: right, and less the frozen model's")
-        for variant, own in by_name.items():
-            verdicts = [found["verdict"] for row in own.values() for found in row[prompts].values()]
+        for variant, runs in by_name.items():
+            verdicts = [part["verdict"] for row in runs.values() for part in row[prompts].values()]
             figures = [f"right {percent(verdicts)}"]
             figures.append(f"{percent(less(variant, 'frozen', prompts, 'verdict'))}")
             for name, label in MEASURES.items():
                 figures.append(f"{label} {interval(less(variant, 'frozen', prompts, name))}")
-            seconds = sum(row.get("seconds", 0) for row in own.values()) / len(own)
-            print(f"  {variant:14s} {'  '.join(figures)}  ({len(own)} runs, {seconds:.0f} s)")
+            seconds = sum(row.get("seconds", 0) for row in runs.values()) / len(runs)
+            print(f"  {variant:14s} {'  '.join(figures)}  ({len(runs)} runs, {seconds:.0f} s)")
         print(f"\n{prompts} prompts: less the objective alone")
         for variant in by_name:
             other = OTHER.get(variant, variant.removeprefix("b2-"))
