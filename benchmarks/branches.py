@@ -5,7 +5,7 @@
 Of every other prompt of `world/unusual` 5 groups of 4 branches share their first k steps. Printed is the
 variance within groups over that of all of a prompt's samples, of `world-clip` and of the verdict, and each
 step's c_t/s_t: what one unit of the denoiser's output moves the mean by, in standard deviations of the
-step. A trajectory's gradient is made of the steps' own by that factor (docs/tune.md).
+step. A trajectory's gradient is the sum of the steps' gradients, each times that factor (docs/tune.md).
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def main() -> None:
     texts, clip = load_prompts("world/unusual").texts[::2], WorldClip()
     for start in map(int, arguments.steps.split(",")):
         shares = []
-        for place, text in enumerate(texts):
-            groups = range(1000 * place, 1000 * place + arguments.groups)
+        for number, text in enumerate(texts):
+            groups = range(1000 * number, 1000 * number + arguments.groups)
             drawn = collect_trajectories(
                 policy, groups, [text] * len(groups), range(start, 20), Branches(arguments.branches), seed=0
             )
             prompts = list(drawn.prompts)
-            said = torch.stack([clip(drawn.images, prompts), judge(drawn.images, prompts)[0].float()])
-            own = said.view(2, len(groups), -1)
-            shares.append(torch.stack([own.var(2).mean(1), said.var(1)]))
+            scores = torch.stack([clip(drawn.images, prompts), judge(drawn.images, prompts)[0].float()])
+            by_group = scores.view(2, len(groups), -1)
+            shares.append(torch.stack([by_group.var(2).mean(1), scores.var(1)]))
         within, of_all = torch.stack(shares).mean(0)
         reward, verdict = (within / of_all).tolist()
         print(

@@ -16,29 +16,25 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffalign import NoiseConfig, NoiseDistribution, Sampler, load_pipeline, load_prompts, load_reward
+from diffalign import NoiseDistribution, Sampler, load_pipeline, load_prompts, load_reward
 from diffalign.diffusion import fingerprint
-from diffalign.methods.find import PRESETS
+from diffalign.learners.find import FindLearner
 from diffalign.metrics import clustered, mean_pairwise_distance
 from diffalign.rewards import RewardFunction, score
 from diffalign.rewards.world_clip import WorldClip
-from diffalign.rollout import collect
-from diffalign.search.best_of_n import equal_cost
-from diffalign.training import NoiseLearner
+from diffalign.rollout import Rollout, collect
+from diffalign.run.conclusion import equal_cost
+from diffalign.settings.fields import preset
+from diffalign.settings.find import PRESETS, FindConfig
 from diffalign.world.judge import judge
 
-VARIANTS: dict[str, NoiseConfig] = {
-    **PRESETS,
-    "paper-no-drcm": replace(PRESETS["paper"], advantage="none"),
-    "paper-no-rca": replace(PRESETS["paper"], clip_range=0.0),
-}
 WANTED = (1, 16, 64)  # pictures, for best-of-N at equal cost
 QUERIES = 150
 Job = Callable[[argparse.Namespace], None]
@@ -89,12 +85,12 @@ def run(arguments: argparse.Namespace) -> None:
     for prompt, seed in jobs:
         key = digest("frozen", prompt, seed, model)
         if key not in done:
-            pool = scored(standard, prompt, equal_cost(QUERIES, max(WANTED)), seed, "search")
+            pool = scored(standard, prompt, equal_cost(QUERIES, 1, max(WANTED)), seed, "search")
             fresh = scored(standard, prompt, arguments.fresh, seed, "evaluate")
             row = {"key": key, "prompts": arguments.prompts, "prompt": prompt, "seed": seed, **model}
             append(results, {**row, "variant": "frozen", "pool": pool, "fresh": fresh})
     for variant in arguments.variants.split(","):
-        config = VARIANTS[variant]
+        config = preset(PRESETS, variant)
         keys = {job: digest(variant, *job, model, arguments.reward, asdict(config)) for job in jobs}
         waiting = [job for job in jobs if keys[job] not in done]
         for start in range(0, len(waiting), arguments.together):
@@ -111,26 +107,29 @@ def run(arguments: argparse.Namespace) -> None:
                 print(variant, prompt, seed, f"{sum(fresh['verdict']) / arguments.fresh:.3f}", flush=True)
 
 
+@dataclass(frozen=True)
+class NoiseAlone:
+    """An environment that makes no pictures: `learn_together` makes them of all learners' noise at once."""
+
+    latent_shape: tuple[int, ...]
+    batch_size: int
+    forwards: int
+
+    def __call__(self, x_T: Tensor, prompt: str) -> Tensor:
+        return x_T
+
+
 def learn_together(
-    sampler: Sampler, reward: RewardFunction, jobs: list[tuple[str, int]], config: NoiseConfig
+    sampler: Sampler, reward: RewardFunction, jobs: list[tuple[str, int]], config: FindConfig
 ) -> list[NoiseDistribution]:
     """Runs of several prompts and seeds in step, so that runs of one sample an update share batches.
 
-    Each learner sees the same samples as in a run of its own.
+    A learner sees the same samples as if it ran alone.
     """
-    learners = [NoiseLearner(sampler.latent_shape, replace(config, seed=seed)) for _, seed in jobs]
-    while learners[0].queries < config.queries:
-        rollouts = [
-            collect(
-                learner.distribution(),
-                lambda x_T, _: x_T,
-                prompt,
-                learner.ask(),
-                seed=seed,
-                antithetic=config.antithetic,
-            )
-            for learner, (prompt, seed) in zip(learners, jobs, strict=True)
-        ]
+    environment = NoiseAlone(sampler.latent_shape, sampler.batch_size, sampler.forwards)
+    learners = [FindLearner(environment, [prompt], replace(config, seed=seed)) for prompt, seed in jobs]
+    while not learners[0].done:
+        rollouts = [Rollout.cat(list(learner.sample(learner.ask()))) for learner in learners]
         prompts = [prompt for rollout in rollouts for prompt in rollout.prompts]
         images = sampler(torch.cat([rollout.x_T for rollout in rollouts]), prompts)
         rewards = score(reward, images, prompts).split([len(rollout.x_T) for rollout in rollouts])
@@ -196,7 +195,7 @@ def clusters(rows: Any, field: str) -> list[list[float]]:
 
 
 def best_of_n(pool: dict[str, Any], reward: str, wanted: int) -> list[float]:
-    n = equal_cost(QUERIES, wanted)
+    n = equal_cost(QUERIES, 1, wanted)
     order = Tensor(pool[reward][:n]).argsort(descending=True, stable=True)[:wanted]
     return [float(pool["verdict"][i]) for i in order.tolist()]
 
@@ -208,13 +207,13 @@ def _clustered(values: list[list[float]]) -> Any:
 
 
 def percent(values: list[list[float]]) -> str:
-    found = _clustered(values)
-    return f"{100 * found.mean:5.1f} % [{100 * found.low:5.1f}, {100 * found.high:5.1f}]"
+    mean = _clustered(values)
+    return f"{100 * mean.mean:5.1f} % [{100 * mean.low:5.1f}, {100 * mean.high:5.1f}]"
 
 
 def interval(values: list[list[float]]) -> str:
-    found = _clustered(values)
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    mean = _clustered(values)
+    return f"{mean.mean:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]"
 
 
 def commands(

@@ -12,14 +12,17 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from diffalign import Sampler, load_pipeline, load_reward
 from diffalign.diffusion import seeded_noise
-from diffalign.methods.find import Find, preset
+from diffalign.loop import train
+from diffalign.methods import build
 from diffalign.rewards import RewardFunction, score
-from diffalign.training import NoiseConfig
+from diffalign.settings.fields import preset
+from diffalign.settings.find import LEAST_QUERIES, PRESETS, FindConfig
 
 PROMPT = "a green dog on the grass"
 
@@ -30,7 +33,7 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def compare(sampler: Sampler, reward: RewardFunction, config: NoiseConfig) -> tuple[float, float]:
+def compare(sampler: Sampler, reward: RewardFunction, config: FindConfig) -> tuple[float, float]:
     """Seconds of a run of FIND, all of it, and of plain generation and scoring."""
 
     def plain(indices: range) -> None:
@@ -38,16 +41,17 @@ def compare(sampler: Sampler, reward: RewardFunction, config: NoiseConfig) -> tu
         score(reward, images, [PROMPT] * len(images))
 
     began = time.perf_counter()
-    find = Find(sampler, PROMPT, reward, config)
-    updates, learner = iter(find), find.learner
+    learner = build("find", sampler, [PROMPT], config, "world-clip")
+    rounds = train(learner, reward)
     learning, generating = time.perf_counter() - began, 0.0
-    while asked := learner.ask():
-        if learner.steps % 2:
-            generating += seconds_of(lambda: plain(asked))
-            learning += seconds_of(lambda: next(updates))
+    while not learner.done:
+        indices = learner.ask().groups
+        if learner.rounds % 2:
+            generating += seconds_of(partial(plain, indices))
+            learning += seconds_of(partial(next, rounds))
         else:
-            learning += seconds_of(lambda: next(updates))
-            generating += seconds_of(lambda: plain(asked))
+            learning += seconds_of(partial(next, rounds))
+            generating += seconds_of(partial(plain, indices))
     return learning, generating
 
 
@@ -63,11 +67,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    reward, config = load_reward("world-clip"), preset(arguments.preset, queries=arguments.queries)
+
+    def settings(queries: int) -> FindConfig:
+        return preset(PRESETS, arguments.preset, {"queries": queries})
+
+    reward, config = load_reward("world-clip"), settings(arguments.queries)
     pipeline = load_pipeline("world")
     sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=arguments.batch_size)
-    # once in vain: what is loaded or encoded once is no cost of either
-    compare(sampler, reward, preset(arguments.preset, queries=2 * config.batch))
+    # one run that is not counted: what is loaded or encoded once is no cost of either
+    compare(sampler, reward, settings(max(2 * config.batch, LEAST_QUERIES)))
     ratios = []
     for _ in range(arguments.rounds):
         learning, generating = compare(sampler, reward, config)

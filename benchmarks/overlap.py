@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from diffalign import Sampler, load_pipeline
-from diffalign.methods.find import Find, preset
+from diffalign.methods import Run, build
+from diffalign.settings.fields import preset
+from diffalign.settings.find import PRESETS
 
 PROMPT = "a green dog on the grass"
 
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    config = preset(PRESETS, arguments.preset)
     sampler = Sampler(load_pipeline("world"), batch_size=arguments.batch_size)
 
     def slow(images: Tensor, prompts: list[str]) -> Tensor:
@@ -47,10 +50,10 @@ def main() -> None:
 
     def seconds(reward: object) -> float:
         began = time.perf_counter()
-        Find(sampler, PROMPT, reward, preset(arguments.preset)).run()
+        Run(build("find", sampler, [PROMPT], config, "greenness"), reward).run()
         return time.perf_counter() - began
 
-    seconds(free)  # once in vain: what is loaded or encoded once is no cost of either
+    seconds(free)  # not counted: what is loaded or encoded once is no cost of either
     ratios = []
     for turn in range(arguments.rounds):
         rewards = (free, slow) if turn % 2 else (slow, free)

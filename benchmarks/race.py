@@ -5,7 +5,7 @@
 FIND's default learns from 150 reward queries; then 64 fresh pictures say how many are right. DPOK, with
 weights of decisions and learning rate of our default, as with its published ones it does not get there,
 learns in rounds of 48 pictures until as many of the same 64 noises' pictures are right, or a budget is
-spent. Seconds are those of sampling, scoring and learning; looking at fresh pictures is not counted.
+spent. Seconds are those of sampling, scoring and learning; making fresh pictures is not counted.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from dataclasses import replace
 import torch
 
 from diffalign import NoiseDistribution, Sampler, load_pipeline, load_reward
-from diffalign.methods import TUNE_PRESETS, Find, Tune, preset
+from diffalign.loop import train
+from diffalign.methods import Run, build
 from diffalign.rollout import collect
+from diffalign.settings import find, tune
 from diffalign.world.judge import judge
 
 
@@ -48,13 +50,14 @@ def main() -> None:
             standard = NoiseDistribution.standard(sampler.latent_shape)
             frozen = right(sampler, standard, prompt, fresh, seed)
             began = time.perf_counter()
-            noise = Find(sampler, prompt, reward, preset("default", seed=seed)).run()
+            config = replace(find.PRESETS["default"], seed=seed)
+            noise = Run(build("find", sampler, [prompt], config, "world-clip"), reward).run()
             find_seconds = time.perf_counter() - began
             wanted = right(sampler, noise, prompt, fresh, seed)
             print(f"{prompt!r}, seed {seed}: frozen {frozen:.2f}; FIND {wanted:.2f} in {find_seconds:.0f} s")
 
-            config = replace(
-                TUNE_PRESETS["dpok"],
+            tuning = replace(
+                tune.PRESETS["dpok"],
                 samples=48,
                 rounds=arguments.rounds,
                 update_batch=48,
@@ -63,7 +66,7 @@ def main() -> None:
                 seed=seed,
             )
             seconds = 0.0
-            for step in Tune(sampler, [prompt], reward, config):
+            for step in train(build("tune", sampler, [prompt], tuning, "world-clip"), reward):
                 seconds += step.seconds
                 reached = right(sampler, standard, prompt, fresh, seed)
                 print(f"  DPOK {step.queries} queries, {seconds:.0f} s: {reached:.2f}", flush=True)

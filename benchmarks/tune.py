@@ -25,16 +25,17 @@ from find import append, commands, digest, interval, percent, read
 
 from diffalign import NoiseDistribution, Sampler, load_pipeline, load_prompts
 from diffalign.diffusion import fingerprint
-from diffalign.methods import TUNE_PRESETS, Tune
+from diffalign.loop import train
+from diffalign.methods import build
 from diffalign.metrics import inception_score, mean_pairwise_distance
 from diffalign.rewards.world_clip import WorldClip
 from diffalign.rollout import collect
-from diffalign.training import TuneConfig
+from diffalign.settings.tune import PRESETS, TuneConfig
 from diffalign.world.judge import judge
 
 TRAINING, HELD_OUT = "world/unusual", "world/heldout"
 MEASURES = {"world-clip": "CLIPScore", "inception": "IS", "distance": "distance"}
-PUBLISHED = [name for name in TUNE_PRESETS if name != "default"]
+PUBLISHED = [name for name in PRESETS if name != "default"]
 #: What a variant is compared with, where its name does not say it.
 OTHER = {"bpt-only": "ddpo", "bs-only": "ddpo", "ddpo-equal": "ddpo", "b2-ddpo-equal": "b2-ddpo"}
 
@@ -50,7 +51,7 @@ def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
         "first_steps": arguments.num_steps * 14 // 20,  # as many of 20 as B² takes
     }
     changes |= json.loads(arguments.changes)
-    made = {name: replace(TUNE_PRESETS[name], **changes) for name in PUBLISHED}
+    made = {name: replace(PRESETS[name], **changes) for name in PUBLISHED}
     made["bpt-only"] = replace(made["b2-ddpo"], branches=1, threshold=0.0)
     made["bs-only"] = replace(made["b2-ddpo"], interval="full")
     for name in ("ddpo", "b2-ddpo"):
@@ -60,17 +61,17 @@ def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
 
 def measure(sampler: Sampler, clip: WorldClip, prompts: Sequence[str], n: int, seed: int) -> dict[str, Any]:
     """Figures of `n` fresh pictures a prompt; the same noise for every variant."""
-    standard, found = NoiseDistribution.standard(sampler.latent_shape), {}
+    standard, figures = NoiseDistribution.standard(sampler.latent_shape), {}
     for prompt in prompts:
         images = collect(standard, sampler, prompt, range(n), seed=seed, stream="evaluate").images
         features = clip.image_features(images)
-        found[prompt] = {
+        figures[prompt] = {
             "verdict": judge(images, [prompt] * n)[0].int().tolist(),
             "world-clip": [round(v, 4) for v in clip(images, [prompt] * n).tolist()],
             "inception": [inception_score(features)[0]],
             "distance": [mean_pairwise_distance(features)],
         }
-    return found
+    return figures
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -94,13 +95,13 @@ def run(arguments: argparse.Namespace) -> None:
             continue
         row = {"key": key, "variant": variant, "seed": seed, "about": about}
         if config is not None:
-            tuning = Tune(sampler, training, clip, config, reward_name="world-clip")
+            learner = build("tune", sampler, training, config, "world-clip")
             began, curve = time.perf_counter(), []
-            for step in tuning:
+            for step in train(learner, clip):
                 curve.append(round(float(step.rewards.mean()), 3))
                 print(variant, seed, step.round, curve[-1], step.update.selected, flush=True)
             row |= {"config": asdict(config), "seconds": time.perf_counter() - began, "curve": curve}
-            row |= {"queries": tuning.tuner.queries, "optimiser_steps": tuning.tuner.optimiser_steps}
+            row |= {"queries": learner.queries, "optimiser_steps": learner.optimiser_steps}
         with torch.inference_mode():
             for name, prompts in (("training", training), ("held_out", held_out)):
                 row[name] = measure(sampler, clip, prompts, arguments.fresh, seed)
@@ -118,22 +119,22 @@ def table(arguments: argparse.Namespace) -> None:
     def less(variant: str, other: str, prompts: str, name: str) -> list[list[float]]:
         """Differences in pairs, a row for each prompt and seed that both have."""
         return [
-            [a - b for a, b in zip(found[name], by_name[other][seed][prompts][prompt][name], strict=True)]
+            [a - b for a, b in zip(measured[name], by_name[other][seed][prompts][prompt][name], strict=True)]
             for seed, row in by_name[variant].items()
             if seed in by_name[other]
-            for prompt, found in row[prompts].items()
+            for prompt, measured in row[prompts].items()
         ]
 
     for prompts in ("training", "held_out"):
         print(f"\n{prompts} prompts: right, and less the frozen model's")
-        for variant, own in by_name.items():
-            verdicts = [found["verdict"] for row in own.values() for found in row[prompts].values()]
+        for variant, runs in by_name.items():
+            verdicts = [part["verdict"] for row in runs.values() for part in row[prompts].values()]
             figures = [f"right {percent(verdicts)}"]
             figures.append(f"{percent(less(variant, 'frozen', prompts, 'verdict'))}")
             for name, label in MEASURES.items():
                 figures.append(f"{label} {interval(less(variant, 'frozen', prompts, name))}")
-            seconds = sum(row.get("seconds", 0) for row in own.values()) / len(own)
-            print(f"  {variant:14s} {'  '.join(figures)}  ({len(own)} runs, {seconds:.0f} s)")
+            seconds = sum(row.get("seconds", 0) for row in runs.values()) / len(runs)
+            print(f"  {variant:14s} {'  '.join(figures)}  ({len(runs)} runs, {seconds:.0f} s)")
         print(f"\n{prompts} prompts: less the objective alone")
         for variant in by_name:
             other = OTHER.get(variant, variant.removeprefix("b2-"))

@@ -3,9 +3,9 @@
     python benchmarks/tune_speed.py --samples 96
 
 The plain loop (Black et al. 2024, with the batch sizes of B²-DiffuRL's Table 6) samples 8 pictures at a
-time, keeps all latents, and learns from 2 samples and one step at a time. Each variant runs in a process
-of its own, one round to warm up and then the measured ones; memory is what the process took beyond what
-it held after the first denoiser call.
+time, keeps all latents, and learns from 2 samples and one step at a time. Each variant runs in
+a separate process, one round to warm up and then the measured ones; memory is what the process took beyond
+what it held after the first denoiser call.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from typing import Any
 import torch
 
 from diffalign import Sampler, load_pipeline, load_prompts, load_reward
-from diffalign.methods import TUNE_PRESETS, Tune, tune_preset
+from diffalign.loop import train
+from diffalign.methods import build
 from diffalign.policies.denoiser import DenoiserPolicy
+from diffalign.settings.fields import preset
+from diffalign.settings.tune import PRESETS
 
 PROMPTS = "world/unusual"
 
@@ -56,7 +59,7 @@ def plain_ddpo(samples: int, num_steps: int) -> tuple[Callable[[], None], Denois
         texts = [text for part in kept for text in part[0]]
         latents, old_log_prob = (torch.cat([part[i] for part in kept]) for i in (1, 2))
         order = torch.randperm(len(rewards), generator=generator)
-        for place, batch in enumerate(order.split(2), start=1):
+        for number, batch in enumerate(order.split(2), start=1):
             for step in range(num_steps):
                 mean, std = policy(latents[batch, step], step, [texts[i] for i in batch.tolist()])
                 ratio = (log_prob(latents[batch, step + 1], mean, std) - old_log_prob[batch, step]).exp()
@@ -64,7 +67,7 @@ def plain_ddpo(samples: int, num_steps: int) -> tuple[Callable[[], None], Denois
                     -advantage[batch] * ratio, -advantage[batch] * ratio.clamp(1 - 1e-4, 1 + 1e-4)
                 )
                 (worse.mean() / (32 * num_steps)).backward()
-            if place % 32 == 0:
+            if number % 32 == 0:
                 torch.nn.utils.clip_grad_norm_(policy.learned(), 1.0)
                 optimiser.step()
                 optimiser.zero_grad()
@@ -77,10 +80,11 @@ def ours(
 ) -> tuple[Callable[[], None], DenoiserPolicy]:
     sampler = Sampler(load_pipeline("world"), num_steps=num_steps, batch_size=batch_size)
     first = num_steps * 14 // 20  # as many of 20 as B² takes
-    config = tune_preset(name, samples=samples, rounds=rounds, first_steps=first, **changes)
-    run = Tune(sampler, load_prompts(PROMPTS).texts, load_reward("world-clip"), config)
-    steps = iter(run)
-    return lambda: next(steps) and None, run.tuner.policy
+    changes = {"samples": samples, "rounds": rounds, "first_steps": first, **changes}
+    config = preset(PRESETS, name, changes)
+    learner = build("tune", sampler, load_prompts(PROMPTS).texts, config, "world-clip")
+    steps = train(learner, load_reward("world-clip"))
+    return lambda: next(steps) and None, learner.policy
 
 
 def peak() -> float:
@@ -115,7 +119,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=96, help="pictures a round")
     parser.add_argument("--rounds", type=int, default=1, help="measured rounds of each turn")
     parser.add_argument("--turns", type=int, default=2, help="each variant once a turn")
-    parser.add_argument("--variants", default="ddpo,b2-ddpo", help=f"of {', '.join(TUNE_PRESETS)}")
+    parser.add_argument("--variants", default="ddpo,b2-ddpo", help=f"of {', '.join(PRESETS)}")
     parser.add_argument("--changes", default="{}", help="of the variants' settings, as JSON")
     parser.add_argument("--num-steps", type=int, default=20, help="of the sampler")
     parser.add_argument("--batch-size", type=int, default=16, help="pictures the variants sample at a time")
@@ -126,7 +130,7 @@ def main() -> None:
         measure(arguments)
         return
     names = ["plain", *arguments.variants.split(",")]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for turn in range(arguments.turns):
         for name in names if turn % 2 == 0 else names[::-1]:
             command = [sys.executable, __file__, "--variant", name, f"--samples={arguments.samples}"]
@@ -134,14 +138,14 @@ def main() -> None:
             command += [f"--changes={arguments.changes}", f"--batch-size={arguments.batch_size}"]
             command.append(f"--num-steps={arguments.num_steps}")
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+            measured[name].append(json.loads(done.stdout.splitlines()[-1]))
     for name in names:
         ratios = [
-            (plain["seconds"] / own["seconds"], own["megabytes"] / plain["megabytes"])
-            for plain, own in zip(found["plain"], found[name], strict=True)
+            (plain["seconds"] / variant["seconds"], variant["megabytes"] / plain["megabytes"])
+            for plain, variant in zip(measured["plain"], measured[name], strict=True)
         ]
         faster, memory = (", ".join(f"{ratio[i]:.2f}" for ratio in ratios) for i in (0, 1))
-        seconds = sum(own["seconds"] for own in found[name]) / arguments.turns
+        seconds = sum(turn["seconds"] for turn in measured[name]) / arguments.turns
         print(f"{name:8s} {seconds:6.1f} s a round, throughput × {faster}; memory × {memory}")
 
 

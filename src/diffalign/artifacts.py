@@ -98,8 +98,7 @@ class RunFolder:
             made = [f for name in (files.PICTURES, files.FROZEN) for f in path.glob(f"{name}/**/*")]
             for file in [*written, *(file for file in made if _MADE.fullmatch(_whole_name(file)))]:
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
-            with replacing(path / CONFIG) as file:
-                file.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
+            folder.write_config(config)
         return folder
 
     @classmethod
@@ -134,6 +133,11 @@ class RunFolder:
                 with suppress(OSError):  # before it is let go of: then it may be another's
                     path.unlink()
                 os.close(descriptor)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes what `config` reads."""
+        with replacing(self.path / CONFIG) as file:
+            file.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
 
     def config(self) -> dict[str, Any]:
         """What was asked for.

@@ -97,7 +97,7 @@ def _launch(
 
 
 def _hush_libraries() -> None:
-    """Before they are imported, as they look once; what the user has set himself stays."""
+    """Before they are imported, as they read these variables once; what the user has set stays."""
     # transformers says at every start which torchvision-based classes it does without
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # which parts of a model an adapter leaves alone

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from diffalign.cli.options import RUN, SamplingOptions
 from diffalign.settings.compare import CompareConfig
+from diffalign.settings.fields import ConfigError
 from diffalign.settings.sampling import Sampling
 
 
@@ -31,19 +32,20 @@ def compare(
 
     Args:
         out: The folder; runs/compare- and the set by default.
-        resume: Go on with the comparison in this folder; without one, in the folder of --out.
+        resume: Go on with the comparison in this folder; without one, in that of --out or of the set.
     """
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import comparison_table, paths, stdout
     from diffalign.run.comparison import Comparison
     from diffalign.run.folders import RUNS, slug
 
+    named = RUNS if comparison is None else RUNS / f"compare-{slug(comparison.prompts)}"
     if resume is not None:
-        running = Comparison.resume(Path(resume) if resume else out or RUNS)
+        if sampling != Sampling() or (comparison and comparison != CompareConfig(comparison.prompts)):
+            raise ConfigError("--resume takes all settings from the folder; leave out the others")
+        running = Comparison.resume(Path(resume) if resume else out or named)
     else:
-        config = comparison or CompareConfig()
-        path = out or RUNS / f"compare-{slug(config.prompts)}"
-        running = Comparison.start(path, config, sampling)
+        running = Comparison.start(out or named, comparison or CompareConfig(), sampling)
     console = stdout()
     with running.folder.lock(), RunProgress(console, running.count_pictures()) as progress:
         table = running.run(progress)

@@ -1,4 +1,4 @@
-"""Which errors are a user's mistake, and how they are said: one red line, and what to do."""
+"""Which errors are a user's mistake, and how they are shown: one red line, and what to do."""
 
 from __future__ import annotations
 

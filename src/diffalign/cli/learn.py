@@ -89,8 +89,12 @@ def _folders(plans: Sequence[Plan], out: Path | None, prompts: str | None) -> li
 
     if len(plans) <= 1:
         return [out or default_folder(plan) for plan in plans]
-    parent = out or (RUNS if prompts is None else RUNS / slug(Path(prompts).stem))
-    return folders_for([plan.prompts[0] for plan in plans], parent)
+    texts = [plan.prompts[0] for plan in plans]
+    prefix = "" if plans[0].method == "find" else f"{plans[0].method}-"
+    if out is None and prompts is None:
+        return [folder.with_name(prefix + folder.name) for folder in folders_for(texts, RUNS)]
+    named = "" if prompts is None else slug(Path(prompts).stem if Path(prompts).is_file() else prompts)
+    return folders_for(texts, out or RUNS / (prefix + named))
 
 
 def _resume(name: str, path: Path) -> int:

@@ -55,12 +55,15 @@ class RunProgress:
     @contextmanager
     def phase(self, name: str, total: int, done: int = 0) -> Iterator[None]:
         """A phase of `total` pictures, of which `done` were made by the run that this one resumes."""
+        outer = self.phase_name, self.phase_done, self.phase_total
         self.phase_name, self.phase_done, self.phase_total = name, done, total
         self.rewards = ""
         self.done += done
         self._show()
         yield
         self._show(last=True)
+        name, before, total = outer  # such as a method of a comparison, of which learning is a part
+        self.phase_name, self.phase_done, self.phase_total = name, before + self.phase_done, total
 
     def advance(self, pictures: int) -> None:
         """Counts pictures that were made."""
@@ -74,9 +77,9 @@ class RunProgress:
         self.rewards = f"reward {_short(mean)}, best {_short(best)}"
         self._show()
 
-    def warn(self, said: str) -> None:
+    def warn(self, warning: str) -> None:
         """Prints what the user should know before the end."""
-        self.console.print(Text(said, style="yellow"), soft_wrap=True)
+        self.console.print(Text(warning, style="yellow"), soft_wrap=True)
 
     def figures(self) -> str:
         """Queries, reward, speed and time left, as a line."""

@@ -50,7 +50,7 @@ def study(
         out: folder of the study.
         mode: pairs (the default) asks which of two is better, rating for 1 to 5 of each.
         questions: that each voter is asked; 40 by default, or all if there are fewer.
-        checks: further pairs of the same picture twice, to see who looks; none by default.
+        checks: further pairs of the same picture twice, to see who pays attention; none by default.
         anchor: name of the one that all others are compared with; all with all by default.
         prompt: of pictures that lie in FOLDER itself, if nothing beside them says it.
         seed: of the questions' order and sides; 0 by default.

@@ -1,4 +1,4 @@
-r"""Zero-order search: look around the best noise so far.
+r"""Zero-order search: try noise around the best so far.
 
     y = (x* + λ ε) / √(1 + λ²),   ε ~ N(0, I),   x* ← the best of x* and its neighbours y
 

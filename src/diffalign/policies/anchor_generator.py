@@ -45,7 +45,7 @@ class AnchorShape:
         components: K, anchors.
         correlation: a, of samples with their anchor.
         effective: n, anchors that a prompt's noise is drawn from: exp of its weights' entropy.
-        length: l, of features with length 1; docs/noise-ppo.md says how it was found.
+        length: l, of features with length 1; docs/anchors.md says how it was chosen.
         shared: κ_0.
     """
 

@@ -6,7 +6,7 @@ The centres c_k are the first K samples, drawn from N(0, I); what is learned is 
 preconditioned Crank–Nicolson step from its centre, which keeps N(0, I) as it is: with equal weights
 and many centres the mixture is N(0, I) again, so that all of its samples are typical noise, however
 far the weights have moved. One Gaussian must move its mean where the reward is better on the whole;
-the mixture may keep several places that have nothing in common.
+the mixture may keep several regions that have nothing in common.
 
 Symbols:    c = centres, a = correlation, w = weights, θ = logits, z = coefficients of x_T in the basis
 References: Cotter et al. (2013), eq. 4.2 (the kernel), https://arxiv.org/abs/1202.0709

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from diffalign.artifacts import RunFolder
@@ -25,7 +26,6 @@ from diffalign.settings.evaluation import Evaluation
 from diffalign.settings.methods import METHODS
 from diffalign.settings.search import Algorithm
 
-STATES = "states"  # of methods that are under way
 USUAL_STEPS = 20  # of the sampler, for which first_steps of the preset of `tune` is meant
 
 
@@ -40,7 +40,7 @@ class Task:
         queries: of the reward, a prompt.
         images: pictures wanted of each prompt.
         seed: of everything.
-        folder: where states are kept.
+        states: the folder of what is under way.
     """
 
     load: Callable[[], Sampler]
@@ -49,7 +49,7 @@ class Task:
     queries: int
     images: int
     seed: int
-    folder: RunFolder
+    states: Path
     progress: Progress
 
 
@@ -103,7 +103,7 @@ def run_method(name: str, task: Task) -> tuple[list[Samples], int]:
     pictures, forwards = list[Samples](), 0
     for number, prompts in enumerate([task.prompts] if together else [(p,) for p in task.prompts]):
         learner = build(method, sampler, prompts, settings(task, sampler), setup.reward_name)
-        folder = RunFolder(task.folder.path / STATES / f"{name}-{task.seed}-{number}")
+        folder = RunFolder(task.states / f"{name}-{task.seed}-{number}")
         folder.path.mkdir(parents=True, exist_ok=True)
         # checks would cost what the others do not spend
         evaluation = Evaluation(images=task.images, check_every=0)

@@ -6,6 +6,7 @@ kill interrupted goes on from its state in `states`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -21,7 +22,7 @@ from diffalign.learners.spectral import check_latents
 from diffalign.methods.provenance import decisive, provenance
 from diffalign.metrics import clustered
 from diffalign.report.plots import quality_against_cost
-from diffalign.run.compare import COMPARED, STATES, Task, count_pictures, describe, run_method
+from diffalign.run.compare import COMPARED, Task, count_pictures, describe, run_method
 from diffalign.run.loading import Loader, Setup, load_sampler, read_prompts, warnings_for
 from diffalign.run.progress import Progress
 from diffalign.settings.choices import unknown
@@ -29,6 +30,7 @@ from diffalign.settings.compare import CompareConfig
 from diffalign.settings.fields import ConfigError, pick
 from diffalign.settings.sampling import Sampling
 
+STATES = "states"  # of methods that are under way, in a folder of the settings that they have
 Table = dict[str, dict[str, Any]]
 
 
@@ -66,11 +68,14 @@ class Comparison:
         setup = Loader().setup(sampling, config.reward, config.judge, prompts, prompts)
         if "spectral" in config.names:
             check_latents(setup.sampler.latent_shape)
-        folder = RunFolder(path)
-        if not ((path / CONFIG).is_file() and folder.config().get("method") == "compare"):
-            settings = {"method": "compare", **asdict(config), **asdict(sampling)}
-            folder = RunFolder.create(path, settings)
-        return cls(folder, config, sampling, prompts, setup)
+        comparison = cls(RunFolder(path), config, sampling, prompts, setup)
+        if not ((path / CONFIG).is_file() and comparison.folder.config().get("method") == "compare"):
+            RunFolder.create(path, comparison.settings())
+        return comparison
+
+    def settings(self) -> dict[str, Any]:
+        """The content of `config.yaml`."""
+        return {"method": "compare", **asdict(self.config), **asdict(self.sampling)}
 
     @classmethod
     def resume(cls, path: Path) -> Comparison:
@@ -100,6 +105,7 @@ class Comparison:
         config, setup = self.config, self.setup
         for warning in warnings_for(setup, config.judge, self.prompts):
             progress.warn(warning)
+        self.folder.write_config(self.settings())  # those of the last start, for --resume
         known = read_rows(self.folder)
         with replacing(self.folder / ROWS) as whole:  # without what a kill cut short
             whole.write_text("".join(json.dumps(row) + "\n" for row in known), "utf-8")
@@ -127,7 +133,7 @@ class Comparison:
             config.queries,
             config.images,
             seed,
-            self.folder,
+            self.folder / STATES / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8],
             progress,
         )
         total = count_pictures(name, len(self.prompts), config.queries, config.images)

@@ -133,7 +133,7 @@ def _draw(
 def _conclude_search(
     folder: RunFolder, learner: Learner, setup: Setup, result: SearchResult, run: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What is said of the pictures that a search kept."""
+    """The summary of the pictures that a search kept."""
     prompt, rows = learner.prompts[0], folder.metrics()
     kept = assess(result.images, prompt, result.kept_rewards(), judge=setup.judges.get(prompt))
     cost = Cost(

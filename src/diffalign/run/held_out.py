@@ -16,6 +16,7 @@ from diffalign.run.loading import Setup
 from diffalign.run.progress import Progress
 from diffalign.settings.evaluation import Evaluation, SearchEvaluation
 
+STREAM = "look"  # of random numbers: under another name a seed would give other pictures
 #: The distribution of a prompt's initial noise.
 Noise = Callable[[str], NoiseDistribution]
 #: Beyond these an alarm goes: a fall of the judged share below its best, and the share of the first check's
@@ -90,7 +91,7 @@ def check_held_out(
     setup: Setup, prompts: Sequence[str], noise: Noise, evaluation: Evaluation, seed: int, progress: Progress
 ) -> dict[str, float | None]:
     """Means over held-out prompts; the same noise at every check."""
-    samples, _ = measure(setup, prompts, noise, evaluation.check_images, seed, progress, stream="look")
+    samples, _ = measure(setup, prompts, noise, evaluation.check_images, seed, progress, stream=STREAM)
     judged = [part.judged for part in samples if part.judged is not None]
     distances = [mean_pairwise_distance(part.embeddings) for part in samples if part.embeddings is not None]
     return {

@@ -20,7 +20,7 @@ class SearchConfig(Settings):
         queries: How many pictures are made and scored in all.
         keep: How many of the best are kept.
         neighbours: How many pictures zero-order search makes before it moves.
-        radius: How far from the best noise zero-order search looks, in standard deviations.
+        radius: How far from the best noise zero-order search goes, in standard deviations.
         population: How many previews spectral search makes before it moves.
         elites: The share of them that its next distribution is made from.
         preview_steps: How many sampler steps a preview takes, at most as many as a picture.

@@ -1,11 +1,11 @@
 """What noise is worth to prompts: how alike prompts agree, and which kernel predicts it best.
 
-    python benchmarks/places.py run
-    python benchmarks/places.py table
+    python benchmarks/anchors.py run
+    python benchmarks/anchors.py table
 
 `run` scores pictures of the same noises for each of the first prompts of `world/many` with `world-clip`, and
 appends one line a prompt; it skips those that the file holds. `table` prints how the correlation of two
-prompts' rewards depends on the distance of their features, and for each kernel what the best places that it
+prompts' rewards depends on the distance of their features, and for each kernel what the best anchors that it
 predicts for prompts left out (a quarter at a time) gain there, in CLIPScore and in points judged right.
 """
 
@@ -21,8 +21,8 @@ from torch import Tensor
 from diffalign import Sampler, load_pipeline, load_prompts
 from diffalign.diffusion.conditions import prompt_states
 from diffalign.diffusion.sampler import seeded_noise
-from diffalign.policies.place_generator import PlaceGenerator, PlaceShape
-from diffalign.policies.tilting import tilted
+from diffalign.policies.anchor_generator import STREAM, AnchorGenerator, AnchorShape
+from diffalign.policies.reps import reps_weights
 from diffalign.rewards.world_clip import WorldClip
 from diffalign.world.judge import judge
 
@@ -45,16 +45,16 @@ def run(arguments: argparse.Namespace) -> None:
     pipeline, clip = load_pipeline("world"), WorldClip()
     pipeline.unet.to(memory_format=torch.channels_last)
     sampler = Sampler(pipeline, num_steps=10, batch_size=32)
-    x_T = seeded_noise(sampler.latent_shape, 0, "places", range(arguments.places))
+    x_T = seeded_noise(sampler.latent_shape, 0, STREAM, range(arguments.anchors))
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     done = {row["prompt"] for row in read(arguments.results)}
-    for prompt in load_prompts("world/many").texts[: arguments.prompts]:
+    for number, prompt in enumerate(load_prompts("world/many").texts[: arguments.prompts], start=1):
         if prompt in done:
             continue
         images, prompts = sampler(x_T, prompt), [prompt] * len(x_T)
         row = {"prompt": prompt, "world-clip": [round(v, 4) for v in clip(images, prompts).tolist()]}
         append(arguments.results, row | {"verdict": judge(images, prompts)[0].int().tolist()})
-        print(len(done), prompt, flush=True)
+        print(number, prompt, flush=True)
 
 
 def table(arguments: argparse.Namespace) -> None:
@@ -65,15 +65,16 @@ def table(arguments: argparse.Namespace) -> None:
     pipeline = load_pipeline("world")
     width = prompt_states(pipeline, prompts[0]).shape[-1]
     latent = Sampler(pipeline).latent_shape
-    shape = PlaceShape(latent, width, len(prompts), reward.shape[1])
-    generator = PlaceGenerator(shape, lambda prompt: prompt_states(pipeline, prompt))
+    shape = AnchorShape(latent, width, len(prompts), reward.shape[1])
+    generator = AnchorGenerator(shape, lambda prompt: prompt_states(pipeline, prompt))
     generator.learn_from(prompts)
     squared = torch.cdist(generator.features, generator.features).square()
     gain = reward - reward.mean(1, keepdim=True)
     right = verdict - verdict.mean(1, keepdim=True)
     main = gain.mean(0).var() - gain.var() / len(gain)
     print(f"{len(prompts)} prompts × {reward.shape[1]} noises")
-    print(f"share of the reward's variance within prompts that is the noise's own: {main / gain.var():.3f}")
+    share = main / gain.var()
+    print(f"share of the reward's variance within prompts that the noise alone decides: {share:.3f}")
     upper = torch.triu_indices(len(prompts), len(prompts), 1)
     distance, correlation = squared[*upper].sqrt(), torch.corrcoef(gain)[*upper]
     for low, high in ((0, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0), (1.0, 1.2), (1.2, 2.1)):
@@ -84,24 +85,24 @@ def table(arguments: argparse.Namespace) -> None:
     for name, shape_of in KERNELS.items():
         gram = shape.shared + (1 - shape.shared) * shape_of(squared)
         random = torch.Generator().manual_seed(0)
-        found = []
+        gains = []
         for _ in range(TURNS):
             order = torch.randperm(len(prompts), generator=random)
             for part in range(4):
                 left_out = order[part::4]
                 known = torch.tensor([p for p in order.tolist() if p not in set(left_out.tolist())])
                 covariance = gram[known][:, known] + NOISE * torch.eye(len(known))
-                values = gram[left_out][:, known] @ torch.linalg.solve(covariance, scaled[known])
-                weights = torch.stack([tilted(value, EFFECTIVE) for value in values])
-                found.append([(weights * each[left_out]).sum(1).mean() for each in (gain, right)])
-        clip, judged = torch.tensor(found).mean(0).tolist()
+                predicted = gram[left_out][:, known] @ torch.linalg.solve(covariance, scaled[known])
+                weights = torch.stack([reps_weights(value, EFFECTIVE) for value in predicted])
+                gains.append([(weights * values[left_out]).sum(1).mean() for values in (gain, right)])
+        clip, judged = torch.tensor(gains).mean(0).tolist()
         print(f"  {name:32s} CLIPScore {clip:+.2f}, judged {100 * judged:+.1f} points")
 
 
 def main() -> None:
-    parser, run_command, _ = commands(__doc__, run, table, "places")
+    parser, run_command, _ = commands(__doc__, run, table, "anchors")
     run_command.add_argument("--prompts", type=int, default=160)
-    run_command.add_argument("--places", type=int, default=96)
+    run_command.add_argument("--anchors", type=int, default=96)
     run_command.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     arguments.function(arguments)
