@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from diffalign.diffusion import seeded_noise
-from diffalign.policies import ArtifactError, NoiseDistribution, NoisePolicy
+from diffalign.files import ArtifactError, save_tensors
+from diffalign.policies import NoiseDistribution, NoisePolicy
 from diffalign.policies.basis import dct_matrix, make_basis
+from diffalign.policies.noise import FORMAT
 
 LATENT = (2, 6, 5)
 
@@ -109,7 +110,7 @@ def test_a_file_gives_the_same_samples(tmp_path: Path, basis: str) -> None:
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "noise.safetensors"
-    with pytest.raises(ArtifactError, match="no noise file"):
+    with pytest.raises(ArtifactError, match="there is no"):
         NoiseDistribution.load(path)
     random_distribution("identity").save(path)
     whole = path.read_bytes()
@@ -117,15 +118,26 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(ArtifactError, match="corrupt"):
             NoiseDistribution.load(path)
-    save_file({"mean": torch.zeros(2)}, path, {"format": "something else"})
-    with pytest.raises(ArtifactError, match="not a noise distribution"):
+    save_tensors(path, {"mean": torch.zeros(2)}, {}, "something else")
+    with pytest.raises(ArtifactError, match="of the format 'something else'"):
         NoiseDistribution.load(path)
-    save_file(
-        {"mean": torch.full(LATENT, torch.nan), "std": torch.ones(LATENT)},
+    save_tensors(
         path,
-        {"format": "diffalign.noise/1", "basis": "identity", "latent": "2,6,5"},
+        {"mean": torch.full(LATENT, torch.nan), "std": torch.ones(LATENT)},
+        {"basis": "identity", "latent": "2,6,5"},
+        FORMAT,
     )
     with pytest.raises(ArtifactError, match="finite"):
+        NoiseDistribution.load(path)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "noise.safetensors"
+    random_distribution("identity").save(path)
+    whole = bytearray(path.read_bytes())
+    whole[-3] ^= 1  # of a number, which stays a number
+    path.write_bytes(whole)
+    with pytest.raises(ArtifactError, match="corrupt"):
         NoiseDistribution.load(path)
 
 
