@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from diffalign.training import NoiseConfig
 from torch import Tensor
 
 from diffalign.artifacts import (
@@ -23,7 +24,6 @@ from diffalign.artifacts import (
     versions,
 )
 from diffalign.policies.noise import ArtifactError, NoiseDistribution
-from diffalign.training import NoiseConfig
 
 CONFIGURATION = {"prompt": "a dog", "queries": 12, "learning_rate": 1e-5}
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffalign.cli.folders import places, slug
 from rich.console import Console
 
 from diffalign import NoiseDistribution, load_pipeline
 from diffalign.cli import progress
-from diffalign.cli.folders import places, slug
 from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import interval, one_liner
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
+from diffalign.cli.find import Plan, _defaults
+from diffalign.training import NoiseConfig
 
 from diffalign.cli import app
-from diffalign.cli.find import Plan, _defaults
 from diffalign.cli.options import Evaluation, Sampling
 from diffalign.cli.settings import command_line, spell_out
 from diffalign.methods import PRESETS
-from diffalign.training import NoiseConfig
 
 
 def parsed(*tokens: str) -> dict[str, Any]:

@@ -59,5 +59,7 @@ def load_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mappi
             for level in outer:
                 entry = entry.setdefault(level, {})
             # PyTorch counts steps in a float32 tensor, bitsandbytes in an int
-            entry[name] = value.item() if value.dtype == torch.int64 and not value.ndim else value
+            counts = value.dtype == torch.int64 and not value.ndim
+            # a copy, as the optimiser changes its state in place
+            entry[name] = value.item() if counts else value.clone()
     optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})

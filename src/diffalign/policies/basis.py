@@ -50,9 +50,9 @@ class LowFrequency(Basis):
     """The `modes` × `modes` lowest DCT modes over the last two axes, in every channel (and frame)."""
 
     def __init__(self, latent: Sequence[int], modes: int) -> None:
-        *channels, height, width = latent
-        if not channels:
+        if len(latent) < 3:
             raise ValueError(f"a latent of shape {tuple(latent)} has no height and width to take modes of")
+        *channels, height, width = latent
         self.name = f"dct{modes}"
         self.rows = dct_matrix(height, min(modes, height))
         self.columns = dct_matrix(width, min(modes, width))

@@ -1,0 +1,189 @@
+"""The learner of a denoiser: nothing depends on how its work is cut, and what it saves is plain diffusers."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from diffalign import Sampler, load_pipeline
+from diffalign.learners.denoiser import DenoiserLearner
+from diffalign.loop import Round, train
+from diffalign.policies.denoiser import DenoiserPolicy
+from diffalign.settings.fields import ConfigError
+from diffalign.settings.tune import TuneConfig
+from tests.toys import AnalyticPolicy
+
+PROMPTS = ["a dog", "a cat"]
+SHORT = TuneConfig(
+    rounds=2,
+    samples=12,
+    interval="full",
+    branches=1,
+    threshold=0.0,
+    update_batch=8,
+    micro_batch=4,
+    learning_rate=1e-3,
+    clip_range=0.1,
+)
+B2 = replace(SHORT, interval="backward", first_steps=2, branches=3, threshold=0.1)
+
+
+def brightness(images: Tensor, prompts: list[str]) -> Tensor:
+    return 10 * images.flatten(1).mean(1)
+
+
+def learner_of(
+    folder: Path, config: TuneConfig, batch_size: int = 16, dtype: torch.dtype | None = None, **policy: Any
+) -> DenoiserLearner:
+    pipeline = load_pipeline(folder, device="cpu", dtype=dtype)
+    sampler = Sampler(pipeline, num_steps=4, guidance_scale=2.0, batch_size=batch_size)
+    made = DenoiserPolicy(sampler, rank=config.lora_rank, seed=config.seed, **policy)
+    return DenoiserLearner(made, PROMPTS, config)
+
+
+def weights(learner: DenoiserLearner) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in learner.policy.learned()])
+
+
+def run(learner: DenoiserLearner) -> list[Round]:
+    return list(train(learner, brightness))
+
+
+def near(images: Tensor, prompts: list[str]) -> Tensor:
+    return -(images - 0.4).square().flatten(1).sum(1)
+
+
+def test_decisions_count_by_their_variance() -> None:
+    def first_loss(weights: str) -> float:
+        config = TuneConfig(objective="pg", rounds=1, samples=12, first_steps=3, step_weights=weights)
+        return next(train(DenoiserLearner(AnalyticPolicy(), ["a"], config), near)).update.loss
+
+    stds = torch.tensor(AnalyticPolicy().stds[-3:])
+    # before the first update every ratio is 1, and the decisions' losses differ by their weights alone
+    assert first_loss("variance") == pytest.approx(first_loss("equal") * float(stds.square().mean()))
+    assert first_loss("equal") != 0
+
+
+@pytest.mark.parametrize("config", [SHORT, B2], ids=["full", "b2"])
+def test_how_the_work_is_cut_changes_nothing(config: TuneConfig, tiny_pipeline_folder: Path) -> None:
+    whole = learner_of(tiny_pipeline_folder, replace(config, micro_batch=16))
+    parts = learner_of(tiny_pipeline_folder, replace(config, micro_batch=1), batch_size=1)
+    a, b = run(whole), run(parts)
+    torch.testing.assert_close(a[-1].images, b[-1].images, rtol=0, atol=1e-4)
+    torch.testing.assert_close(weights(whole), weights(parts), rtol=0, atol=1e-5)
+    for one, other in zip(a, b, strict=True):
+        for name in ("loss", "approx_kl", "clip_fraction"):
+            assert one.figures()[name] == pytest.approx(other.figures()[name], abs=1e-4)
+    parts.load(*whole.state())  # nor does it keep a run from going on
+
+
+RESUMED = {
+    "full": SHORT,
+    "b2": B2,
+    "b2-dpo": replace(B2, objective="dpo", threshold=0.0),
+    "dpok": replace(SHORT, objective="dpok"),
+    "8-bit": replace(SHORT, optimiser="adamw8bit", lora_rank=0, learning_rate=1e-4),
+}
+
+
+@pytest.mark.parametrize("config", RESUMED.values(), ids=RESUMED)
+def test_a_resumed_run_ends_alike(config: TuneConfig, tiny_pipeline_folder: Path) -> None:
+    config = replace(config, rounds=3)
+    whole, half, rest = (learner_of(tiny_pipeline_folder, config) for _ in range(3))
+    first = weights(whole)
+    rounds = run(whole)
+    assert whole.optimiser_steps and not torch.equal(first, weights(whole))
+    next(train(half, brightness))
+    rest.load(*half.state())
+    resumed = run(rest)
+    assert torch.equal(rounds[-1].images, resumed[-1].images)
+    assert torch.equal(weights(whole), weights(rest))
+    with pytest.raises(ConfigError, match="another learner"):
+        learner_of(tiny_pipeline_folder, replace(config, learning_rate=0.5)).load(*half.state())
+
+
+def test_a_round_in_which_nothing_is_chosen_is_a_round(tiny_pipeline_folder: Path) -> None:
+    learner = learner_of(tiny_pipeline_folder, replace(B2, threshold=50.0))
+    before = weights(learner)
+    rounds = run(learner)
+    assert [r.update.selected for r in rounds] == [0, 0] and learner.optimiser_steps == 0
+    assert torch.equal(before, weights(learner))
+
+
+def test_the_adapter_loads_in_plain_diffusers(tiny_pipeline_folder: Path, tmp_path: Path) -> None:
+    learner = learner_of(tiny_pipeline_folder, replace(SHORT, learning_rate=0.05))
+    run(learner)
+    own = learner.policy.sampler
+    learner.policy.save(tmp_path)
+    plain = load_pipeline(tiny_pipeline_folder, device="cpu")
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    frozen = Sampler(plain, num_steps=4, guidance_scale=2.0)(noise, "a dog")
+    plain.load_lora_weights(tmp_path)
+    tuned = Sampler(plain, num_steps=4, guidance_scale=2.0)(noise, "a dog")
+    assert torch.equal(tuned, own(noise, "a dog")) and not torch.allclose(tuned, frozen)
+
+
+def test_two_processes_do_what_one_does(tiny_pipeline_folder: Path, tmp_path: Path) -> None:
+    configs = [B2, replace(SHORT, objective="dpo")]  # in one launch: two at once may want the same port
+    script, saved = tmp_path / "part.py", tmp_path / "weights.safetensors"
+    script.write_text(
+        f"import sys\nsys.path[:0] = {sys.path!r}\n"
+        "import torch\ntorch.set_num_threads(1)\nfrom safetensors.torch import save_file\n"
+        f"from {Path(__file__).stem} import *\n"
+        "made = {}\n"
+        f"for i, config in enumerate({configs!r}):\n"
+        f"    learner = learner_of(Path({str(tiny_pipeline_folder)!r}), config)\n"
+        "    run(learner)\n"
+        "    assert learner.processes.number == 2\n"
+        "    made[str(i)] = weights(learner)\n"
+        "if learner.processes.is_main:\n"
+        f"    save_file(made, {str(saved)!r})\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, str(script)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    both = load_file(saved)
+    for i, config in enumerate(configs):
+        alone = learner_of(tiny_pipeline_folder, config)
+        run(alone)
+        torch.testing.assert_close(both[str(i)], weights(alone), rtol=0, atol=1e-5)
+
+
+def test_settings_that_teach_nothing_are_refused(tiny_pipeline_folder: Path) -> None:
+    many = [f"{number} dogs" for number in range(60)]
+    policy = AnalyticPolicy()
+    with pytest.raises(ConfigError, match="none can be the better one"):
+        DenoiserLearner(policy, many, replace(SHORT, objective="pg"))
+    assert DenoiserLearner(policy, many[:50], replace(SHORT, objective="pg"))
+    assert DenoiserLearner(policy, many, replace(B2, objective="pg"))
+    with pytest.raises(ConfigError, match=r"rank 4, the settings say 1\.0 and 8"):
+        DenoiserLearner(policy, many, replace(B2, lora_rank=8))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_learns_without_nan(dtype: torch.dtype, tiny_pipeline_folder: Path) -> None:
+    learner = learner_of(tiny_pipeline_folder, B2, dtype=dtype)
+    before = weights(learner)
+    rounds = run(learner)
+    assert learner.policy.dtype == dtype and before.dtype == torch.float32
+    assert weights(learner).isfinite().all() and not torch.equal(before, weights(learner))
+    assert rounds[0].update.figures["first_ratio_error"] < 1e-5  # log-probabilities are of float32 latents
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_pipeline_folder: Path) -> None:
+    plain = learner_of(tiny_pipeline_folder, SHORT)
+    saving = learner_of(tiny_pipeline_folder, SHORT, gradient_checkpointing=True)
+    run(plain)
+    run(saving)
+    assert saving.policy.denoiser.is_gradient_checkpointing
+    torch.testing.assert_close(weights(plain), weights(saving), rtol=0, atol=1e-6)

@@ -1,0 +1,90 @@
+"""A method as a user holds it: what its result comes from, and what fails before anything is sampled."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from diffalign import methods
+from diffalign.diffusion import PipelineError, Sampler, fingerprint
+from diffalign.methods import Run, build
+from diffalign.settings.fields import ConfigError
+from diffalign.settings.find import FindConfig
+
+CONFIG = FindConfig(queries=5, batch=3, seed=3)
+
+
+def red(images: Tensor, prompts: list[str]) -> Tensor:
+    return images[:, 0].mean((1, 2))
+
+
+def find(sampler: Sampler) -> Run:
+    return Run(build("find", sampler, ["a dog"], CONFIG, "red"), red)
+
+
+def test_a_pipeline_without_a_denoiser_fails_before_learning() -> None:
+    bare: Any = SimpleNamespace(
+        pipeline=SimpleNamespace(scheduler=None, config=None, dtype=None),
+        latent_shape=(4, 8, 8),
+        num_steps=2,
+        guidance_scale=None,
+    )
+    with pytest.raises(PipelineError, match="neither a unet nor a transformer"):
+        find(bare)
+
+
+def test_the_provenance_is_known_from_the_start(tiny_pipeline: Any) -> None:
+    run = find(Sampler(tiny_pipeline, num_steps=2, guidance_scale=2.0))
+    known = {
+        "model_fingerprint": fingerprint(tiny_pipeline),
+        "prompt": "a dog",
+        "scheduler": "DDIMScheduler",
+        "num_steps": "2",
+        "guidance_scale": "2.0",
+        "reward": "red",
+        "seed": "3",
+    }
+    assert run.learner.metadata.items() > known.items()
+    metadata = run.run().metadata
+    assert metadata == {**run.learner.metadata, "queries": "5"}
+
+
+def test_the_model_is_fingerprinted_once(tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(
+        "diffalign.methods.provenance.fingerprint", lambda pipeline: calls.append(pipeline) or "abc"
+    )
+    run = find(Sampler(tiny_pipeline, num_steps=2))
+    assert len(calls) == 1
+    assert [run.result.metadata["model_fingerprint"] for _ in range(3)] == ["abc"] * 3
+    assert len(calls) == 1
+
+
+def test_it_may_be_left_and_gone_on_with(tiny_pipeline: Any) -> None:
+    settings = {"num_steps": 2, "queries": 12, "batch": 4, "components": 0}
+    run = methods.find(tiny_pipeline, "a dog", red, **settings)
+    first = next(iter(run))
+    assert (first.queries, run.result.metadata["queries"]) == (4, "4")
+    assert [round.queries for round in run] == [8, 12]
+    whole = methods.find(tiny_pipeline, "a dog", red, **settings).run()
+    assert whole.metadata == run.result.metadata
+    assert (whole.mean == run.result.mean).all()
+
+
+def test_settings_of_method_and_sampling_are_told_apart(tiny_pipeline: Any) -> None:
+    run = methods.search(
+        tiny_pipeline, "a dog", red, preset_name="zero-order", num_steps=3, batch_size=5, queries=9
+    )
+    assert (run.learner.config.algorithm, run.learner.config.queries) == ("zero-order", 9)
+    assert (run.learner.environment.num_steps, run.learner.environment.batch_size) == (3, 5)
+    with pytest.raises(ConfigError, match="did you mean 'queries'"):
+        methods.find(tiny_pipeline, "a dog", red, querys=9)
+    with pytest.raises(ConfigError, match="unknown preset 'papers'"):
+        methods.find(tiny_pipeline, "a dog", red, preset_name="papers")
+    with pytest.raises(ConfigError, match=r"unknown method 'fnid'.*did you mean 'find'"):
+        methods.prepare("fnid", tiny_pipeline, "a dog", red)
+    with pytest.raises(ConfigError, match="at least one prompt"):
+        methods.anchors(tiny_pipeline, [], red)

@@ -1,0 +1,103 @@
+"""Problems that cost nothing and whose answer is known: environments, prompts and a denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from diffusers import DDIMScheduler
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diffalign.diffusion.transition import ddim_scheduler, ddim_std, ddim_transition
+
+
+def noise_itself(x_T: Tensor, prompt: str) -> Tensor:
+    """Pictures that are their noise."""
+    return x_T
+
+
+@dataclass
+class Toy:
+    """An environment of the function `make`, that counts the pictures of each call in `sizes`."""
+
+    latent_shape: tuple[int, ...]
+    make: Callable[[Tensor, str], Tensor] = noise_itself
+    batch_size: int = 16
+    forwards: int = 1
+    sizes: list[int] = field(default_factory=list)
+
+    def __call__(self, x_T: Tensor, prompt: str) -> Tensor:
+        self.sizes.append(len(x_T))
+        return self.make(x_T, prompt)
+
+
+WIDTH = 8  # of token states
+
+
+def sides(prompt: str) -> Tensor:
+    """Token states `(2, WIDTH)`: one token that says which side, and one that says nothing."""
+    row = torch.zeros(2, WIDTH)
+    row[0, 0 if "left" in prompt else 1] = 3.0
+    return row
+
+
+def half(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """How bright the half is that the prompt names, less the other."""
+    middle = images.shape[-1] // 2
+    left, right = images[..., :middle].flatten(1).mean(1), images[..., middle:].flatten(1).mean(1)
+    signs = torch.tensor([1.0 if "left" in prompt else -1.0 for prompt in prompts])
+    return signs * (left - right)
+
+
+class AnalyticPolicy(torch.nn.Module):
+    """A denoiser policy of data N(b, a² I), whose denoiser is exact: b is learned, and starts at 0."""
+
+    def __init__(
+        self, latent: tuple[int, ...] = (1, 2, 2), a: float = 0.3, steps: int = 5, batch_size: int = 64
+    ) -> None:
+        super().__init__()
+        self.a, self.b = a, torch.nn.Parameter(torch.zeros(latent))
+        pipeline = SimpleNamespace(device="cpu", scheduler=DDIMScheduler(clip_sample=False), unet=self)
+        self.sampler = SimpleNamespace(
+            pipeline=pipeline, latent_shape=latent, batch_size=batch_size, forwards=steps
+        )
+        self.scheduler = ddim_scheduler(pipeline, steps)
+        self.timesteps = self.scheduler.timesteps.tolist()
+        self.stds = [ddim_std(self.scheduler, t) for t in self.timesteps]
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.eta, self.rank, self.guided = 1.0, 4, False
+
+    def learned(self) -> list[torch.nn.Parameter]:
+        return [self.b]
+
+    def forward(self, x_t: Tensor, step: int, prompts: Sequence[str]) -> tuple[Tensor, float]:
+        return self.decide(self.b, x_t, step)
+
+    def pretrained(self, x_t: Tensor, step: int, prompts: Sequence[str]) -> tuple[Tensor, float]:
+        return self.decide(torch.zeros_like(self.b), x_t, step)
+
+    def decide(self, b: Tensor, x_t: Tensor, step: int) -> tuple[Tensor, float]:
+        t = self.timesteps[step]
+        alpha = self.scheduler.alphas_cumprod[t]
+        # E[ε | x_t] of x_t = √ᾱ x_0 + √(1 − ᾱ) ε
+        epsilon = (1 - alpha).sqrt() * (x_t - alpha.sqrt() * b) / (alpha * self.a**2 + 1 - alpha)
+        return ddim_transition(self.scheduler, epsilon, t, x_t)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        learned, self.b.data = self.b.data, torch.zeros_like(self.b.data)
+        try:
+            yield
+        finally:
+            self.b.data = learned
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        return x_0
+
+    def save(self, folder: Path) -> None:
+        save_file({"b": self.b.detach()}, folder / "weights.safetensors")
