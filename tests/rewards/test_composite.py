@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffalign.rewards import RewardError, load_reward, parts_of, score
+from diffalign.rewards import RewardError, component_means, load_reward, score
 from diffalign.rewards.composite import Composite, composed, reference
 
 
@@ -59,10 +59,10 @@ def test_components_are_told_in_their_own_units_and_once() -> None:
     images = torch.full((2, 3, 8, 8), 0.5)
     own(images, ["a", "abc"])
     own(images + 0.25, ["a", "a"])
-    assert parts_of(own) == {"components": {"red": pytest.approx(0.625), "a-long@b/c": pytest.approx(150)}}
-    assert parts_of(red) == {}
+    assert component_means(own) == {"components": {"red": pytest.approx(0.625), "a-long@b/c": pytest.approx(150)}}
+    assert component_means(red) == {}
     own(images, ["a", "a"])
-    assert parts_of(own)["components"]["a-long@b/c"] == 100
+    assert component_means(own)["components"]["a-long@b/c"] == 100
 
 
 def test_half_of_the_reference_is_wrong() -> None:
