@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffalign.rewards import RewardError, RewardFunction, score
+from diffalign.rewards.scoring import RewardError, RewardFunction, score
 
 SCENES = 24  # of the reference, scored twice each
 _TERM = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)\s*\*\s*)?([^\s*]+)")
