@@ -18,8 +18,8 @@ from cyclopts.config import Dict
 from diffalign.settings.fields import ConfigError, preset
 from diffalign.settings.methods import METHODS
 
-#: What may stand beside --resume: all else is the folder's own.
-BESIDE_RESUME = ("--resume", "--out", "--prompts", "PROMPT")
+#: What says which folder a --resume without one means: all else is the folder's own.
+BESIDE_RESUME = ("--out", "--prompts", "PROMPT")
 
 
 def spell_out(tokens: Sequence[str]) -> list[str]:
@@ -39,7 +39,8 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         return
     name, by_name = commands[-1], {argument.name: argument for argument in arguments}
     if by_name["--resume"].tokens:
-        extra = [flag for flag, argument in by_name.items() if argument.tokens and flag not in BESIDE_RESUME]
+        allowed = ("--resume",) if by_name["--resume"].tokens[-1].value else ("--resume", *BESIDE_RESUME)
+        extra = [flag for flag, argument in by_name.items() if argument.tokens and flag not in allowed]
         if extra:
             raise ConfigError(
                 f"--resume takes all settings from the run's folder; leave out {', '.join(extra)}"
