@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 
 from diffalign import NoiseDistribution, load_pipeline
-from diffalign.cli import progress
 from diffalign.artifacts import RunFolder
+from diffalign.cli import progress
 from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import interval, one_liner
 from diffalign.run.folders import folders_for, slug
