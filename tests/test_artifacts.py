@@ -242,8 +242,10 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     assert load_tensors(tmp_path / "x")[1] == {"b": "c"}
     with pytest.raises(ArtifactError, match=r"of the format 'diffalign.noise/1', not 'diffalign.noise/2'"):
         NoiseDistribution.load(tmp_path / "x")
-    with pytest.raises(ArtifactError, match="there is no"):
+    with pytest.raises(ArtifactError, match="there is no safetensors file .*y"):
         load_tensors(tmp_path / "y")
+    with pytest.raises(ArtifactError, match="there is no noise file .*y"):
+        NoiseDistribution.load(tmp_path / "y")
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
