@@ -4,26 +4,32 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from diffalign.training import NoiseConfig
 from torch import Tensor
 
-from diffalign.artifacts import (
+from diffalign.artifacts import FILES, LOCK, RunFolder
+from diffalign.files import (
     CONFIG,
-    FILES,
-    LOCK,
     METRICS,
+    NOISE,
+    REPORT,
     STATE,
-    RunFolder,
+    SUMMARY,
+    ArtifactError,
     WriteError,
+    load_tensors,
     replacing,
+    replacing_folder,
+    save_tensors,
     versions,
 )
-from diffalign.policies.noise import ArtifactError, NoiseDistribution
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.settings.find import FindConfig
 
 CONFIGURATION = {"prompt": "a dog", "queries": 12, "learning_rate": 1e-5}
 
@@ -42,9 +48,9 @@ def test_config_is_read_as_it_was_written(folder: RunFolder) -> None:
     assert yaml.safe_load((folder / CONFIG).read_text()) == CONFIGURATION
 
 
-def test_a_dataclass_is_a_config(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path, NoiseConfig(seed=3))
-    assert NoiseConfig(**folder.config()) == NoiseConfig(seed=3)
+def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, asdict(FindConfig(seed=3)))
+    assert FindConfig(**folder.config()) == FindConfig(seed=3)
 
 
 @pytest.mark.parametrize("content", [b"", b"a: [", b"\xff\xfe", b"words"])
@@ -187,7 +193,7 @@ def state() -> tuple[dict[str, Tensor], dict[str, str]]:
         "step": torch.tensor(3.0),
         "transposed": torch.arange(6.0).view(2, 3).mT,
     }
-    return tensors, {"steps": "3"}
+    return tensors, {"rounds": "3"}
 
 
 def test_state_is_read_as_it_was_written(folder: RunFolder) -> None:
@@ -205,8 +211,102 @@ def test_a_truncated_state_is_said(folder: RunFolder, length: int) -> None:
     folder.save_state(*state())
     whole = (folder / STATE).read_bytes()
     (folder / STATE).write_bytes(whole[:length])
-    with pytest.raises(ArtifactError, match="corrupt or truncated"):
+    with pytest.raises(ArtifactError, match=r"corrupt, truncated .*; delete it to start the run again"):
         folder.load_state()
+
+
+def test_no_flipped_bit_is_read(folder: RunFolder) -> None:
+    """Not in the header, whose parts have errors of their own, and not in a value, which is told by the
+    checksum."""
+    folder.save_state(*state())
+    path, whole = folder / STATE, (folder / STATE).read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    checksum = json.loads(whole[8:header])["__metadata__"]["checksum"]
+    for place in [*range(header), *range(header, len(whole), 97), len(whole) - 1]:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(ArtifactError) as refused:
+            folder.load_state()
+        assert "\n" not in str(refused.value) and str(path) in str(refused.value)
+        if place >= header:
+            assert f"{path} is corrupt: its content does not match its checksum {checksum}" in str(
+                refused.value
+            )
+    path.write_bytes(whole)
+    assert folder.load_state() is not None
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "x", {"a": torch.zeros(1)}, {"b": "c"}, "diffalign.noise/1")
+    assert load_tensors(tmp_path / "x")[1] == {"b": "c"}
+    with pytest.raises(ArtifactError, match=r"of the format 'diffalign.noise/1', not 'diffalign.noise/2'"):
+        NoiseDistribution.load(tmp_path / "x")
+    with pytest.raises(ArtifactError, match=r"there is no safetensors file .*y"):
+        load_tensors(tmp_path / "y")
+    with pytest.raises(ArtifactError, match=r"there is no noise file .*y"):
+        NoiseDistribution.load(tmp_path / "y")
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_mode_that_the_umask_says(tmp_path: Path, mask: int) -> None:
+    """safetensors' own writer would make it private."""
+    before = os.umask(mask)
+    try:
+        folder = RunFolder.create(tmp_path / "run", CONFIGURATION)
+        folder.save_state(*state())
+        folder.append_metrics(line(1))
+        folder.truncate_metrics(1)
+        folder.write_json(SUMMARY, {})
+        NoiseDistribution.standard((4, 8, 8)).save(folder / NOISE)
+        with replacing_folder(folder / "lora") as partial:
+            (partial / "inside").mkdir()
+            save_tensors(partial / "inside" / "weights.safetensors", {"a": torch.zeros(1)}, {}, "x")
+        with folder.lock():
+            modes = {file.name: file.stat().st_mode & 0o777 for file in folder.path.rglob("*")}
+    finally:
+        os.umask(before)
+    assert {name: mode for name, mode in modes.items() if name in ("lora", "inside")} == dict.fromkeys(
+        ("lora", "inside"), 0o777 & ~mask
+    )
+    files = {CONFIG, STATE, METRICS, SUMMARY, NOISE, "weights.safetensors", LOCK}
+    assert {name: modes[name] for name in files} == dict.fromkeys(files, 0o666 & ~mask)
+
+
+def test_what_a_killed_writer_left_is_cleared(folder: RunFolder) -> None:
+    left, mine = {".tmpAb3dEf", ".tmp123456"}, {".tmp", ".tmpfile", "tmp123456"}
+    for name in left | mine:
+        (folder / name).write_text("x")
+    with folder.lock():
+        assert tree(folder.path).keys() == {CONFIG, LOCK} | mine
+    (folder / ".tmpAb3dEf").write_text("x")
+    RunFolder.create(folder.path, CONFIGURATION, overwrite=True)
+    assert tree(folder.path).keys() == {CONFIG} | mine
+
+
+def test_a_run_is_finished_when_its_figures_and_its_result_are_whole(folder: RunFolder) -> None:
+    noise = NoiseDistribution.standard((4, 8, 8))
+
+    def finish() -> None:
+        noise.save(folder / NOISE)
+        folder.write_json(SUMMARY, {"schema": "x"})
+        (folder / REPORT).write_text("x")
+
+    assert not folder.finished()
+    finish()
+    assert folder.finished()
+    for name in (NOISE, SUMMARY, REPORT):
+        (folder / name).unlink()
+        assert not folder.finished()
+        finish()
+    for content in (b"", b"[]", b"{", b"\xff"):
+        (folder / SUMMARY).write_bytes(content)
+        assert not folder.finished()
+    finish()
+    whole = (folder / NOISE).read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        (folder / NOISE).write_bytes(damaged)
+        assert not folder.finished()
 
 
 def test_a_pickle_is_never_read(folder: RunFolder) -> None:
@@ -225,14 +325,14 @@ def test_a_pickle_is_never_read(folder: RunFolder) -> None:
     assert not (folder / "sprung").exists()
 
 
-def update(step: int, **more: object) -> dict[str, object]:
-    figures = {"step": step, "queries": 2 * step, "rewards": [0.5, 1], "mean_norm": 0.1}
-    return {**figures, "effective_components": 1, "kl_to_standard": 0.2, "seconds": 3, **more}
+def line(round: int, **more: object) -> dict[str, object]:
+    figures = {"round": round, "queries": 2 * round, "rewards": [0.5, 1], "mean_norm": 0.1}
+    return {**figures, "denoiser_forwards": 8, "seconds": 3, **more}
 
 
 def test_metrics_are_lines(folder: RunFolder) -> None:
     assert folder.metrics() == []
-    rows = [update(step, reward_mean=1 / (step + 1)) for step in range(1, 5)]
+    rows = [line(round, reward_mean=1 / (round + 1)) for round in range(1, 5)]
     for row in rows:
         folder.append_metrics(row)
     assert folder.metrics() == rows
@@ -240,31 +340,31 @@ def test_metrics_are_lines(folder: RunFolder) -> None:
 
 
 def test_a_line_that_a_kill_cut_short_is_dropped(folder: RunFolder) -> None:
-    for step in (1, 2, 3):
-        folder.append_metrics(update(step))
+    for round in (1, 2, 3):
+        folder.append_metrics(line(round))
     with (folder / METRICS).open("a") as file:
-        file.write('{"step": 4, "rew')
-    assert [row["step"] for row in folder.metrics()] == [1, 2, 3]
+        file.write('{"round": 4, "rew')
+    assert [row["round"] for row in folder.metrics()] == [1, 2, 3]
     folder.truncate_metrics(2)
-    folder.append_metrics(update(3))
-    assert [row["step"] for row in folder.metrics()] == [1, 2, 3]
+    folder.append_metrics(line(3))
+    assert [row["round"] for row in folder.metrics()] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([update(1), "cut", update(3)], r"corrupt in line 2 .*; mend or delete the line"),
+        ([line(1), "cut", line(3)], r"corrupt in line 2 .*; mend or delete the line"),
         (
-            [update(1), {"reward": 1}],
-            "line 2: no step, queries, rewards, seconds",
+            [line(1), {"reward": 1}],
+            "line 2: no round, queries, rewards, seconds, denoiser_forwards; mend",
         ),
-        ([[1, 2]], "line 1: no step"),
-        ([{**update(1), "step": None}], "line 1: no step;"),
-        ([update(1), update(2, seconds="3")], "line 2: no seconds; mend or delete the line"),
+        ([[1, 2]], "line 1: no round"),
+        ([{**line(1), "round": None}], "line 1: no round;"),
+        ([line(1), line(2, seconds="3")], "line 2: no seconds; mend or delete the line"),
     ],
 )
 def test_corrupt_metrics_are_said(folder: RunFolder, rows: list[object], said: str) -> None:
-    lines = "".join(json.dumps(row) + "\n" for row in rows).replace('"cut"', '{"ste')
+    lines = "".join(json.dumps(row) + "\n" for row in rows).replace('"cut"', '{"rou')
     (folder / METRICS).write_text(lines)
     for read in (folder.metrics, lambda: folder.truncate_metrics(1)):
         with pytest.raises(ArtifactError, match=said):
@@ -294,7 +394,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     script = (
-        "import os, signal, sys; from pathlib import Path; from diffalign.artifacts import replacing\n"
+        "import os, signal, sys; from pathlib import Path; from diffalign.files import replacing\n"
         "with replacing(Path(sys.argv[1])) as file:\n"
         "    file.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -304,7 +404,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    import diffalign.artifacts as artifacts
+    import diffalign.files as files
 
     folder.save_state(*state())
     before = tree(folder.path)
@@ -312,7 +412,7 @@ def test_a_full_disk_is_said(folder: RunFolder, monkeypatch: pytest.MonkeyPatch)
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifacts, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(ArtifactError, match="No space left"):
         folder.save_state({"x": torch.zeros(1)}, {})
     monkeypatch.setattr(Path, "write_text", full)
@@ -320,7 +420,7 @@ def test_a_full_disk_is_said(folder: RunFolder, monkeypatch: pytest.MonkeyPatch)
         folder.write_json("summary.json", {})
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(ArtifactError, match="No space left"):
-        folder.append_metrics({"step": 1})
+        folder.append_metrics({"round": 1})
     monkeypatch.undo()
     assert tree(folder.path) == before
 
@@ -328,3 +428,15 @@ def test_a_full_disk_is_said(folder: RunFolder, monkeypatch: pytest.MonkeyPatch)
 def test_versions() -> None:
     assert versions()["torch"] == torch.__version__
     assert set(versions()) == {"diffalign", "torch", "diffusers", "transformers"}
+
+
+def test_tuned_weights_that_are_cut_off_do_not_finish_a_run(folder: RunFolder) -> None:
+    folder.write_json(SUMMARY, {})
+    (folder / REPORT).write_text("x")
+    (folder / "lora").mkdir()
+    assert not folder.finished()
+    weights = folder / "lora" / "pytorch_lora_weights.safetensors"
+    save_tensors(weights, {"a": torch.zeros(8)}, {}, "x")
+    assert folder.finished()
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert not folder.finished()

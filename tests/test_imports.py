@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ PACKAGE = ROOT / "src" / "diffalign"
 # Along the data flow: a room imports itself and the rooms before it. A new room is put in its place here.
 ROOMS = (
     "settings",
+    "files",
     "world",
     "prompts",
     "diffusion",
@@ -32,17 +34,19 @@ ROOMS = (
     "rewards",
     "advantages",
     "objectives",
-    "training",
-    "artifacts",
+    "learners",
+    "loop",
     "methods",
-    "search",
     "metrics",
     "evaluation",
+    "artifacts",
     "report",
     "study",
     "run",
     "cli",
 )
+# The ground: they know no room of the package, the other one neither.
+GROUND = ("settings", "files")
 # Pure functions of tensors: they know no other room, so an objective knows nothing of rewards.
 PURE = ("advantages", "objectives")
 # `diffusion` alone knows diffusers.
@@ -111,11 +115,42 @@ def misplaced_imports(package: Path) -> list[str]:
             continue
         if there not in ROOMS:
             faults.append(f"{found}: a room imports rooms, not the front door, which imports them all")
+        elif here in GROUND:
+            faults.append(f"{found}: {here} is the ground and knows no other room")
         elif here in PURE:
             faults.append(f"{found}: {here} holds pure functions and knows no other room")
         elif ROOMS.index(there) > ROOMS.index(here):
             faults.append(f"{found}: {there} comes after {here}")
     return faults
+
+
+def import_cycles(package: Path) -> list[str]:
+    """Modules that import each other, in a ring. Of `cli`, whose commands load rooms when they run, imports
+    inside functions do not count."""
+
+    def module(file: Path) -> str:
+        return ".".join((package.name, *file.with_suffix("").parts)).removesuffix(".__init__")
+
+    graph = {module(file): set[str]() for file, _ in sources(package)}
+    late = {
+        (file, inner.lineno)
+        for file, tree in sources(package)
+        if room_of(file) == "cli"
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for inner in ast.walk(function)
+        if isinstance(inner, ast.Import | ast.ImportFrom)
+    }
+    for found in imports(package):
+        here = module(found.file)
+        target = found.target if found.target in graph else found.target.rpartition(".")[0]
+        if target in graph and target != here and (found.file, found.line) not in late:
+            graph[here].add(target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [" → ".join(error.args[1])]
+    return []
 
 
 def diffusers_outside_its_room(package: Path) -> list[str]:
@@ -173,18 +208,21 @@ CHECKS: dict[Callable[[Path], list[str]], dict[str, str]] = {
     # check: files that break its rule, each alone in a package called diffalign
     misplaced_imports: {
         "world/scenes.py": "from diffalign.rewards import clip",
-        "policies/noise.py": "from ..training import train",
+        "policies/noise.py": "from ..loop import train",
         "policies/lazy.py": "def f():\n    import diffalign.cli",
         "rollout.py": "from . import methods",
         "prompts/typed.py": "if TYPE_CHECKING:\n    from diffalign.rollout import Rollout",
-        "search/named.py": 'import importlib\nimportlib.import_module("diffalign.report.html")',
+        "learners/named.py": 'import importlib\nimportlib.import_module("diffalign.report.html")',
         "objectives/ppo.py": "from diffalign.advantages import contrast",
         "advantages/value.py": "from diffalign.rewards import Reward",
         "cli/find.py": "from diffalign import find",
         "report/plots.py": "import diffalign",
         "run.py": "from diffalign.cli.progress import RunProgress",
+        "files.py": "from diffalign.settings.fields import ConfigError",
+        "settings/find.py": "from diffalign.files import NOISE",
         "backroom/secret.py": "",
     },
+    import_cycles: {},  # which takes two files: see below
     diffusers_outside_its_room: {
         "policies/denoiser.py": "from diffusers import UNet2DConditionModel",
         "world/render.py": "def f():\n    import diffusers.models as m",
@@ -198,8 +236,8 @@ CHECKS: dict[Callable[[Path], list[str]], dict[str, str]] = {
     vague_names: {"utils.py": "", "rewards/_helpers.py": "", "cli/common/io.py": ""},
     unsafe_deserialisation: {
         "artifacts.py": "import pickle",
-        "training.py": "import torch\nstate = torch.load('state.pt')",
-        "search/renamed.py": "import torch as t\nt.save({}, 'state.pt')",
+        "loop.py": "import torch\nstate = torch.load('state.pt')",
+        "learners/renamed.py": "import torch as t\nt.save({}, 'state.pt')",
         "metrics/from_.py": "from torch import load",
         "rewards/file.py": "load_state_dict_from_file('x.pt')",
         "prompts/array.py": "import numpy as np\nnp.load('a.npy', allow_pickle=True)",
@@ -227,12 +265,31 @@ def test_check_finds_a_breaker(
 
 
 @pytest.mark.parametrize(
+    ("files", "number"),
+    [
+        ({"loop.py": "import diffalign.learners.find", "learners/find.py": "from .. import loop"}, 1),
+        ({"loop.py": "from .rollout import collect", "rollout.py": "def f():\n    from . import loop"}, 1),
+        ({"run/__init__.py": "from diffalign.run.a import a", "run/a.py": "from diffalign.run import b"}, 1),
+        ({"cli/a.py": "def f():\n    from diffalign.cli import b", "cli/b.py": "import diffalign.cli.a"}, 0),
+        ({"cli/a.py": "from diffalign.cli import b", "cli/b.py": "import diffalign.cli.a"}, 1),
+        ({"loop.py": "from diffalign.rollout import collect", "rollout.py": "import torch"}, 0),
+    ],
+)
+def test_rings_of_modules_are_found(files: dict[str, str], number: int, tmp_path: Path) -> None:
+    for name, source in files.items():
+        (tmp_path / "diffalign" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "diffalign" / name).write_text(source)
+    assert len(import_cycles(tmp_path / "diffalign")) == number
+
+
+@pytest.mark.parametrize(
     ("file", "source"),
     [
         ("__init__.py", "from diffalign.cli import main"),
         ("__main__.py", "from diffalign.cli import main"),
         ("cli/find.py", "from diffalign import __version__\nfrom diffalign.methods import find"),
-        ("training.py", "from diffalign.objectives import ppo\nfrom .rollout import collect"),
+        ("loop.py", "from diffalign.learners.contract import Learner\nfrom .rollout import collect"),
+        ("settings/find.py", "from .fields import Settings\nfrom diffalign.settings import choices"),
         (
             "objectives/ppo.py",
             "from diffalign.objectives.kl import kl\nfrom . import dpo\nfrom .pg import pg",

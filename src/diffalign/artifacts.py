@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from diffalign import files
@@ -171,18 +172,26 @@ class RunFolder:
             raise ArtifactError(f"{error}; delete it to start the run again with --resume") from error
 
     def finished(self) -> bool:
-        """Whether the run is complete and whole; one whose figures or result were damaged is not."""
-        learned = [self.path / name for name in (files.NOISE, files.GENERATOR, files.NOISES)]
+        """Whether the run is complete and whole; one whose figures or result are damaged or gone is not."""
+        learned = [
+            file
+            for name in (files.NOISE, files.GENERATOR, files.NOISES)
+            if (file := self.path / name).exists()
+        ]
+        weights = [
+            file for name in (files.LORA, files.DENOISER) for file in self.path.glob(f"{name}/*.safetensors")
+        ]
         try:
             summary = json.loads((self.path / SUMMARY).read_text("utf-8"))
             for file in learned:
-                if file.exists():
-                    files.load_tensors(file)
-        except (OSError, ValueError):
+                files.load_tensors(file)
+            for file in weights:  # diffusers' format has no checksum, but tells what is cut off
+                with safe_open(file, "pt"):
+                    pass
+        except (OSError, ValueError, SafetensorError):
             return False
-        return isinstance(summary, dict) and any(
-            (self.path / name).is_file() for name in (files.REPORT, files.BEST)
-        )
+        shown = any((self.path / name).is_file() for name in (files.REPORT, files.BEST))
+        return isinstance(summary, dict) and bool(learned or weights) and shown
 
     def append_metrics(self, figures: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""

@@ -133,7 +133,8 @@ def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tenso
         ArtifactError: if there is no such file, it is of another format, or damaged.
     """
     if not path.is_file():
-        raise ArtifactError(f"there is no {path}")
+        kind = (format or "diffalign.safetensors/").removeprefix("diffalign.").partition("/")[0]
+        raise ArtifactError(f"there is no {kind} file {path}")
     try:
         with safe_open(path, "pt") as file:
             header = dict(file.metadata() or {})

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from diffalign.cli import app
+from diffalign.settings.methods import METHODS
 
 COMMANDS = (
     "find",
+    "anchors",
     "noise-ppo",
     "tune",
     "search",
@@ -52,15 +52,35 @@ def test_help_lists_the_commands_without_loading_torch() -> None:
     assert done.stdout.splitlines()[-1] == ""
 
 
-def test_every_setting_of_the_learner_is_a_flag(diffalign) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_of_a_method_is_a_flag(name: str, diffalign) -> None:
     from dataclasses import fields
 
-    from diffalign import NoiseConfig
+    from diffalign.settings.sampling import Sampling
 
-    out = diffalign("find", "--help").out
-    for field in fields(NoiseConfig):
-        assert f"--{field.name.replace('_', '-')} " in out
-    assert "reward queries in all" in out
+    row, out = METHODS[name], diffalign(name, "--help").out
+    for kind in (row.config, row.evaluation, Sampling):
+        for field in fields(kind):
+            assert f"--{field.name.replace('_', '-')} " in out
+    for part in ("PROMPT", "--prompts", "--reward", "--out", "--overwrite", "--resume", "--config"):
+        assert f"│ {part} " in out
+    assert f"Which settings to start from: {', '.join(row.presets)}." in " ".join(
+        out.replace("│", " ").split()
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_setting_has_a_phrase_and_its_choices(command: str, diffalign) -> None:
+    """A phrase starts with a capital and ends with a period; what may be chosen is listed."""
+    out = " ".join(diffalign(command, "--help").out.replace("│", " ").split())
+    shown = [each for each in app[command].assemble_argument_collection(parse_docstring=True) if each.show]
+    for argument in shown:
+        phrase = argument.parameter.help or ""
+        assert phrase[:1].isupper() and phrase.endswith("."), f"{argument.name}: {phrase!r}"
+        if choices := argument.get_choices():
+            assert f"{argument.name} CHOICE " in out and f"[choices: {', '.join(choices)}]" in out
+    literal = [each.name for each in shown if "Literal" in str(each.hint)]
+    assert literal == [each.name for each in shown if each.get_choices()]
 
 
 def test_module_and_version() -> None:
@@ -70,35 +90,6 @@ def test_module_and_version() -> None:
     from diffalign import __version__
 
     assert done.stdout.strip() == __version__
-
-
-def test_search_keeps_the_best(diffalign, tiny_pipeline, tiny_pipeline_folder: Path) -> None:
-    options = ["--model", tiny_pipeline_folder, "--num-steps", 2, "--reward", "own_reward:red"]
-    done = diffalign("search", "a dog", *options, "--queries", 10, "--keep", 3, "--batch-size", 4)
-    folder = Path("runs/search-a-dog")
-    assert done.code == 0 and "the best 3 of 10" in done.out
-    assert {file.name for file in folder.iterdir()} == {
-        "config.yaml",
-        "summary.json",
-        "best.png",
-        "noises.safetensors",
-    }
-    summary = json.loads((folder / "summary.json").read_text())
-    rewards = summary["kept"]["rewards"]
-    assert rewards == sorted(rewards, reverse=True) and len(rewards) == 3
-    assert rewards[0] >= summary["all"]["reward"]["mean"] and summary["all"]["reward"]["n"] == 10
-    assert summary["cost"]["reward_queries"] == 10 and summary["cost"]["denoiser_forwards"] == 40
-    with safe_open(folder / "noises.safetensors", "pt") as file:
-        assert file.metadata()["prompt"] == "a dog"
-    latents = load_file(folder / "noises.safetensors")["x_T"]
-    pictures = tiny_pipeline(
-        "a dog", latents=latents, num_images_per_prompt=3, num_inference_steps=2, output_type="pt"
-    ).images
-    import own_reward
-
-    torch.testing.assert_close(own_reward.red(pictures, []), torch.tensor(rewards), atol=1e-3, rtol=0)
-    more = ["--queries", 10, "--keep", 6, "--algorithm", "spectral", "--out", "half"]
-    assert "at most half" in diffalign("search", "a dog", *options, *more).err
 
 
 def test_evaluate_repeats_the_figures_of_the_run(diffalign, small) -> None:

@@ -23,16 +23,20 @@ BEFORE_ANYTHING_IS_LOADED = [
     ("find a --prompts world/common", "not both"),
     ("find --prompts world/comon", "did you mean 'world/common'?"),
     ("find --prompts none.txt", "no prompt file 'none.txt'"),
-    ("find a --queries 0", "queries must be positive and finite, not 0"),
-    ("find a --batch 0", "batch must be positive"),
-    ("find a --clip-range 2", "clip_range must be in [0, 1)"),
-    ("find a --advantage rnk", "advantage must be one of"),
+    ("find a --queries 0", "queries must be at least 1, not 0"),
+    ("find a --batch 0", "batch must be at least 1, not 0"),
+    ("find a --clip-range 2", "clip_range must be at least 0 and below 1, not 2.0"),
+    ("find a --advantage rnk", 'Choose from: "drcm", "rank"'),
     ("find a --basis dkt3", "basis must be identity, or dctK"),
     ("find a --queries many", 'unable to convert "many" into int'),
-    ("find a --num-steps -1", 'Invalid value "-1" for --num-steps. Must be >= 1.'),
-    ("find a --batch-size 0", "Must be >= 1"),
-    ("find a --images 0", "Must be >= 1"),
-    ("find a --preset papr", "unknown preset 'papr'; choose one of: default, paper (did you mean 'paper'?)"),
+    ("find a --num-steps -1", "num_steps must be at least 1, not -1"),
+    ("find a --batch-size 0", "batch_size must be at least 1, not 0"),
+    ("find a --images 0", "images must be at least 1, not 0"),
+    (
+        "find a --preset papr",
+        "unknown preset 'papr'; choose one of: default, paper, paper-no-drcm, paper-no-rca (did you mean "
+        "'paper'?)",
+    ),
     ("find a --dtype float23", "float32"),
     ("find a --threads 0", "Must be >= 1"),
     ("find a --reward world-clipp --judge none", "did you mean 'world-clip'?"),
@@ -41,16 +45,20 @@ BEFORE_ANYTHING_IS_LOADED = [
     ("find a --reward own_reward:not_callable", "a reward is a function"),
     ("find 'a smurf' --reward world-scene", "unknown thing 'smurf'"),
     ("find 'a grean dog' --judge world-scene", "did you mean 'green'?"),
-    ("find a --no-calibration --advantage drcm", "--no-calibration means --advantage none"),
+    ("find a --no-calibration", "Unknown option: --no-calibration"),
     ("find a --config none.yaml", "cannot read the settings none.yaml"),
     ("find --resume none", "there is no run to resume in none"),
     ("find --resume none --queries 3", "leave out --queries"),
+    ("find --resume none --config x --preset paper", "leave out --config, --preset"),
+    ("find a --resume none", "leave out PROMPT"),
+    ("find --resume none --out x", "leave out --out"),
+    ("find --resume none --overwrite", "leave out --overwrite"),
     ("find a --resume", "there is no run to resume in runs/a"),
     ("search a --queries 3 --keep 4", "cannot keep 4 of 3"),
-    ("search a --queries 0", "Must be >= 1"),
-    ("generate none", "there is no noise file none"),
-    ("generate", "NOISE"),
-    ("evaluate none.safetensors", "there is no noise file"),
+    ("search a --queries 0", "queries must be at least 1, not 0"),
+    ("generate none", "there is no none; give the folder of a run"),
+    ("generate", "RUN"),
+    ("evaluate none.safetensors", "there is no none.safetensors"),
     ("report none", "there is no finished run in none"),
     ("prompts drawbnch", "did you mean 'drawbench'?"),
 ]
@@ -121,7 +129,7 @@ def test_a_scheduler_that_adds_noise_is_warned_of(diffalign, stochastic: Path) -
 
 
 def test_ddim_is_suggested_where_it_fits() -> None:
-    from diffalign.cli.loading import unrepeatable
+    from diffalign.run.loading import unrepeatable
 
     class SomeSDEScheduler:
         def __init__(self, **config: Any) -> None:
@@ -162,8 +170,8 @@ def test_one_taken_folder_of_several_stops_all(diffalign, small) -> None:
         ("just words", "holds no settings"),
         ("querys: 3", "querys"),
         ("queries: many", "unable to convert"),
-        ("queries: 0", "queries must be positive"),
-        ("num_steps: 0", "Must be >= 1"),
+        ("queries: 0", "queries must be at least 1"),
+        ("num_steps: 0", "num_steps must be at least 1"),
         ("preset: papr", "unknown preset 'papr'"),
     ],
 )
@@ -209,7 +217,7 @@ def test_a_file_that_is_no_noise_is_refused(command: str, diffalign, recorded) -
         done = diffalign(command, name)
         assert done.code == 2 and "corrupt, truncated or no safetensors file" in done.err
     done = diffalign(command, "other.safetensors")
-    assert done.code == 2 and "not a noise distribution" in done.err
+    assert done.code == 2 and "other.safetensors is a safetensors file of the format None" in done.err
 
 
 def test_noise_of_another_model_is_refused(diffalign, recorded, other_pipeline_folder: Path) -> None:
@@ -283,11 +291,11 @@ def test_debug_shows_the_traceback(diffalign) -> None:
 
 
 def test_a_fault_of_the_code_is_not_hidden(diffalign, small, monkeypatch) -> None:
-    import diffalign.run.noise as a_run
+    from diffalign.run import held_out
 
     def faulty(*arguments: Any, **more: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(a_run, "evaluate", faulty)
+    monkeypatch.setattr(held_out, "evaluate", faulty)
     with pytest.raises(ZeroDivisionError):
         diffalign("find", "a dog", *small)

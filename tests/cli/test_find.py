@@ -20,7 +20,7 @@ from safetensors import safe_open
 from diffalign import NoiseDistribution, load_pipeline
 from diffalign.artifacts import RunFolder
 from diffalign.cli import run
-from diffalign.run import noise as a_run
+from diffalign.run import session
 
 FILES = {
     "config.yaml",
@@ -116,7 +116,7 @@ def test_ctrl_c_then_resume_gives_the_same(call: int, diffalign, small, whole, m
     """In an update (calls 1 to 3), the evaluation (4 to 7) or the search (8 to 12)."""
     import own_reward
 
-    monkeypatch.setattr(a_run, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(session, "SAVE_EVERY", 0.0)
     own_reward.calls, own_reward.fail_at = 0, call
     stopped = diffalign("find", PROMPT, *small, "--out", "x")
     assert stopped.code == 130
@@ -126,11 +126,11 @@ def test_ctrl_c_then_resume_gives_the_same(call: int, diffalign, small, whole, m
     assert figures(Path("x")) == whole
 
 
-@pytest.mark.parametrize("preset", [["--preset", "paper"], ["--preset", "paper", "--no-calibration"]])
-def test_the_paper_resumes_too(preset: list[str], diffalign, small, monkeypatch) -> None:
+@pytest.mark.parametrize("preset", ["paper", "paper-no-drcm", "paper-no-rca"])
+def test_the_paper_resumes_too(preset: str, diffalign, small) -> None:
     import own_reward
 
-    options = [*small[:6], "--queries", 5, "--images", 3, "--no-baselines", *preset]
+    options = [*small[:6], "--queries", 5, "--images", 3, "--no-baselines", "--preset", preset]
     assert diffalign("find", PROMPT, *options, "--out", "whole").code == 0
     own_reward.calls, own_reward.fail_at = 0, 4
     assert diffalign("find", PROMPT, *options, "--out", "x").code == 130
@@ -183,7 +183,8 @@ def test_resume_takes_the_model_and_the_reward_of_each_folder(
 
 def test_resume_leaves_out_what_is_no_run_of_find(diffalign, small, whole) -> None:
     for name, config in (
-        ("search-a-dog", {"prompt": "a dog", "queries": 10, "keep": 3, "reward": "own_reward:red"}),
+        ("search-a-dog", {"method": "search", "prompt": "a dog", "queries": 10, "keep": 3}),
+        ("compare", {"method": "compare", "prompts": "world/heldout"}),
         ("mine", {"learning_rate": 0.1}),
     ):
         Path("runs", name).mkdir(parents=True)
@@ -194,6 +195,7 @@ def test_resume_leaves_out_what_is_no_run_of_find(diffalign, small, whole) -> No
     done = diffalign("find", "--resume", "runs")
     assert done.code == 0 and "runs/whole is finished" in done.out
     assert "runs/search-a-dog is left out" in done.out and "runs/mine is left out" in done.out
+    assert "runs/compare/config.yaml was not written by diffalign find but by diffalign compare" in done.out
 
 
 def test_resume_refuses_another_model_and_other_settings(
@@ -249,6 +251,23 @@ def test_several_prompts_get_a_folder_each_and_go_on_where_they_stopped(diffalig
         assert {file.name for file in Path("both", name).iterdir()} == FILES
 
 
+def test_resume_goes_on_with_the_prompts_that_are_named_alone(diffalign, small) -> None:
+    import own_reward
+
+    Path("mine.txt").write_text("a dog\na cat\n")
+    own_reward.fail_at = 14
+    assert diffalign("find", "--prompts", "mine.txt", *small).code == 130
+    Path("runs/other").mkdir()
+    shutil.copy("runs/mine/a-dog/config.yaml", "runs/other")
+    own_reward.fail_at = None
+    done = diffalign("find", "--prompts", "mine.txt", "--resume")
+    assert done.code == 0 and "runs/mine/a-dog is finished" in done.out
+    assert Path("runs/mine/a-cat/report.html").is_file()
+    assert [file.name for file in Path("runs/other").iterdir()] == ["config.yaml"]
+    done = diffalign("find", "a dog", "a cat", "--resume", "--out", "runs/mine")
+    assert done.code == 0 and done.out.count("is finished") == 2
+
+
 def test_a_prompt_file(diffalign, small) -> None:
     Path("mine.txt").write_text("a dog\na cat\n")
     done = diffalign("find", "--prompts", "mine.txt", *small, "--no-baselines")
@@ -267,7 +286,8 @@ def test_overwrite_starts_anew(diffalign, small, whole) -> None:
     Path("whole/pictures").rmdir()
     searched = ["search", "a cat", *small[:6], "--queries", 2, "--keep", 1, "--out", "whole", "--overwrite"]
     assert diffalign(*searched).code == 0
-    found = {"config.yaml", "noises.safetensors", "best.png", "summary.json"}
+    found = {"config.yaml", "metrics.jsonl", "state.safetensors"}
+    found |= {"noises.safetensors", "best.png", "summary.json"}
     assert {file.name for file in Path("whole").iterdir()} == found
     assert diffalign("find", PROMPT, *small, "--out", "whole", "--overwrite").code == 0
     assert {file.name for file in Path("whole").iterdir()} == FILES
@@ -283,14 +303,15 @@ def test_a_state_that_does_not_fit_is_refused(diffalign, small, whole) -> None:
     assert "go on with" not in refused.err
     Path("whole/state.safetensors").write_bytes(b"\x80\x04pickle")
     refused = diffalign("find", "--resume", "whole")
-    assert refused.code == 2 and "corrupt or truncated" in refused.err
+    assert refused.code == 2 and "corrupt, truncated or no safetensors file" in refused.err
+    assert "delete it to start the run again with --resume" in refused.err
     assert "go on with" not in refused.err
 
 
 def test_a_full_disk_leaves_a_run_that_goes_on(diffalign, small, whole, monkeypatch) -> None:
-    import diffalign.artifacts as artifacts
+    from diffalign import files
 
-    save, times = artifacts.save_file, []
+    save, times = files.save_file, []
 
     def full(*arguments: Any) -> None:
         times.append(1)
@@ -298,13 +319,13 @@ def test_a_full_disk_leaves_a_run_that_goes_on(diffalign, small, whole, monkeypa
             raise OSError(28, "No space left on device")
         save(*arguments)
 
-    monkeypatch.setattr(a_run, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(artifacts, "save_file", full)
+    monkeypatch.setattr(session, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(files, "save_file", full)
     stopped = diffalign("find", PROMPT, *small, "--out", "x")
     assert stopped.code == 2 and "No space left on device" in stopped.err
     assert "diffalign find --resume x" in stopped.err
     assert not list(Path("x").glob("*.partial"))
-    monkeypatch.setattr(artifacts, "save_file", save)
+    monkeypatch.setattr(files, "save_file", save)
     assert diffalign("find", "--resume", "x").code == 0
     assert figures(Path("x")) == whole
 

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import io
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from diffalign.cli.folders import places, slug
 from rich.console import Console
 
 from diffalign import NoiseDistribution, load_pipeline
+from diffalign.artifacts import RunFolder
 from diffalign.cli import progress
 from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import interval, one_liner
+from diffalign.run.folders import folders_for, slug
 
 
 @pytest.mark.parametrize(
@@ -34,10 +37,10 @@ def test_slugs_of_long_prompts_differ() -> None:
 
 
 def test_prompts_of_one_name_get_folders_of_their_own() -> None:
-    found = places(["a dog", "two cats", "A dog!"], Path("runs"))
+    found = folders_for(["a dog", "two cats", "A dog!"], Path("runs"))
     assert len(set(found)) == 3 and found[1] == Path("runs/two-cats")
-    assert places(["A dog!", "a dog"], Path("runs")) == [found[2], found[0]]
-    assert places(["a dog"], Path("runs")) == [Path("runs/a-dog")]
+    assert folders_for(["A dog!", "a dog"], Path("runs")) == [found[2], found[0]]
+    assert folders_for(["a dog"], Path("runs")) == [Path("runs/a-dog")]
 
 
 def test_interval() -> None:
@@ -68,22 +71,35 @@ def test_progress_on_a_terminal_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -
     assert "8/8" in shown(terminal=True)
 
 
-def test_one_liner_survives_the_shell(tmp_path: Path) -> None:
-    import shlex
+def session(folder: Path, model: str, prompt: str, **call: Any) -> Any:
+    """What `one_liner` reads of a run whose noise is in `folder`."""
+    latent = call.pop("latent", (4, 8, 8))
+    folder.mkdir(exist_ok=True)
+    NoiseDistribution.standard(latent).save(folder / "noise.safetensors")
+    call = {"num_steps": 2, "guidance_scale": None, **call}
+    record = {"scheduler": call.pop("scheduler", "keep")}
+    setup = SimpleNamespace(model=model, sampler=SimpleNamespace(latent_shape=latent, **call))
+    return SimpleNamespace(
+        folder=RunFolder(folder), setup=setup, learner=SimpleNamespace(prompts=(prompt,)), record=record
+    )
 
-    line = one_liner(tmp_path / "it's", "world", 'a "big" dog', {"guidance_scale": 3.0, "height": None})
-    python, flag, code = shlex.split(line)
+
+def test_one_liner_survives_the_shell(tmp_path: Path) -> None:
+    line = one_liner(session(tmp_path / "it's", "world", 'a "big" dog', guidance_scale=3.0))
+    python, flag, code = shlex.split(line or "")
     assert (python, flag) == ("python", "-c")
     compile(code, "line", "exec")
-    assert "guidance_scale=3.0" in code and "height" not in code
+    assert "guidance_scale=3.0" in code and "num_inference_steps=2" in code and "ddim" not in code
+    plain = one_liner(session(tmp_path, "world", "a dog", scheduler="ddim")) or ""
+    assert "guidance_scale" not in plain and 'scheduler="ddim"' in plain
+    (tmp_path / "noise.safetensors").unlink()
+    assert one_liner(SimpleNamespace(folder=RunFolder(tmp_path), setup=None, record={})) is None
 
 
 def test_one_liner_makes_pictures_in_half_precision(
     tiny_pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The accelerator's default; of two kinds that a CPU computes in, bfloat16 stands for it."""
-    import shlex
-
     import diffalign
 
     seen: list[torch.dtype] = []
@@ -95,26 +111,21 @@ def test_one_liner_makes_pictures_in_half_precision(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(diffalign, "load_pipeline", loaded, raising=False)
-    NoiseDistribution.standard((4, 8, 8)).save("noise.safetensors")
-    call = {"num_inference_steps": 2, "guidance_scale": 3.0}
-    line = one_liner(Path("noise.safetensors"), str(tiny_pipeline_folder), "a dog", call)
-    exec(shlex.split(line)[2], {})
+    line = one_liner(session(Path("run"), str(tiny_pipeline_folder), "a dog", guidance_scale=3.0))
+    exec(shlex.split(line or "")[2], {})
     assert Path("picture.png").is_file() and seen == [torch.bfloat16] * 2
 
 
 def test_one_liner_makes_videos(
     tiny_video_pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shlex
-
     from PIL import Image
 
     import diffalign
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(diffalign, "load_pipeline", lambda name: tiny_video_pipeline, raising=False)
-    NoiseDistribution.standard((4, 3, 8, 8)).save("noise.safetensors")
-    line = one_liner(Path("noise.safetensors"), "m", "a dog", {"num_inference_steps": 2}, video=True, n=2)
-    exec(shlex.split(line)[2], {})
+    line = one_liner(session(Path("run"), "m", "a dog", latent=(4, 3, 8, 8)), n=2)
+    exec(shlex.split(line or "")[2], {})
     with Image.open("video.gif") as video:
         assert video.size == (16, 16) and getattr(video, "n_frames", 1) == 3

@@ -12,7 +12,7 @@ import pytest
 
 import diffalign
 from diffalign import NoiseDistribution
-from diffalign.artifacts import ArtifactError
+from diffalign.files import ArtifactError
 from diffalign.report.html import write_report
 
 EVIL = "<script>alert('1')</script> & \"dog\""
@@ -43,12 +43,14 @@ SUMMARY: dict[str, Any] = {
     "run": {"seed": 0, "num_steps": 20, "guidance_scale": 4.0, "command": "diffalign find 'a green dog'"},
 }
 METRICS = {
-    "step": 1,
+    "round": 1,
     "queries": 30,
+    "optimiser_steps": 4,
     "rewards": [1.0],
     "mean_norm": 1.25,
     "effective_components": 1.0,
     "kl_to_standard": 2.5,
+    "denoiser_forwards": 1200,
     "seconds": 9,
 }
 
@@ -84,7 +86,7 @@ def make(folder: Path, summary: dict[str, Any] = SUMMARY) -> Page:
 
 
 def test_the_whole_report(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(METRICS) + '\n{"step": 2, "que')  # cut by a kill
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(METRICS) + '\n{"round": 2, "que')  # cut by a kill
     (tmp_path / "config.yaml").write_text("queries: 30\n")
     (tmp_path / "before_after.png").write_bytes(b"before")
     (tmp_path / "reward_curve.png").write_bytes(b"curve")
@@ -104,7 +106,7 @@ def test_the_whole_report(tmp_path: Path) -> None:
         "12.3",
         "Best of N",
         "measured on clip",
-        "1 update from 30 reward queries",
+        "1 round, 30 reward queries, 4 optimiser steps in all",
         "2.5 nats",
         "num_inference_steps=20",
         "diffalign find 'a green dog'",

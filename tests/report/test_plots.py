@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffalign.artifacts import ArtifactError
+from diffalign.files import ArtifactError
 from diffalign.report import plots
 from diffalign.report.plots import before_after, grid, reward_curve
 

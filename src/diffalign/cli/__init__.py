@@ -29,7 +29,7 @@ from diffalign.cli.prompts import prompts
 from diffalign.cli.report import report
 from diffalign.cli.rewards import rewards
 from diffalign.cli.serve import serve
-from diffalign.cli.settings import fill, spell_out
+from diffalign.cli.settings import fill, refuse_fractions, spell_out
 from diffalign.cli.study import study, study_results
 from diffalign.settings.methods import METHODS
 
@@ -51,9 +51,10 @@ app = App(
     exit_on_error=False,
     suppress_keyboard_interrupt=False,  # `run` turns it into the exit code 130
     result_action="return_value",
+    config=refuse_fractions,
 )
 for _name, _row in METHODS.items():
-    app.command(make_command(_name, _row), name=_name, config=fill, sort_key=0)
+    app.command(make_command(_name, _row), name=_name, config=(fill, refuse_fractions), sort_key=0)
 _COMMANDS: tuple[Callable[..., object], ...] = (
     compare,
     distil,

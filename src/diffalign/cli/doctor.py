@@ -26,12 +26,12 @@ def doctor(
         diffalign doctor --reward image-reward        # says what is missing, and how to install it
 
     Args:
-        model: a name of `diffalign models`, the folder of a saved pipeline, or a hub name.
-        reward: a name of `diffalign rewards`, or your own as my_module:my_function; world-clip for the
-            world by default, and the size of the JPEG for other models.
-        scheduler: the pipeline's own, or DDIM.
-        device: such as cpu or cuda:0; the accelerator, if there is one, by default.
-        dtype: float32 on a CPU and float16 elsewhere, by default.
+        model: The model: a name of `diffalign models`, the folder of a saved pipeline, or a hub name.
+        reward: The reward: a name of `diffalign rewards`, or your own as my_module:my_function; world-clip
+            for the world by default, and the size of the JPEG for other models.
+        scheduler: Which scheduler samples: the pipeline's own (keep), or DDIM.
+        device: Where the model runs, such as cpu or cuda:0; the accelerator, if there is one, by default.
+        dtype: The model's precision; float32 on a CPU and float16 elsewhere by default.
     """
     from diffalign.cli.tables import stdout
     from diffalign.run.self_test import self_test

@@ -50,8 +50,7 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
         plans = _plans(name, row, prompt, prompts, (reward, preset, sampling, learning, evaluation))
         folders = _folders(plans, out, prompts)
         if resume is not None:
-            default = folders[0] if len(folders) == 1 else (out or Path("runs"))
-            return _resume(name, Path(resume) if resume else default)
+            return _resume(name, [Path(resume)] if resume else folders or [out or Path("runs")])
         if not plans:
             raise ConfigError(
                 "no prompts; write what the pictures should show, such as 'a blue car on the moon', or name "
@@ -97,27 +96,27 @@ def _folders(plans: Sequence[Plan], out: Path | None, prompts: str | None) -> li
     return folders_for(texts, out or RUNS / (prefix + named))
 
 
-def _resume(name: str, path: Path) -> int:
+def _resume(name: str, paths: Sequence[Path]) -> int:
     from diffalign.cli.tables import stdout
     from diffalign.files import CONFIG, ArtifactError
     from diffalign.run.folders import read_plan, runs_in
     from diffalign.run.launch import resume
 
-    console, begun, folders = stdout(), [], runs_in(path)
+    console, begun = stdout(), []
+    folders = [folder for path in paths for folder in runs_in(path)]
     for folder in folders:
         try:
+            writer = folder.config().get("method")
+            if writer != name:
+                by = "" if writer is None else f" but by diffalign {writer}"
+                raise ArtifactError(f"{folder / CONFIG} was not written by diffalign {name}{by}")
             plan = read_plan(folder)
         except ArtifactError as error:
             if len(folders) == 1:
                 raise
             console.print(Text(f"{folder.path} is left out: {error}"), soft_wrap=True)
             continue
-        if plan.method != name:
-            message = f"{folder / CONFIG} was not written by diffalign {name} but by diffalign {plan.method}"
-            if len(folders) == 1:
-                raise ConfigError(f"{message}: there is nothing to go on with")
-            console.print(Text(f"{folder.path} is left out: {message}"), soft_wrap=True)
-        elif folder.finished():
+        if folder.finished():
             console.print(Text(f"{folder.path} is finished; --overwrite starts it anew"), soft_wrap=True)
         else:
             begun.append((folder, plan))

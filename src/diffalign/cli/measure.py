@@ -45,14 +45,14 @@ def measure(
         diffalign measure sd15 ours --metrics "image-reward,aesthetic,pickscore,inception-clip,inception"
 
     Args:
-        folders: of pictures, or NAME=FOLDER.
-        metrics: names, with commas between them.
-        features: what distance, vendi and inception-clip see: clip, clip@CHECKPOINT, world-clip or pixels.
-        inception: folder or repository of Inception's weights; the published ones by default.
-        prompt: of pictures that lie in FOLDER itself, if nothing beside them says it.
-        batch_size: pictures at a time.
-        device: such as cpu or cuda:0; the accelerator, if there is one, by default.
-        out: JSON file of the figures.
+        folders: Folders of pictures, or NAME=FOLDER.
+        metrics: The metrics' names, joined by commas.
+        features: What distance, vendi and inception-clip see: clip, clip@CHECKPOINT, world-clip or pixels.
+        inception: The folder or repository of Inception's weights; the published ones by default.
+        prompt: The prompt of pictures that lie in FOLDER itself, if nothing beside them says it.
+        batch_size: How many pictures are measured at a time.
+        device: Where networks run, such as cpu or cuda:0; the accelerator, if there is one, by default.
+        out: A JSON file of the figures.
     """
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import measures, paths, stdout, warn

@@ -16,7 +16,7 @@ def prompts(name: str | None = None, /) -> None:
         diffalign prompts world/unusual
 
     Args:
-        name: a set, or a .txt or .json file.
+        name: A set, or a .txt or .json file.
     """
     from diffalign.cli.tables import stdout
     from diffalign.prompts import list_prompt_sets, load_prompts

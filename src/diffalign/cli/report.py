@@ -17,7 +17,7 @@ def report(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
         diffalign report runs/a-blue-car-on-the-moon
 
     Args:
-        folder: of a finished run, or of several.
+        folder: The folder of a finished run, or of several.
     """
     from diffalign.cli.tables import stdout
     from diffalign.files import SUMMARY

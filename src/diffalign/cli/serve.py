@@ -31,11 +31,11 @@ def serve(
         DIFFALIGN_REWARD_TOKEN=… diffalign find "a dog" --reward remote@http://127.0.0.1:8000
 
     Args:
-        reward: a name of `diffalign rewards`, or your own as my_module:my_function.
-        host: where it listens; 127.0.0.1 is this machine alone.
-        port: likewise; 0 takes a free one.
-        max_megabytes: greatest request.
-        device: of a reward that is a network; the accelerator, if there is one, by default.
+        reward: A name of `diffalign rewards`, or your own as my_module:my_function.
+        host: Where it listens; 127.0.0.1 is this machine alone.
+        port: The port where it listens; 0 takes a free one.
+        max_megabytes: How large a request may be, in megabytes.
+        device: Where a reward that is a network runs; the accelerator, if there is one, by default.
     """
     from diffalign.cli.tables import stdout
     from diffalign.rewards import load_reward

@@ -6,10 +6,11 @@ values to those arguments that have none yet.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from cyclopts import App, ArgumentCollection, Token
@@ -18,8 +19,10 @@ from cyclopts.config import Dict
 from diffalign.settings.fields import ConfigError, preset
 from diffalign.settings.methods import METHODS
 
-#: What may stand beside --resume: all else is the folder's own.
-BESIDE_RESUME = ("--resume", "--out", "--prompts", "PROMPT")
+#: What says which folder a --resume without one means: all else is the folder's own.
+BESIDE_RESUME = ("--out", "--prompts", "PROMPT")
+#: What a file of settings does not hold.
+OF_THE_COMMAND_LINE = ("config", "overwrite", "resume")
 
 
 def spell_out(tokens: Sequence[str]) -> list[str]:
@@ -39,7 +42,8 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         return
     name, by_name = commands[-1], {argument.name: argument for argument in arguments}
     if by_name["--resume"].tokens:
-        extra = [flag for flag, argument in by_name.items() if argument.tokens and flag not in BESIDE_RESUME]
+        allowed = ("--resume",) if by_name["--resume"].tokens[-1].value else ("--resume", *BESIDE_RESUME)
+        extra = [flag for flag, argument in by_name.items() if argument.tokens and flag not in allowed]
         if extra:
             raise ConfigError(
                 f"--resume takes all settings from the run's folder; leave out {', '.join(extra)}"
@@ -50,17 +54,43 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         settings = {key: value for key, value in read_settings(path).items() if value is not None}
         if (writer := settings.pop("method", name)) != name:
             raise ConfigError(f"{path} holds settings of diffalign {writer}, not of diffalign {name}")
-        text, names = settings.pop("prompt", None), settings.pop("prompts", None)
+        for flag in OF_THE_COMMAND_LINE:
+            if flag in settings:
+                raise ConfigError(f"{path} holds {flag}, which stands on the command line alone")
+        texts, names = _pop_prompts(settings, path)
         if not (by_name["PROMPT"].tokens or by_name["--prompts"].tokens):
-            if isinstance(names, str):
-                by_name["--prompts"].append(Token(value=names, source=path))
-            for each in names if isinstance(names, list) else [text] if text is not None else []:
-                by_name["PROMPT"].append(Token(value=str(each), source=path))
+            for flag, values in (("PROMPT", texts), ("--prompts", names)):
+                for value in values:
+                    by_name[flag].append(Token(value=value, source=path))
         Dict(settings, source=path, use_commands_as_keys=False)(app, commands, arguments)
     chosen = by_name["--preset"].tokens[-1].value if by_name["--preset"].tokens else "default"
     if chosen != "default":  # whose values are the settings' own
-        values = asdict(preset(METHODS[name].presets, chosen))
-        Dict(values, source=f"the preset {chosen}", use_commands_as_keys=False)(app, commands, arguments)
+        settings = asdict(preset(METHODS[name].presets, chosen))
+        Dict(settings, source=f"the preset {chosen}", use_commands_as_keys=False)(app, commands, arguments)
+
+
+def _pop_prompts(settings: dict[str, Any], path: str) -> tuple[list[str], list[str]]:
+    """Takes the prompts from a file's settings, and the name of their set or file."""
+    prompt, prompts = settings.pop("prompt", None), settings.pop("prompts", None)
+    texts, names = [] if prompt is None else [prompt], [] if prompts is None else [prompts]
+    if isinstance(prompts, list):
+        texts, names = texts + prompts, []
+    for text in texts + names:
+        if not isinstance(text, str):
+            raise ConfigError(f"in {path} a prompt must be text, not {text!r}")
+    return texts, names
+
+
+def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuses a fraction for a whole number, which cyclopts would round.
+
+    Raises:
+        ConfigError: if there is one.
+    """
+    for argument in arguments:
+        for token in argument.tokens if int in (argument.hint, *get_args(argument.hint)) else ():
+            if re.fullmatch(r"[+-]?\d*\.\d*[1-9]\d*", token.value):
+                raise ConfigError(f"{argument.name} must be a whole number, not {token.value}")
 
 
 def read_settings(path: Path | str) -> dict[str, Any]:

@@ -46,16 +46,16 @@ def study(
     is no encryption: for voters elsewhere, put it behind a proxy that has it.
 
     Args:
-        folders: of pictures, or NAME=FOLDER; none to go on with a study.
-        out: folder of the study.
-        mode: pairs (the default) asks which of two is better, rating for 1 to 5 of each.
-        questions: that each voter is asked; 40 by default, or all if there are fewer.
-        checks: further pairs of the same picture twice, to see who pays attention; none by default.
-        anchor: name of the one that all others are compared with; all with all by default.
-        prompt: of pictures that lie in FOLDER itself, if nothing beside them says it.
-        seed: of the questions' order and sides; 0 by default.
-        host: where it listens; 127.0.0.1 is this machine alone.
-        port: likewise; 0 takes a free one.
+        folders: Folders of pictures, or NAME=FOLDER; none to go on with a study.
+        out: The folder of the study.
+        mode: What is asked: which of two is better (pairs, the default), or 1 to 5 of each (rating).
+        questions: How many questions each voter is asked; 40 by default, or all if there are fewer.
+        checks: How many further pairs are the same picture twice, to see who looks; none by default.
+        anchor: The name of the one that all others are compared with; all with all by default.
+        prompt: The prompt of pictures that lie in FOLDER itself, if nothing beside them says it.
+        seed: The seed of the questions' order and sides; 0 by default.
+        host: Where it listens; 127.0.0.1 is this machine alone.
+        port: The port where it listens; 0 takes a free one.
     """
     from diffalign.cli.tables import stdout
     from diffalign.evaluation.sources import read_source
@@ -118,7 +118,7 @@ def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
         diffalign study-results studies/a-b
 
     Args:
-        folder: of the study.
+        folder: The folder of the study.
     """
     from diffalign.artifacts import RunFolder
     from diffalign.cli.tables import paths, stdout

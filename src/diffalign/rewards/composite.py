@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffalign.rewards import RewardError, RewardFunction, score
+from diffalign.rewards.scoring import RewardError, RewardFunction, score
 
 SCENES = 24  # of the reference, each scored twice
 LEAST_SPREAD = 1e-6  # of scores, relative to their mean: less is rounding, and no scale

@@ -109,8 +109,10 @@ def load_artifact(path: Path | str, pipeline: Any = None) -> Artifact:
     """
     path = Path(path)
     if not path.exists():
-        raise ArtifactError(f"there is no {path}; give a run's folder, or its noise or generator file")
-    if path.name == files.GENERATOR or (path / files.GENERATOR).is_file():
+        raise ArtifactError(f"there is no {path}; give the folder of a run, or its noise or generator file")
+    if has_weights(path):
+        raise ArtifactError(f"{path} holds tuned weights, which open_artifact opens with their model")
+    if has_generator(path):
         return NoiseGenerator.load(path, pipeline)
     if path.name == files.NOISES or (path / files.NOISES).is_file():
         return SearchResult.load(path)
@@ -135,6 +137,11 @@ def single_prompt_runs(folder: Path, prompt: str | None = None) -> tuple[list[Pa
         raise ConfigError(f"{folder} holds runs of several prompts, each of its own; leave out --prompt")
     others = sorted(file.parent.name for file in folder.glob(f"*/{files.CONFIG}") if file.parent not in runs)
     return runs, others if runs else []
+
+
+def has_generator(path: Path) -> bool:
+    """Whether this is a generator's file, or the folder holds one."""
+    return path.name == files.GENERATOR or (path / files.GENERATOR).is_file()
 
 
 def has_weights(path: Path) -> bool:
@@ -196,6 +203,8 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
             device=opening.device,
             dtype=precision,  # type: ignore[arg-type]
         )
+        if not (has_weights(path) or has_generator(path)):  # which are for all prompts
+            metadata["prompt"]
     except (KeyError, ValueError) as error:
         raise ArtifactError(f"{path} does not say what it was learned for ({error})") from error
     sampler = load_sampler(options)

@@ -55,22 +55,26 @@ class Plan:
             ConfigError: if a setting is unknown, missing, or out of its range.
         """
         row, given = method(str(mapping.get("method", "none"))), dict(mapping)
-        prompts: Any = given.get("prompts", given.get("prompt"))
-        texts = prompts if isinstance(prompts, list) else [prompts]
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise ConfigError(f"prompts must be text, not {prompts!r}")
+        key = "prompt" if row.per_prompt else "prompts"
         parts = {"learning": row.config, "evaluation": row.evaluation, "sampling": Sampling}
-        known = {"method", "prompt", "prompts", "reward", "preset"}
-        known |= {field.name for kind in parts.values() for field in fields(kind)}
+        known = ["method", key, "reward", "preset"]
+        known += [field.name for kind in parts.values() for field in fields(kind)]
         for name in given:
             if name not in known:
-                raise ConfigError(unknown("setting", str(name), sorted(known)))
-        several = row.per_prompt or isinstance(prompts, list)
+                raise ConfigError(unknown("setting", str(name), known))
+        prompts: Any = given.get(key)
+        reward = given.get("reward", REWARD)
+        texts = prompts if isinstance(prompts, list) and not row.per_prompt else [prompts]
+        for name, values in ((key, texts or [""]), ("reward", [reward])):
+            if not all(isinstance(text, str) and text.strip() for text in values):
+                raise ConfigError(f"{name} must be text, not {given.get(name)!r}")
+        if (chosen := given.get("preset", "default")) not in list(row.presets):
+            raise ConfigError(unknown("preset", str(chosen), row.presets))
         return cls(
             str(given["method"]),
-            tuple(texts) if several else prompts,
-            reward=str(given.get("reward", REWARD)),
-            preset=str(given.get("preset", "default")),
+            tuple(texts) if row.per_prompt or isinstance(prompts, list) else prompts,
+            reward=reward,
+            preset=chosen,
             **{name: pick(kind, given) for name, kind in parts.items()},
         )
 
@@ -91,14 +95,16 @@ class Plan:
         row = method(self.method)
         defaults = {**asdict(Sampling()), **asdict(row.presets[self.preset]), **asdict(row.evaluation())}
         defaults |= {"method": self.method, "reward": REWARD, "preset": "default"}
-        words = ["diffalign", self.method]
+        words, prompts = ["diffalign", self.method], list[str]()
         for name, value in self.mapping().items():
             flag = "--" + name.replace("_", "-")
             if name == "prompt" or (name == "prompts" and isinstance(value, list)):
-                words += [value] if isinstance(value, str) else value
+                prompts = [value] if isinstance(value, str) else value
             elif name == "prompts" or value != defaults.get(name):
                 if isinstance(value, bool):
                     words.append(flag if value else flag.replace("--", "--no-", 1))
                 else:
                     words += [flag, str(value)]
-        return shlex.join(words)
+        if any(text.startswith("-") for text in prompts):  # which else were flags
+            return shlex.join([*words, "--", *prompts])
+        return shlex.join([*words[:2], *prompts, *words[2:]])

@@ -1,6 +1,9 @@
+"""The two methods that learn one generator of noise for all prompts."""
+
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +25,25 @@ FILES = {
 }
 
 
+METHODS = ("anchors", "noise-ppo")
+
+
 @pytest.fixture
-def quick(tiny_pipeline_folder: Path, workplace: Path) -> list[object]:
-    """Options of a run that takes a moment: 3 rounds of 2 prompts × 4 pictures."""
+def quick(tiny_pipeline_folder: Path, workplace: Path) -> Callable[..., list[object]]:
+    """A command of a run that takes a moment: 3 rounds of 2 prompts × 4 pictures."""
     (workplace / "prompts.txt").write_text("a dog\na cat\n")
-    return [
-        *("--prompts", "prompts.txt", "--model", tiny_pipeline_folder, "--reward", "own_reward:red"),
-        *("--num-steps", 2, "--rounds", 3, "--prompts-per-round", 2, "--samples-per-prompt", 4),
-        *("--images", 4, "--look-every", 2, "--look-images", 2, "--batch-size", 4, "--components", 8),
-    ]
+
+    def command(method: str, *more: object) -> list[object]:
+        options: dict[object, object] = {
+            **{"--prompts": "prompts.txt", "--model": tiny_pipeline_folder, "--reward": "own_reward:red"},
+            **{"--num-steps": 2, "--rounds": 3, "--prompts-per-round": 2, "--samples-per-prompt": 4},
+            **{"--images": 4, "--check-every": 2, "--check-images": 2, "--batch-size": 4},
+            **({"--components": 8} if method == "anchors" else {"--width": 8, "--minibatch": 1}),
+        }
+        options |= dict(zip(more[::2], more[1::2], strict=True))  # given once alone
+        return [method, *(word for option in options.items() for word in option)]
+
+    return command
 
 
 def figures(folder: Path) -> dict[str, Any]:
@@ -40,21 +53,27 @@ def figures(folder: Path) -> dict[str, Any]:
         del cost["seconds"], cost["peak_memory_mb"]
     rows = RunFolder(folder).metrics()
     for row in rows:
-        del row["seconds"]
+        del row["seconds"], row["sampling_seconds"]
     return {**summary, "rows of metrics": rows, "weights": NoiseGenerator.load(folder).fingerprint()}
 
 
-def test_a_run_leaves_its_folder(diffalign, quick, tiny_pipeline_folder) -> None:
-    done = diffalign("noise-ppo", *quick)
-    folder = Path("runs/noise-ppo-default")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_leaves_its_folder(method: str, diffalign, quick, tiny_pipeline_folder) -> None:
+    done = diffalign(*quick(method))
+    folder = Path(f"runs/{method}-default")
     assert done.code == 0, done.err
     assert {file.name for file in folder.iterdir()} == FILES
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary["rows"]) == {"baseline", "tuned"} and summary["n"] == 8
     assert summary["cost"]["tuned"]["reward_queries"] == 24
+    # 2 steps, guided: 4 forwards a picture
+    assert summary["cost"]["tuned"]["denoiser_forwards"] == (24 + 8) * 4
+    assert summary["prompt"] == "2 held-out prompts" and summary["run"]["method"] == method
     assert "NoiseGenerator.load" in (folder / "report.html").read_text()
     rows = RunFolder(folder).metrics()
+    assert [row["round"] for row in rows] == [1, 2, 3]
     assert [bool(row.get("held_out")) for row in rows] == [True, True, False]
+    assert [row["optimiser_steps"] for row in rows] == ([0] * 3 if method == "anchors" else [4, 8, 12])
 
     generator, plain = NoiseGenerator.load(folder), load_pipeline(tiny_pipeline_folder, device="cpu")
     latents = generator.sample(["a dog", "a cat"], seed=0)
@@ -65,47 +84,55 @@ def test_a_run_leaves_its_folder(diffalign, quick, tiny_pipeline_folder) -> None
 
 
 @pytest.mark.parametrize("failure", ["nan", "raise", "interrupt"])
-def test_what_stops_a_run_loses_nothing(diffalign, quick, failure: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_what_stops_a_run_loses_nothing(method: str, failure: str, diffalign, quick) -> None:
     import own_reward
 
-    assert diffalign("noise-ppo", *quick, "--out", "whole").code == 0
-    # a batch a prompt; of round 1 a look at two prompts
+    assert diffalign(*quick(method, "--out", "whole")).code == 0
+    # a batch a prompt; of round 1 a check of two prompts
     own_reward.calls, own_reward.fail_at, own_reward.failure = 0, 6, failure
-    stopped = diffalign("noise-ppo", *quick, "--out", "stopped")
+    stopped = diffalign(*quick(method, "--out", "stopped"))
     assert stopped.code == (130 if failure == "interrupt" else 2)
-    assert "go on with: diffalign noise-ppo --resume stopped" in stopped.err
+    assert f"go on with: diffalign {method} --resume stopped" in stopped.err
     assert len(RunFolder(Path("stopped")).metrics()) == 1
     own_reward.fail_at = None
-    assert diffalign("noise-ppo", "--resume", "stopped").code == 0
+    assert diffalign(method, "--resume", "stopped").code == 0
     assert figures(Path("stopped")) == figures(Path("whole"))
-    assert "is finished" in diffalign("noise-ppo", "--resume", "stopped").out
+    assert "is finished" in diffalign(method, "--resume", "stopped").out
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("method", "more", "said"),
     [
-        (["--preset", "papers"], "did you mean 'paper'"),
-        (["--patch", "3", "--preset", "paper", "--components", "0"], "do not tile"),
-        (["--basis", "dct", "--components", "0"], "basis must be"),
-        (["--prompts", "nowhere.txt"], "nowhere.txt"),
-        (["--look-every", "0", "--stop-on-alarm"], "stop-on-alarm needs looks; give --look-every too"),
-        (["--rounds", "1", "--samples-per-prompt", "1"], "leave no prompt with two"),
+        ("noise-ppo", ["--preset", "papers"], "did you mean 'paper'"),
+        ("anchors", ["--preset", "paper"], "unknown preset 'paper'; choose one of: default"),
+        ("noise-ppo", ["--patch", "3", "--preset", "paper"], "do not tile"),
+        ("noise-ppo", ["--basis", "dct"], "basis must be"),
+        ("noise-ppo", ["--components", "8"], "Unknown option: --components"),
+        ("noise-ppo", ["--width", "7"], "a width of 7 does not split into 4 heads"),
+        ("anchors", ["--prompts", "nowhere.txt"], "nowhere.txt"),
+        ("anchors", ["--held-out", "nowhere.txt"], "nowhere.txt"),
+        ("anchors", ["--rounds", "1", "--samples-per-prompt", "1"], "leave no prompt with two"),
+        ("anchors", ["--components", "4"], "effective must be below components"),
+        *(
+            (method, ["--check-every", "0", flag, *value], f"{name} needs checks; give check_every too")
+            for method in METHODS
+            for flag, value, name in (
+                ("--keep", ["2"], "keep"),
+                ("--stop-on-alarm", ["true"], "stop_on_alarm"),
+            )
+        ),
     ],
 )
-def test_a_mistake_leaves_no_folder(diffalign, quick, more: list[str], said: str) -> None:
-    options = list(quick)
-    for name in more[::2]:
-        if name in options:  # given once alone
-            place = options.index(name)
-            del options[place : place + 2]
-    options += more
-    done = diffalign("noise-ppo", *options)
+def test_a_mistake_leaves_no_folder(method: str, more: list[str], said: str, diffalign, quick) -> None:
+    done = diffalign(*(word for word in quick(method, *more) if word != "true"))
     assert done.code == 2 and said in done.err
     assert not Path("runs").exists()
 
 
-def test_pictures_of_any_prompt_are_made_from_a_generator(diffalign, quick) -> None:
-    assert diffalign("noise-ppo", *quick, "--out", "generator").code == 0
+@pytest.mark.parametrize("method", METHODS)
+def test_pictures_of_any_prompt_are_made_from_a_generator(method: str, diffalign, quick) -> None:
+    assert diffalign(*quick(method, "--out", "generator")).code == 0
     done = diffalign("generate", "generator", "--prompt", "a bird", "-n", 2, "--out", "pictures")
     assert done.code == 0, done.err
     assert len(list(Path("pictures").glob("seed0-0*.png"))) == 2
@@ -118,12 +145,12 @@ def test_pictures_of_any_prompt_are_made_from_a_generator(diffalign, quick) -> N
     assert "with --prompt" in diffalign("generate", "generator", "--prompt", " ").err
     wrong = diffalign("generate", "generator", "--prompt", "a bird", "--model", "world")
     assert wrong.code == 2 and "whose fingerprint is" in wrong.err
-    assert diffalign("noise-ppo", *quick, "--out", "generator", "--overwrite").code == 0
+    assert diffalign(*quick(method, "--out", "generator"), "--overwrite").code == 0
     assert not Path("generator/evaluation-a-bird.json").exists()
 
 
 def test_find_starts_where_a_generator_or_other_runs_ended(diffalign, quick, small) -> None:
-    assert diffalign("noise-ppo", *quick, "--out", "generator").code == 0
+    assert diffalign(*quick("anchors", "--out", "generator")).code == 0
     more = ["--components", 4]
     assert diffalign("find", "a dog", *small, *more, "--out", "cold").code == 0
     assert diffalign("find", "a dog", *small, *more, "--start", "generator", "--out", "warm").code == 0
@@ -131,7 +158,10 @@ def test_find_starts_where_a_generator_or_other_runs_ended(diffalign, quick, sma
     assert cold != warm
     assert diffalign("distil", "warm", *small[:2], "--steps", 5, "--out", "distilled").code == 0
     assert diffalign("find", "a dog", *small, *more, "--start", "distilled", "--out", "again").code == 0
-    assert "no noise generator" in diffalign("find", "a dog", *small, "--start", "x", "--out", "no").err
+    assert (
+        "there is no generator file x"
+        in diffalign("find", "a dog", *small, "--start", "x", "--out", "no").err
+    )
     other = ["--model", "world", "--queries", 5, "--start", "generator", "--out", "no"]
     assert "whose fingerprint is" in diffalign("find", "a dog", *other).err
     assert (
@@ -139,30 +169,3 @@ def test_find_starts_where_a_generator_or_other_runs_ended(diffalign, quick, sma
     )
     assert "holds no noise.safetensors" in diffalign("distil", "generator").err
     assert not Path("no").exists()
-
-
-def test_methods_are_compared_and_what_is_done_is_kept(diffalign, quick) -> None:
-    import own_reward
-
-    options = [*quick[:6], "--num-steps", 2, "--queries", 12, "--images", 2, "--batch-size", 4]
-    options += ["--methods", "frozen,best-of-n,spectral,find", "--out", "compared"]
-    done = diffalign("compare", *options)
-    assert done.code == 0, done.err
-    table = json.loads(Path("compared/comparison.json").read_text())
-    assert list(table) == ["frozen", "best-of-n", "spectral", "find"]
-    # a prompt, 2 steps, guided; spectral's previews take as many steps
-    assert [row["forwards"] for row in table.values()] == [2 * 4, 12 * 4, 12 * 4, 14 * 4]
-    assert table["best-of-n"]["reward"]["mean"] > table["frozen"]["reward"]["mean"]
-    assert Path("compared/comparison.png").stat().st_size > 1000
-    with Path("compared/comparison.jsonl").open("a") as lines:
-        lines.write('{"method": "fi')  # as a kill leaves it
-    own_reward.calls = 0
-    assert diffalign("compare", *options).code == 0
-    assert own_reward.calls == 0
-    assert json.loads(Path("compared/comparison.json").read_text()) == table
-    other = [*options[:-4], "--guidance-scale", 2.0, "--methods", "find,frozen", *options[-2:]]
-    assert diffalign("compare", *other).code == 0
-    assert own_reward.calls > 0  # another task in the same folder
-    assert list(json.loads(Path("compared/comparison.json").read_text())) == ["frozen", "find"]
-    assert "unknown method 'best'" in diffalign("compare", *options[:-4], "--methods", "best").err
-    assert "leave no choice" in diffalign("compare", "--prompts", "prompts.txt", "--queries", 4).err
