@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[list[str], dict[str, str]]] = {
     "noise-ppo": ([], GENERATOR),
     "tune": ([], {**MANY, "--samples": "12", "--first-steps": "5"}),
     "search": ([PROMPT], {}),
-    "compare": ([], {"--prompts": "world/heldout", "--queries": "40", "--images": "4", "--num-steps": "5"}),
+    "compare": ([], {"--prompts": "world/heldout", "--queries": "20", "--images": "4", "--num-steps": "4"}),
 }
 
 
