@@ -28,7 +28,8 @@ from same_results import STATES, Outcome, differing, outcome
 from diffalign.files import CONFIG, versions
 
 DIFFALIGN = (sys.executable, "-m", "diffalign")
-MANY = {"--prompts": "world/unusual", "--rounds": "6", "--images": "2", "--check-every": "2"}
+MANY = {"--prompts": "world/unusual", "--rounds": "6", "--images": "2", "--check-images": "2"}
+MANY |= {"--check-every": "2", "--num-steps": "8"}
 GENERATOR = {**MANY, "--prompts-per-round": "8"}
 PROMPT = "a dog on the moon"
 #: Of each command its prompts, and its flags unless others are given.
@@ -36,9 +37,9 @@ COMMANDS: dict[str, tuple[list[str], dict[str, str]]] = {
     "find": ([PROMPT], {"--images": "16"}),
     "anchors": ([], GENERATOR),
     "noise-ppo": ([], GENERATOR),
-    "tune": ([], {**MANY, "--samples": "12"}),
+    "tune": ([], {**MANY, "--samples": "12", "--first-steps": "5"}),
     "search": ([PROMPT], {}),
-    "compare": ([], {"--prompts": "world/heldout", "--queries": "40", "--images": "4", "--num-steps": "5"}),
+    "compare": ([], {"--prompts": "world/heldout", "--queries": "20", "--images": "4", "--num-steps": "4"}),
 }
 
 
