@@ -84,3 +84,10 @@ def test_what_it_cannot_learn_is_refused() -> None:
         FindLearner(Toy(LATENT), ["a dog", "a cat"], FindConfig())
     with pytest.raises(ConfigError, match="no height and width"):
         FindLearner(Toy((8,)), ["a dog"], FindConfig(basis="dct3"))
+
+
+def test_a_reward_that_says_nothing_changes_nothing() -> None:
+    own = learner(FindConfig(queries=60))
+    list(train(own, lambda images, prompts: torch.full((len(images),), 25.3)))  # whose mean is rounded
+    noise = own.noise("a dog")
+    assert noise.weights is not None and torch.allclose(noise.weights, noise.weights.new_full((24,), 1 / 24))

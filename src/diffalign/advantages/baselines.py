@@ -19,7 +19,9 @@ def leave_one_out(reward: Tensor) -> Tensor:
 
 
 def standardise(reward: Tensor, epsilon: float = 1e-6) -> Tensor:
-    """A = (r − mean) / (std + epsilon), from rewards `(B,)` to `(B,)`; 0 if all rewards are equal."""
+    """A = (r − mean) / std, with shape `(B,)`; zero where all rewards are equal."""
+    if reward.min() == reward.max():  # their mean may be rounded, by more than epsilon
+        return torch.zeros_like(reward)
     return (reward - reward.mean()) / (reward.std(correction=0) + epsilon)
 
 

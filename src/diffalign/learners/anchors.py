@@ -13,7 +13,7 @@ from diffalign.advantages.process import posterior
 from diffalign.diffusion import Sampler
 from diffalign.diffusion.conditions import prompt_states
 from diffalign.learners.amortised import AmortisedLearner
-from diffalign.learners.contract import Update
+from diffalign.learners.contract import Update, check_rewards
 from diffalign.objectives.diagnostics import diagnose
 from diffalign.policies.anchor_generator import AnchorGenerator, AnchorShape
 from diffalign.policies.noise import NoiseDistribution
@@ -70,6 +70,7 @@ class AnchorLearner(AmortisedLearner):
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """In closed form: the process's posterior of all rewards so far; the loss is minus what the next
         samples are expected to earn above their prompt's mean, in standard deviations."""
+        check_rewards(rollout, rewards)
         samples, elements = self.config.samples_per_prompt, math.prod(self.generator.shape.latent)
         rows = {prompt: row for row, prompt in enumerate(self.prompts)}
         visited, batches = rollout.prompts[::samples], rollout.x_T.split(samples)

@@ -67,6 +67,20 @@ class Update:
     warning: str | None = None
 
 
+def check_rewards(rollout: Rollout, rewards: Tensor) -> None:
+    """What every `tell` begins with, as other shapes might broadcast.
+
+    Raises:
+        ValueError: if there is not one finite reward a sample.
+    """
+    samples = len(rollout.indices)
+    if rewards.shape != (samples,) or not rewards.isfinite().all():
+        raise ValueError(
+            f"tell wants one finite reward a sample, ({samples},), not {tuple(rewards.shape)} with "
+            f"{int(rewards.isfinite().sum())} finite ones"
+        )
+
+
 class Learner(ABC):
     """What learns, or searches, by reward queries.
 
@@ -127,7 +141,11 @@ class Learner(ABC):
 
     @abstractmethod
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
-        """Learns from the samples that were asked for and their rewards `(B,)`."""
+        """Learns from the samples that were asked for and their rewards `(B,)`.
+
+        Raises:
+            ValueError: if there is not one finite reward a sample; the learner is as it was.
+        """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:

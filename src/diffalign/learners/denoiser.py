@@ -17,7 +17,7 @@ from diffalign.advantages.running import RunningStatistics
 from diffalign.diffusion import Sampler
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.files import DENOISER, LORA, replacing_folder
-from diffalign.learners.contract import Learner, Request, Update
+from diffalign.learners.contract import Learner, Request, Update, check_rewards
 from diffalign.learners.decisions import OBJECTIVES, Decision
 from diffalign.learners.optimisers import load_optimiser, make_adamw, optimiser_tensors
 from diffalign.learners.processes import Processes
@@ -113,7 +113,7 @@ class DenoiserLearner(Learner):
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         """This process's shards, in batches of whole groups."""
-        positions = [i for shard in self.processes.share(request.shards) for i in shard]
+        positions = sorted(i for shard in self.processes.share(request.shards) for i in shard)
         size = max(1, self.environment.batch_size // self.branches.number)
         for batch in (positions[i : i + size] for i in range(0, len(positions), size)):
             yield collect_trajectories(
@@ -127,6 +127,7 @@ class DenoiserLearner(Learner):
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """Learns from this process's part of the samples, and with the others' gradients."""
+        check_rewards(rollout, rewards)
         config, branches, request = self.config, self.branches.number, self.ask()
         first = request.groups.start * branches
         rows = {index - first: row for row, index in enumerate(rollout.indices)}

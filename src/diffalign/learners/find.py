@@ -13,7 +13,7 @@ from diffalign.advantages import ValueNet, leave_one_out, rank, standardise
 from diffalign.advantages.drcm import value_loss
 from diffalign.diffusion import Sampler
 from diffalign.files import NOISE
-from diffalign.learners.contract import Learner, Request, Update
+from diffalign.learners.contract import Learner, Request, Update, check_rewards
 from diffalign.learners.optimisers import load_optimiser, optimiser_tensors
 from diffalign.objectives import policy_gradient_loss, ppo_loss
 from diffalign.policies.generator import NoiseGenerator
@@ -120,6 +120,7 @@ class FindLearner(Learner):
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """Calibrates the rewards and takes one step."""
+        check_rewards(rollout, rewards)
         config, current = self.config, self.distribution()
         self.rewards = torch.cat([self.rewards, rewards])
         if config.history:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffalign.advantages import leave_one_out
+from diffalign.advantages import leave_one_out, standardise
 from diffalign.advantages.running import RunningStatistics
 from diffalign.diffusion import Sampler
 from diffalign.diffusion.conditions import prompt_states
 from diffalign.learners.amortised import AmortisedLearner
-from diffalign.learners.contract import Update
+from diffalign.learners.contract import Update, check_rewards
 from diffalign.learners.optimisers import load_optimiser, optimiser_tensors
 from diffalign.objectives import ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
@@ -26,7 +26,6 @@ from diffalign.settings.fields import ConfigError
 from diffalign.settings.noise_ppo import NoisePPOConfig
 
 WINDOW = 8  # rounds whose rewards are a prompt's running baseline
-ROUNDING = 1e-6  # added to a standard deviation that may be 0
 
 
 class ValueHead(nn.Module):
@@ -69,9 +68,10 @@ class NoisePPOLearner(AmortisedLearner):
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """By PPO: `epochs` passes, an optimiser step each `minibatch` prompts."""
+        check_rewards(rollout, rewards)
         config, prompts = self.config, rollout.prompts[:: self.config.samples_per_prompt]
         # one scale for all prompts: a prompt whose rewards hardly differ has little to teach
-        targets = ((rewards - rewards.mean()) / (rewards.std(correction=0) + ROUNDING)).view(len(prompts), -1)
+        targets = standardise(rewards).view(len(prompts), -1)
         advantage = self._advantage(prompts, rewards, targets)
         losses, diagnostics, sizes = [], [], []
         for epoch in range(config.epochs):

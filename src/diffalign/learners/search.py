@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffalign.files import NOISES
-from diffalign.learners.contract import Learner, Update
+from diffalign.learners.contract import Learner, Update, check_rewards
 from diffalign.learners.result import SearchResult
 from diffalign.rollout import Environment, Rollout
 from diffalign.settings.fields import ConfigError
@@ -60,6 +60,7 @@ class SearchLearner(Learner):
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """Keeps the best."""
+        check_rewards(rollout, rewards)
         self.best = self.best.merged(rollout.x_T, rollout.images, rewards, self.config.keep)
         self.rounds += 1
         return Update(rollout.prompts, rewards, len(rewards) * self.environment.forwards)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffalign.diffusion.sampler import seeded_noise
-from diffalign.learners.contract import Request, Update
+from diffalign.learners.contract import Request, Update, check_rewards
 from diffalign.learners.result import SearchResult
 from diffalign.learners.search import STREAM, SearchLearner
 from diffalign.rollout import Rollout, sample_noise
@@ -73,6 +73,7 @@ class Spectral(SearchLearner):
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """Keeps the best previews and moves the distribution to the elites, or orders the pictures."""
+        check_rewards(rollout, rewards)
         if not self.previewing:
             order, first = rewards.argsort(descending=True, stable=True), len(self.best.rewards)
             self.best = SearchResult(

@@ -104,7 +104,8 @@ class NoiseDistribution:
         """How many components a mixture draws from, exp of its weights' entropy; 1 of one Gaussian."""
         if self.weights is None:
             return 1.0
-        return math.exp(-float(torch.xlogy(self.weights, self.weights).sum()))
+        weights = self.weights.detach()
+        return math.exp(-float(torch.xlogy(weights, weights).sum()))
 
     def center(self) -> Tensor:
         """The mean of all samples' coefficients, with the basis's shape."""
