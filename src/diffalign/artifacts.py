@@ -134,8 +134,7 @@ class RunFolder:
             made = [file for name in (PICTURES, FROZEN) for file in path.glob(f"{name}/**/*")]
             for file in [*outputs, *(file for file in made if _MADE.fullmatch(_whole_name(file)))]:
                 file.unlink()
-            with replacing(path / CONFIG) as file:
-                file.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
+            folder.write_config(config)
         return folder
 
     @classmethod
@@ -184,6 +183,11 @@ class RunFolder:
         if not isinstance(loaded, dict):
             raise ArtifactError(f"{self.path / CONFIG} is corrupt: it holds no settings")
         return loaded
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes what `config` reads."""
+        with replacing(self.path / CONFIG) as file:
+            file.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
 
     def save_state(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
         """Writes what `load_state` reads."""

@@ -158,7 +158,10 @@ def test_find_starts_where_a_generator_or_other_runs_ended(diffalign, quick, sma
     assert cold != warm
     assert diffalign("distil", "warm", *small[:2], "--steps", 5, "--out", "distilled").code == 0
     assert diffalign("find", "a dog", *small, *more, "--start", "distilled", "--out", "again").code == 0
-    assert "there is no generator file x" in diffalign("find", "a dog", *small, "--start", "x", "--out", "no").err
+    assert (
+        "there is no generator file x"
+        in diffalign("find", "a dog", *small, "--start", "x", "--out", "no").err
+    )
     other = ["--model", "world", "--queries", 5, "--start", "generator", "--out", "no"]
     assert "whose fingerprint is" in diffalign("find", "a dog", *other).err
     assert (

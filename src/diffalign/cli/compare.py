@@ -24,26 +24,27 @@ def compare(
 
     Search keeps the best pictures that it saw, so that their reward flatters; what learns gives fresh
     ones. anchors and tune learn from all prompts at once, with as many queries in all. What is done
-    already in the folder is not done again, so that a stopped comparison goes on.
+    already in the folder is not done again, so that a stopped comparison goes on, and one with more methods
+    or seeds adds to it.
 
         diffalign compare --prompts world/heldout --queries 150 --seeds 3
         diffalign compare --resume runs/compare-world-heldout
 
     Args:
         out: The folder; runs/compare- and the set by default.
-        resume: Go on with the comparison in this folder; without one, in the folder of --out.
+        resume: Go on with the comparison in this folder; without one, in the folder of --out or of the
+            prompts.
     """
     from diffalign.cli.progress import RunProgress
     from diffalign.cli.tables import comparison_table, paths, stdout
     from diffalign.run.comparison import Comparison
     from diffalign.run.folders import RUNS, slug
 
+    default = RUNS if comparison is None else RUNS / f"compare-{slug(comparison.prompts)}"
     if resume is not None:
-        running = Comparison.resume(Path(resume) if resume else out or RUNS)
+        running = Comparison.resume(Path(resume) if resume else out or default)
     else:
-        config = comparison or CompareConfig()
-        path = out or RUNS / f"compare-{slug(config.prompts)}"
-        running = Comparison.start(path, config, sampling)
+        running = Comparison.start(out or default, comparison or CompareConfig(), sampling)
     console = stdout()
     with running.folder.lock(), RunProgress(console, running.count_pictures()) as progress:
         table = running.run(progress)

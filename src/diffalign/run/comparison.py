@@ -21,6 +21,7 @@ from diffalign.learners.spectral import check_latents
 from diffalign.methods.provenance import decisive, provenance
 from diffalign.metrics import clustered
 from diffalign.report.plots import quality_against_cost
+from diffalign.run.checkpoint import resumable
 from diffalign.run.compare import COMPARED, STATES, Task, count_pictures, describe, run_method
 from diffalign.run.loading import Loader, Setup, load_sampler, read_prompts, warnings_for
 from diffalign.run.progress import Progress
@@ -66,11 +67,14 @@ class Comparison:
         setup = Loader().setup(sampling, config.reward, config.judge, prompts, prompts)
         if "spectral" in config.names:
             check_latents(setup.sampler.latent_shape)
-        folder = RunFolder(path)
-        if not ((path / CONFIG).is_file() and folder.config().get("method") == "compare"):
-            settings = {"method": "compare", **asdict(config), **asdict(sampling)}
-            folder = RunFolder.create(path, settings)
-        return cls(folder, config, sampling, prompts, setup)
+        comparison = cls(RunFolder(path), config, sampling, prompts, setup)
+        if not ((path / CONFIG).is_file() and comparison.folder.config().get("method") == "compare"):
+            RunFolder.create(path, comparison.settings())
+        return comparison
+
+    def settings(self) -> dict[str, Any]:
+        """The content of `config.yaml`."""
+        return {"method": "compare", **asdict(self.config), **asdict(self.sampling)}
 
     @classmethod
     def resume(cls, path: Path) -> Comparison:
@@ -97,7 +101,14 @@ class Comparison:
         Raises:
             RewardError: if the reward fails; what is done is kept.
         """
+        with resumable(self.folder.path, "compare"):
+            return self._run_all(progress)
+
+    def _run_all(self, progress: Progress) -> Table:
         config, setup = self.config, self.setup
+        if self.folder.config() != self.settings():  # what another comparison began here is not gone on with
+            shutil.rmtree(self.folder / STATES, ignore_errors=True)
+            self.folder.write_config(self.settings())
         for warning in warnings_for(setup, config.judge, self.prompts):
             progress.warn(warning)
         known = read_rows(self.folder)

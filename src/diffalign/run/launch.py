@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diffalign.artifacts import RunFolder
 from diffalign.evaluation import Summary
-from diffalign.files import STATE, ArtifactError, WriteError
+from diffalign.run.checkpoint import resumable
 from diffalign.run.loading import Job, Loader
 from diffalign.run.progress import Progress
 from diffalign.run.session import Session, count_pictures
@@ -68,7 +68,7 @@ def _run(folder: RunFolder, plan: Plan, load: Callable[[], Job], open_progress: 
         if is_main():
             stack.enter_context(folder.lock())
         job = load()
-        stack.enter_context(_resumable(folder.path, plan.method))
+        stack.enter_context(resumable(folder.path, plan.method))
         total = count_pictures(job.learner, job.held_out, plan.evaluation)
         progress = stack.enter_context(open_progress(total))
         for warning in job.warnings:
@@ -88,15 +88,3 @@ def _run(folder: RunFolder, plan: Plan, load: Callable[[], Job], open_progress: 
             tracker,
         )
         return session, session.run()
-
-
-@contextmanager
-def _resumable(path: Path, command: str) -> Iterator[None]:
-    """Adds to what stops a run, Ctrl-C included, how to go on with it; not where that would stop it again."""
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, WriteError) or not isinstance(error, ArtifactError):
-            saved = (path / STATE).is_file() and not isinstance(error, WriteError)
-            error.add_note(f"{'state saved, ' * saved}go on with: diffalign {command} --resume {path}")
-        raise

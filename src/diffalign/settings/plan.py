@@ -62,7 +62,8 @@ class Plan:
         for name in given:
             if name not in known:
                 raise ConfigError(unknown("setting", str(name), known))
-        prompts, reward = given.get(key), given.get("reward", REWARD)
+        prompts: Any = given.get(key)
+        reward = given.get("reward", REWARD)
         texts = prompts if isinstance(prompts, list) and not row.per_prompt else [prompts]
         for name, values in ((key, texts or [""]), ("reward", [reward])):
             if not all(isinstance(text, str) and text.strip() for text in values):
