@@ -12,7 +12,7 @@ from typing import Any
 from diffalign.artifacts import RunFolder
 from diffalign.evaluation import Summary
 from diffalign.run.checkpoint import resumable
-from diffalign.run.loading import Job, Loader
+from diffalign.run.loading import Job, Loader, check_prompts
 from diffalign.run.progress import Progress
 from diffalign.run.session import Session, count_pictures
 from diffalign.run.trackers import open_tracker
@@ -38,9 +38,11 @@ def start(
         ConfigError, PipelineError, PromptError, RewardError: as `Loader.job`.
     """
     loader = Loader()
-    if is_main():
-        for path, _ in runs:
+    for path, plan in runs:  # all, before the first has begun
+        if is_main():
             RunFolder.check(path, overwrite)
+        if isinstance(plan.prompts, tuple):
+            check_prompts(plan.prompts, plan.reward, plan.evaluation.judge)
     first = loader.job(runs[0][1])
     folders = [RunFolder(path) for path, _ in runs]
     if is_main():
