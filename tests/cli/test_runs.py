@@ -183,10 +183,14 @@ def test_a_state_of_other_settings_is_refused(method: str, diffalign) -> None:
     Path("run/summary.json").unlink()
     config = Path("run/config.yaml")
     content = yaml.safe_load(config.read_text())
-    learning = METHODS[method].config
     other = {"find": "batch", "search": "keep", "tune": "window"}.get(method, "rounds")
+    value = content[other]
     for change, said in (
-        ({other: getattr(learning(), other) - 1}, "does not fit its config.yaml"),
+        (
+            {other: 1 + value},
+            f"does not fit its config.yaml (the saved state is that of another learner: {other} "
+            f"{value} then, {1 + value} now); undo the change there, or delete",
+        ),
         ({"num_steps": 3}, "num steps '2' then, '3' now"),
         ({"reward": "own_reward:green"}, "reward 'own_reward:red' then, 'own_reward:green' now"),
     ):
