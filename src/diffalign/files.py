@@ -156,6 +156,15 @@ def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tenso
     return tensors, header
 
 
+def read_header(path: Path) -> dict[str, str]:
+    """The header of a file of tensors, which may be large, without reading them; empty if there is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
 def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     """SHA-256 of names, types, shapes and values of tensors on the CPU, and of a header; hexadecimal."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())

@@ -112,6 +112,12 @@ def test_report_writes_the_page_anew(diffalign, small) -> None:
     for folder in ("all/run", "all"):
         assert diffalign("report", folder).code == 0
         assert Path("all/run/report.html").read_bytes() == page
+    assert diffalign("search", "a dog", *small[:6], "--queries", 2, "--keep", 1, "--out", "all/a").code == 0
+    Path("all/run/report.html").unlink()
+    done = diffalign("report", "all")
+    assert done.code == 0 and "all/a is left out: all/a/summary.json is no summary of the schema" in done.out
+    assert Path("all/run/report.html").read_bytes() == page
+    assert diffalign("report", "all/a").code == 2
 
 
 def test_lists(diffalign) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from diffalign import Sampler, load_pipeline
 from diffalign.artifacts import RunFolder
-from diffalign.run import Guard
+from diffalign.run.held_out import alarm
 
 FILES = {
     "config.yaml",
@@ -31,7 +31,7 @@ def quick(tiny_pipeline_folder: Path, workplace: Path) -> list[object]:
     return [
         *("--prompts", "prompts.txt", "--model", tiny_pipeline_folder, "--reward", "own_reward:red"),
         *("--num-steps", 4, "--rounds", 3, "--samples", 12, "--first-steps", 2, "--threshold", 0.1),
-        *("--images", 4, "--look-every", 2, "--look-images", 2, "--batch-size", 6, "--learning-rate", 0.01),
+        *("--images", 4, "--check-every", 2, "--check-images", 2, "--batch-size", 6, "--learning-rate", 0.01),
     ]
 
 
@@ -73,7 +73,7 @@ def test_what_stops_a_run_loses_nothing(diffalign, quick, failure: str) -> None:
     import own_reward
 
     assert diffalign("tune", *quick, "--out", "whole").code == 0
-    # two batches a round; of round 1 two looks
+    # two batches a round; of round 1 a check of two prompts
     own_reward.calls, own_reward.fail_at, own_reward.failure = 0, 6, failure
     stopped = diffalign("tune", *quick, "--out", "stopped")
     assert stopped.code == (130 if failure == "interrupt" else 2)
@@ -89,13 +89,13 @@ def test_what_stops_a_run_loses_nothing(diffalign, quick, failure: str) -> None:
     ("more", "said"),
     [
         (["--preset", "b2-dppo"], "did you mean 'b2-dpo'"),
-        (["--objective", "pgo"], "objective must be one of pg, ppo, dpok, dpo"),
+        (["--objective", "pgo"], 'Choose from: "pg", "ppo", "dpok", "dpo"'),
         (["--samples", "13"], "no whole groups of 3"),
-        (["--seed", "-1"], "seed must not be negative"),
-        (["--eta", "1.05"], "eta is at most 1"),
+        (["--seed", "-1"], "seed must be at least 0, not -1"),
+        (["--eta", "1.05"], "eta must be above 0 and at most 1, not 1.05"),
         (["--tracker", "wandbb"], "did you mean 'wandb'"),
         (["--preset", "dpo", "--samples", "2"], "2 samples a round of 2 prompts are one each"),
-        (["--look-every", "0", "--keep", "2"], "--keep needs looks"),
+        (["--check-every", "0", "--keep", "2"], "keep needs checks; give check_every too"),
         (["--first-steps", "9"], "the sampler takes 4 steps"),
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
     ],
@@ -135,7 +135,7 @@ def test_checkpoints_and_a_tracker_beside_the_run(diffalign, quick, monkeypatch)
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "own", Tracker)
     monkeypatch.setattr("diffalign.run.trackers.get_available_trackers", lambda: ["own"])
     more = ["--keep", 1, "--tracker", "own", "--out", "run"]
-    done = diffalign("tune", *swap(quick, "--look-every", "1"), *more)
+    done = diffalign("tune", *swap(quick, "--check-every", "1"), *more)
     assert done.code == 0, done.err
     assert [file.name for file in Path("run/checkpoints").iterdir()] == ["round-00003"]
     means = [row["reward_mean"] for row in RunFolder(Path("run")).metrics()]
@@ -157,11 +157,10 @@ def test_prompts_are_needed_and_another_commands_folder_is_not_resumed(diffalign
 
 
 def test_the_alarm_goes_when_the_reward_rises_alone() -> None:
-    guard = Guard()
     first = {"reward": 1.0, "judged": 0.5, "distance": 0.4}
-    assert guard.alarm([first]) is None
-    assert guard.alarm([first, {**first, "reward": 2.0}]) is None
-    assert "judged share" in str(guard.alarm([first, {**first, "reward": 2.0, "judged": 0.3}]))
-    assert "diversity" in str(guard.alarm([first, {**first, "reward": 2.0, "distance": 0.2}]))
-    assert guard.alarm([first, {"reward": 0.5, "judged": 0.1, "distance": 0.1}]) is None
-    assert guard.alarm([{**first, "judged": None}, {"reward": 2, "judged": None, "distance": None}]) is None
+    assert alarm([]) is alarm([first]) is None
+    assert alarm([first, {**first, "reward": 2.0}]) is None
+    assert "judged share" in str(alarm([first, {**first, "reward": 2.0, "judged": 0.3}]))
+    assert "diversity" in str(alarm([first, {**first, "reward": 2.0, "distance": 0.2}]))
+    assert alarm([first, {"reward": 0.5, "judged": 0.1, "distance": 0.1}]) is None
+    assert alarm([{**first, "judged": None}, {"reward": 2, "judged": None, "distance": None}]) is None

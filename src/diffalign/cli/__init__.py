@@ -29,7 +29,7 @@ from diffalign.cli.prompts import prompts
 from diffalign.cli.report import report
 from diffalign.cli.rewards import rewards
 from diffalign.cli.serve import serve
-from diffalign.cli.settings import fill, refuse_fractions, spell_out
+from diffalign.cli.settings import check_resume, fill, refuse_fractions, spell_out
 from diffalign.cli.study import study, study_results
 from diffalign.settings.methods import METHODS
 
@@ -56,7 +56,6 @@ app = App(
 for _name, _row in METHODS.items():
     app.command(make_command(_name, _row), name=_name, config=(fill, refuse_fractions), sort_key=0)
 _COMMANDS: tuple[Callable[..., object], ...] = (
-    compare,
     distil,
     generate,
     evaluate,
@@ -70,7 +69,8 @@ _COMMANDS: tuple[Callable[..., object], ...] = (
     serve,
     doctor,
 )
-for _key, _command in enumerate(_COMMANDS, start=1):
+app.command(compare, config=(check_resume, refuse_fractions), sort_key=1)
+for _key, _command in enumerate(_COMMANDS, start=2):
     app.command(_command, sort_key=_key)
 
 

@@ -19,10 +19,15 @@ def report(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
     Args:
         folder: The folder of a finished run, or of several.
     """
-    from diffalign.cli.tables import stdout
-    from diffalign.files import SUMMARY
+    from diffalign.cli.tables import stdout, warn
+    from diffalign.files import SUMMARY, ArtifactError
     from diffalign.report.html import write_report
 
     several = [] if (folder / SUMMARY).exists() else sorted(folder.glob(f"*/{SUMMARY}"))
     for each in [file.parent for file in several] or [folder]:
-        stdout().print(Text(f"wrote {write_report(each)}"), soft_wrap=True)
+        try:
+            stdout().print(Text(f"wrote {write_report(each)}"), soft_wrap=True)
+        except ArtifactError as error:  # such as of a search, which has no page
+            if not several:
+                raise
+            warn(stdout(), [f"{each} is left out: {error}"])

@@ -36,19 +36,26 @@ def spell_out(tokens: Sequence[str]) -> list[str]:
     return spelled
 
 
+def check_resume(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> bool:
+    """Whether a run is to go on.
+
+    Raises:
+        ConfigError: if something stands beside --resume that the run's folder says itself.
+    """
+    given = {argument.name: argument.tokens[-1].value for argument in arguments if argument.tokens}
+    if "--resume" not in given:
+        return False
+    allowed = () if given["--resume"] else BESIDE_RESUME
+    if extra := [flag for flag in given if flag not in ("--resume", *allowed)]:
+        raise ConfigError(f"--resume takes all settings from the run's folder; leave out {', '.join(extra)}")
+    return True
+
+
 def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Adds the settings of --config and of --preset to `arguments`."""
-    if not commands:
+    if not commands or check_resume(app, commands, arguments):
         return
     name, by_name = commands[-1], {argument.name: argument for argument in arguments}
-    if by_name["--resume"].tokens:
-        allowed = ("--resume",) if by_name["--resume"].tokens[-1].value else ("--resume", *BESIDE_RESUME)
-        extra = [flag for flag, argument in by_name.items() if argument.tokens and flag not in allowed]
-        if extra:
-            raise ConfigError(
-                f"--resume takes all settings from the run's folder; leave out {', '.join(extra)}"
-            )
-        return
     if by_name["--config"].tokens:
         path = by_name["--config"].tokens[-1].value
         settings = {key: value for key, value in read_settings(path).items() if value is not None}
@@ -57,11 +64,11 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         for flag in OF_THE_COMMAND_LINE:
             if flag in settings:
                 raise ConfigError(f"{path} holds {flag}, which stands on the command line alone")
-        texts, names = _pop_prompts(settings, path)
-        if not (by_name["PROMPT"].tokens or by_name["--prompts"].tokens):
-            for flag, values in (("PROMPT", texts), ("--prompts", names)):
-                for value in values:
-                    by_name[flag].append(Token(value=value, source=path))
+        prompts = _pop_prompts(settings, path)
+        if not any(by_name[flag].tokens for flag in prompts):
+            for flag, texts in prompts.items():
+                for text in texts:
+                    by_name[flag].append(Token(value=text, source=path))
         Dict(settings, source=path, use_commands_as_keys=False)(app, commands, arguments)
     chosen = by_name["--preset"].tokens[-1].value if by_name["--preset"].tokens else "default"
     if chosen != "default":  # whose values are the settings' own
@@ -69,8 +76,8 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         Dict(settings, source=f"the preset {chosen}", use_commands_as_keys=False)(app, commands, arguments)
 
 
-def _pop_prompts(settings: dict[str, Any], path: str) -> tuple[list[str], list[str]]:
-    """Takes the prompts from a file's settings, and the name of their set or file."""
+def _pop_prompts(settings: dict[str, Any], path: str) -> dict[str, list[str]]:
+    """Takes the prompts from a file's settings, and the name of their set or file, each by its flag."""
     prompt, prompts = settings.pop("prompt", None), settings.pop("prompts", None)
     texts, names = [] if prompt is None else [prompt], [] if prompts is None else [prompts]
     if isinstance(prompts, list):
@@ -78,7 +85,7 @@ def _pop_prompts(settings: dict[str, Any], path: str) -> tuple[list[str], list[s
     for text in texts + names:
         if not isinstance(text, str):
             raise ConfigError(f"in {path} a prompt must be text, not {text!r}")
-    return texts, names
+    return {"PROMPT": texts, "--prompts": names}
 
 
 def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

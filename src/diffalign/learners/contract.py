@@ -170,11 +170,14 @@ class Learner(ABC):
         Raises:
             ConfigError: if it is the state of a learner with other settings.
         """
-        if strings.get("learner") != self._identity():
-            raise ConfigError(
-                f"the saved state is that of another learner, {strings.get('learner')}; "
-                f"this one's settings are {self._identity()}"
-            )
+        saved, own = json.loads(strings.get("learner", "{}")), json.loads(self._identity())
+        differing = [
+            f"{name} {saved.get(name)!r} then, {own.get(name)!r} now"
+            for name in {**saved, **own}
+            if saved.get(name) != own.get(name)
+        ]
+        if differing:
+            raise ConfigError(f"the saved state is that of another learner: {'; '.join(differing)}")
         self.restore(tensors, strings)
         self.rounds, self.optimiser_steps = int(strings["rounds"]), int(strings["optimiser_steps"])
 

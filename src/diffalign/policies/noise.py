@@ -178,12 +178,21 @@ class NoiseDistribution:
             raise ArtifactError(
                 f"this noise has shape {self.latent}; the model's latents have {tuple(latent)}"
             )
-        learned = self.metadata.get("model_fingerprint", model)
-        if learned != model:
-            raise ArtifactError(
-                f"this noise was learned for the model {self.metadata.get('model')!r}, whose fingerprint is "
-                f"{learned}; the given model's is {model}"
-            )
+        check_fingerprint(self.metadata, model)
+
+
+def check_fingerprint(metadata: Mapping[str, str], model: str) -> None:
+    """Compares the fingerprint of a pipeline with that of what was learned.
+
+    Raises:
+        ArtifactError: if `metadata` has another one.
+    """
+    learned = metadata.get("model_fingerprint", model)
+    if learned != model:
+        raise ArtifactError(
+            f"this was learned for the model {metadata.get('model')!r}, whose fingerprint is {learned}; the "
+            f"given model's is {model}"
+        )
 
 
 def _gaussian(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from diffalign.artifacts import RunFolder
-from diffalign.files import STATE, ArtifactError
+from diffalign.files import STATE, ArtifactError, WriteError
 from diffalign.learners.contract import Learner, State
 from diffalign.methods.provenance import decisive
 
@@ -55,3 +57,15 @@ def check_provenance(folder: RunFolder, saved: Mapping[str, str], now: Mapping[s
             f"the state in {folder.path} was learned otherwise: {'; '.join(differing)}; undo the change, "
             f"or delete {folder / STATE} to start the run again"
         )
+
+
+@contextmanager
+def resumable(path: Path, command: str) -> Iterator[None]:
+    """Adds to what stops a run, Ctrl-C included, how to go on with it; not where that would stop it again."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, WriteError) or not isinstance(error, ArtifactError):
+            saved = (path / STATE).is_file() and not isinstance(error, WriteError)
+            error.add_note(f"{'state saved, ' * saved}go on with: diffalign {command} --resume {path}")
+        raise

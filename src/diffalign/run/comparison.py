@@ -22,6 +22,7 @@ from diffalign.learners.spectral import check_latents
 from diffalign.methods.provenance import decisive, provenance
 from diffalign.metrics import clustered
 from diffalign.report.plots import quality_against_cost
+from diffalign.run.checkpoint import resumable
 from diffalign.run.compare import COMPARED, Task, count_pictures, describe, run_method
 from diffalign.run.loading import Loader, Setup, load_sampler, read_prompts, warnings_for
 from diffalign.run.progress import Progress
@@ -102,6 +103,10 @@ class Comparison:
         Raises:
             RewardError: if the reward fails; what is done is kept.
         """
+        with resumable(self.folder.path, "compare"):
+            return self._run_all(progress)
+
+    def _run_all(self, progress: Progress) -> Table:
         config, setup = self.config, self.setup
         for warning in warnings_for(setup, config.judge, self.prompts):
             progress.warn(warning)

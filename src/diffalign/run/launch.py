@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diffalign.artifacts import RunFolder
 from diffalign.evaluation import Summary
-from diffalign.files import STATE, ArtifactError, WriteError
-from diffalign.run.loading import Job, Loader
+from diffalign.run.checkpoint import resumable
+from diffalign.run.loading import Job, Loader, check_prompts
 from diffalign.run.progress import Progress
 from diffalign.run.session import Session, count_pictures
 from diffalign.run.trackers import check_tracker, open_tracker
@@ -40,9 +40,11 @@ def start(
     loader = Loader()
     if (tracker := runs[0][1].evaluation.tracker) is not None:
         check_tracker(tracker)
-    if is_main():
-        for path, _ in runs:
+    for path, plan in runs:  # all, before the first has begun
+        if is_main():
             RunFolder.check(path, overwrite)
+        if isinstance(plan.prompts, tuple):
+            check_prompts(plan.prompts, plan.reward, plan.evaluation.judge)
     first = loader.job(runs[0][1])
     folders = [RunFolder(path) for path, _ in runs]
     if is_main():
@@ -70,7 +72,7 @@ def _run(folder: RunFolder, plan: Plan, load: Callable[[], Job], open_progress: 
         if is_main():
             stack.enter_context(folder.lock())
         job = load()
-        stack.enter_context(_resumable(folder.path, plan.method))
+        stack.enter_context(resumable(folder.path, plan.method))
         total = count_pictures(job.learner, job.held_out, plan.evaluation)
         progress = stack.enter_context(open_progress(total))
         for warning in job.warnings:
@@ -90,15 +92,3 @@ def _run(folder: RunFolder, plan: Plan, load: Callable[[], Job], open_progress: 
             tracker,
         )
         return session, session.run()
-
-
-@contextmanager
-def _resumable(path: Path, command: str) -> Iterator[None]:
-    """Adds to what stops a run, Ctrl-C included, how to go on with it; not where that would stop it again."""
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, WriteError) or not isinstance(error, ArtifactError):
-            saved = (path / STATE).is_file() and not isinstance(error, WriteError)
-            error.add_note(f"{'state saved, ' * saved}go on with: diffalign {command} --resume {path}")
-        raise

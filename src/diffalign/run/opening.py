@@ -16,10 +16,10 @@ from diffalign import files
 from diffalign.artifacts import RunFolder
 from diffalign.diffusion import Sampler, fingerprint
 from diffalign.diffusion.pipeline import default_device
-from diffalign.files import ArtifactError
+from diffalign.files import ArtifactError, read_header
 from diffalign.learners.result import SearchResult
 from diffalign.policies.generator import NoiseGenerator
-from diffalign.policies.noise import NoiseDistribution
+from diffalign.policies.noise import NoiseDistribution, check_fingerprint
 from diffalign.run.folders import read_plan
 from diffalign.run.loading import load_sampler
 from diffalign.run.weights import TunedWeights
@@ -120,19 +120,15 @@ def load_artifact(path: Path | str, pipeline: Any = None) -> Artifact:
 
 
 def single_prompt_runs(folder: Path, prompt: str | None = None) -> tuple[list[Path], list[str]]:
-    """The runs with noise of one prompt each in a folder that is none itself, and the names of other runs in
-    it; none of either where the folder is a run.
+    """The runs of one prompt each in a folder that is none itself, and the names of other runs in it; none of
+    either where the folder is a run.
 
     Raises:
         ConfigError: if there are some and a prompt is given.
     """
-    if (
-        (folder / files.CONFIG).is_file()
-        or (folder / files.NOISE).is_file()
-        or (folder / files.GENERATOR).is_file()
-    ):
+    if any((folder / name).is_file() for name in (files.CONFIG, files.NOISE, files.GENERATOR, files.NOISES)):
         return [], []
-    runs = sorted(file.parent for file in folder.glob(f"*/{files.NOISE}"))
+    runs = sorted(file.parent for name in (files.NOISE, files.NOISES) for file in folder.glob(f"*/{name}"))
     if runs and prompt is not None:
         raise ConfigError(f"{folder} holds runs of several prompts, each of its own; leave out --prompt")
     others = sorted(file.parent.name for file in folder.glob(f"*/{files.CONFIG}") if file.parent not in runs)
@@ -158,7 +154,7 @@ def recorded(path: Path) -> dict[str, str]:
     if not has_weights(path):
         return dict(load_artifact(path).metadata)
     plan = read_plan(RunFolder.resume(path))
-    sampling = plan.sampling
+    sampling, learned = plan.sampling, read_header(path / files.STATE)
     return {
         "model": sampling.model,
         "num_steps": str(sampling.num_steps),
@@ -167,6 +163,7 @@ def recorded(path: Path) -> dict[str, str]:
         "reward": plan.reward,
         "queries": str(plan.learning.queries),
         **({} if sampling.dtype is None else {"dtype": sampling.dtype}),
+        **{name: learned[name] for name in ("model_fingerprint",) if name in learned},
     }
 
 
@@ -209,12 +206,14 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
         raise ArtifactError(f"{path} does not say what it was learned for ({error})") from error
     sampler = load_sampler(options)
     artifact: Artifact | TunedWeights
+    model = fingerprint(sampler.pipeline)  # before weights change it
+    check_fingerprint(metadata, model)
     if has_weights(path):
         artifact = TunedWeights(sampler.pipeline, path)
     else:
         artifact = load_artifact(path, sampler.pipeline)
     if isinstance(artifact, NoiseDistribution):
-        artifact.check_model(fingerprint(sampler.pipeline), sampler.latent_shape)
+        artifact.check_model(model, sampler.latent_shape)
     if dtype is not None:
         sampler.pipeline.to(getattr(torch, dtype))
     scheduler = type(sampler.pipeline.scheduler).__name__

@@ -1,0 +1,190 @@
+"""Methods at equal cost: a table that can be stopped, gone on with and added to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from diffalign.artifacts import RunFolder
+from diffalign.run import session
+
+ALL = "frozen,best-of-n,zero-order,spectral,find,anchors,tune"
+
+
+@pytest.fixture
+def quick(tiny_pipeline_folder: Path, workplace: Path) -> Callable[..., list[object]]:
+    """A command of a comparison that takes a moment: 12 queries and 2 pictures of each of 2 prompts."""
+    (workplace / "prompts.txt").write_text("a dog\na cat\n")
+
+    def command(*more: object) -> list[object]:
+        options: dict[object, object] = {
+            **{"--prompts": "prompts.txt", "--model": tiny_pipeline_folder, "--reward": "own_reward:red"},
+            **{"--num-steps": 2, "--queries": 12, "--images": 2, "--batch-size": 4, "--out": "compared"},
+            "--methods": "frozen,best-of-n,spectral,find",
+        }
+        options |= dict(zip(more[::2], more[1::2], strict=True))
+        return ["compare", *(word for option in options.items() for word in option)]
+
+    return command
+
+
+def table(folder: str = "compared") -> dict[str, Any]:
+    """What was found, without seconds."""
+    found = json.loads(Path(folder, "comparison.json").read_text())
+    return {method: {**row, "seconds": None} for method, row in found.items()}
+
+
+def rows(folder: str = "compared") -> list[dict[str, Any]]:
+    lines = Path(folder, "comparison.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "seconds": None} for line in lines]
+
+
+def test_methods_are_compared_and_what_is_done_is_kept(diffalign, quick) -> None:
+    import own_reward
+
+    done = diffalign(*quick())
+    assert done.code == 0, done.err
+    found = json.loads(Path("compared/comparison.json").read_text())
+    assert list(found) == ["frozen", "best-of-n", "spectral", "find"]
+    # a prompt, 2 steps, guided; spectral's previews take as many steps
+    assert [row["forwards"] for row in found.values()] == [2 * 4, 12 * 4, 12 * 4, 14 * 4]
+    assert found["best-of-n"]["reward"]["mean"] > found["frozen"]["reward"]["mean"]
+    assert Path("compared/comparison.png").stat().st_size > 1000
+    with Path("compared/comparison.jsonl").open("a") as lines:
+        lines.write('{"method": "fi')  # as a kill leaves it
+    own_reward.calls = 0
+    for again in (
+        quick(),
+        ["compare", "--resume", "compared"],
+        ["compare", "--resume", "--out", "compared"],
+    ):
+        assert diffalign(*again).code == 0
+        assert own_reward.calls == 0
+        assert json.loads(Path("compared/comparison.json").read_text()) == found
+    assert diffalign(*quick("--guidance-scale", 2.0, "--methods", "find,frozen")).code == 0
+    assert own_reward.calls > 0  # another task in the same folder
+    assert list(json.loads(Path("compared/comparison.json").read_text())) == ["frozen", "find"]
+    assert "unknown method 'best'" in diffalign(*quick("--methods", "best")).err
+    assert "leave no choice" in diffalign(*quick("--queries", 3)).err
+
+
+def test_every_method_spends_its_queries(diffalign, quick) -> None:
+    """Those that learn from both prompts at once too, though they take many samples a round."""
+    import own_reward
+
+    assert diffalign(*quick("--methods", ALL, "--queries", 24, "--images", 4)).code == 0
+    found = {row["method"]: row for row in rows()}
+    assert list(found) == ALL.split(",")
+    for row in found.values():
+        assert [part["prompt"] for part in row["pictures"]] == ["a dog", "a cat"]
+    assert all(len(part["reward"]) == 4 for row in found.values() for part in row["pictures"])
+    # pictures of 2 prompts, 4 forwards each: searched, or learned from and made at the end
+    pictures = {"frozen": 8, "best-of-n": 48, "zero-order": 48, "spectral": 48, "find": 56, "anchors": 56}
+    assert {name: found[name]["forwards"] for name in pictures} == {
+        name: 4 * number for name, number in pictures.items()
+    }
+    own_reward.calls = 0
+    own = ["--methods", "tune", "--out", "one", "--queries", 24, "--images", 4]
+    assert diffalign(*quick(*own)).code == 0
+    assert own_reward.calls == -(-48 // 3) + 2  # batches of a group of 3 branches; then 4 pictures each
+
+
+@pytest.mark.parametrize("call", [2, 3, 6, 8, 9, 13, 14, 16])
+def test_ctrl_c_then_resume_gives_the_same(call: int, diffalign, quick, monkeypatch) -> None:
+    """While pictures are made of the frozen model, searched, learned from and made anew."""
+    import own_reward
+
+    monkeypatch.setattr(session, "SAVE_EVERY", 0.0)
+    assert diffalign(*quick("--methods", "frozen,zero-order,find,anchors", "--out", "whole")).code == 0
+    assert own_reward.calls == 16
+    own_reward.calls, own_reward.fail_at = 0, call
+    stopped = diffalign(*quick("--methods", "frozen,zero-order,find,anchors"))
+    assert stopped.code == 130
+    assert "go on with: diffalign compare --resume compared" in stopped.err
+    own_reward.fail_at = None
+    assert diffalign("compare", "--resume", "compared").code == 0
+    assert own_reward.calls <= 16 + 4  # at most a round anew, and the batch that failed
+    assert table() == table("whole") and rows() == rows("whole")
+    assert not Path("compared/states").exists()
+
+
+def test_a_method_that_was_stopped_is_not_begun_anew(diffalign, quick, monkeypatch) -> None:
+    import own_reward
+
+    monkeypatch.setattr(session, "SAVE_EVERY", 0.0)
+    own_reward.fail_at = 5  # three batches a prompt
+    assert diffalign(*quick("--methods", "best-of-n")).code == 130
+    own_reward.calls, own_reward.fail_at = 0, None
+    assert diffalign("compare", "--resume", "compared").code == 0
+    assert own_reward.calls == 2
+
+
+def test_more_methods_and_seeds_add_to_a_folder_and_resume_knows_them(diffalign, quick) -> None:
+    import own_reward
+
+    assert diffalign(*quick("--methods", "frozen")).code == 0
+    own_reward.calls, own_reward.fail_at = 0, 2
+    assert diffalign(*quick("--methods", "frozen,best-of-n", "--seeds", 2)).code == 130
+    own_reward.fail_at = None
+    assert diffalign("compare", "--resume", "compared").code == 0
+    found = [(row["method"], row["seed"]) for row in rows()]
+    assert found == [("frozen", 0), ("best-of-n", 0), ("frozen", 1), ("best-of-n", 1)]
+    assert {row["seeds"] for row in table().values()} == {2}
+    assert yaml.safe_load(Path("compared/config.yaml").read_text())["seeds"] == 2
+
+
+def test_what_another_comparison_began_does_not_stop_one(diffalign, quick) -> None:
+    import own_reward
+
+    own_reward.fail_at = 2
+    assert diffalign(*quick("--methods", "best-of-n")).code == 130
+    assert Path("compared/states").exists()
+    own_reward.fail_at = None
+    assert diffalign(*quick("--methods", "best-of-n", "--queries", 8)).code == 0
+    assert table()["best-of-n"]["queries"] == 8
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ([], "no prompts; name a set such as world/heldout, or a file, with --prompts"),
+        (["--queries", 4], "no prompts"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt"),
+        (["--prompts", "world/heldout", "--methods", "find,best"], "unknown method 'best'; choose one of"),
+        (["--prompts", "world/heldout", "--methods", ""], "unknown method ''"),
+        (["--prompts", "world/heldout", "--queries", 0], "queries must be at least 1"),
+        (["--prompts", "world/heldout", "--seeds", 2.5], "--seeds must be a whole number, not 2.5"),
+        (["--resume", "none"], "there is no run to resume in none"),
+        (["--resume"], "there is no run to resume in runs"),
+        (["--prompts", "a/b", "--resume"], "there is no run to resume in runs/compare-a-b"),
+        (["--resume", "none", "--queries", 3], "leave out --queries"),
+        (["--resume", "none", "--model", "world"], "leave out --model"),
+        (["--resume", "none", "--out", "x"], "leave out --out"),
+    ],
+)
+def test_a_mistake_leaves_no_folder(line: list[object], said: str, diffalign) -> None:
+    done = diffalign("compare", *line)
+    assert done.code == 2 and said in done.err and "Traceback" not in done.err
+    assert list(Path().iterdir()) == []
+
+
+def test_another_folder_is_refused(diffalign, quick, small) -> None:
+    assert diffalign("find", "a dog", *small, "--out", "run").code == 0
+    before = {file.name for file in Path("run").iterdir()}
+    done = diffalign(*quick("--out", "run"))
+    assert done.code == 2 and "run holds another run" in done.err
+    done = diffalign("compare", "--resume", "run")
+    assert done.code == 2 and "run/config.yaml was not written by diffalign compare" in done.err
+    assert {file.name for file in Path("run").iterdir()} == before
+    pytest.importorskip("fcntl")
+    assert diffalign(*quick("--methods", "frozen")).code == 0
+    shutil.rmtree("run")
+    with RunFolder(Path("compared")).lock():
+        done = diffalign("compare", "--resume", "compared")
+        assert done.code == 2 and "another process is running in compared" in done.err
