@@ -43,8 +43,9 @@ SUMMARY: dict[str, Any] = {
     "run": {"seed": 0, "num_steps": 20, "guidance_scale": 4.0, "command": "diffalign find 'a green dog'"},
 }
 METRICS = {
-    "step": 1,
+    "round": 1,
     "queries": 30,
+    "denoiser_forwards": 1200,
     "rewards": [1.0],
     "mean_norm": 1.25,
     "effective_components": 1.0,
@@ -104,7 +105,7 @@ def test_the_whole_report(tmp_path: Path) -> None:
         "12.3",
         "Best of N",
         "measured on clip",
-        "1 update from 30 reward queries",
+        "1 round, 30 reward queries in all.",
         "2.5 nats",
         "num_inference_steps=20",
         "diffalign find 'a green dog'",
