@@ -283,19 +283,18 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_find_learns_a_video_from_viclip(tmp_path: Path, tiny_video_pipeline: Any) -> None:
-    from diffalign import Sampler
-    from diffalign.methods.find import Find, preset
+    from diffalign import find
     from diffalign.metrics import frame_consistency
     from diffalign.metrics.features import feature_reader
 
     save_viclip(tmp_path / "viclip")
     save_clip(tmp_path / "clip")
     reward = load_reward(f"viclip@{tmp_path / 'viclip'}")
-    sampler = Sampler(tiny_video_pipeline, num_steps=2, batch_size=3, num_frames=4)
-    find = Find(sampler, "a blue car", reward, preset("default", queries=10, batch=3))
-    steps = list(find)
-    assert steps[-1].queries == 10 and all(step.rewards.abs().max() <= 1 for step in steps)
-    video = sampler(find.distribution.sample(2, seed=0), "a blue car")
+    sampling = {"num_steps": 2, "batch_size": 3, "call": {"num_frames": 4}}
+    run = find(tiny_video_pipeline, "a blue car", reward, queries=10, batch=3, **sampling)
+    rounds = list(run)
+    assert rounds[-1].queries == 10 and all(it.rewards.abs().max() <= 1 for it in rounds)
+    video = run.learner.environment(run.result.sample(2, seed=0), "a blue car")
     torch.testing.assert_close(
         score(reward, video, ["a blue car"] * 2),
         torch.cat([score(reward, one[None], ["a blue car"]) for one in video]),

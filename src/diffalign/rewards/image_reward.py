@@ -94,14 +94,10 @@ class ImageReward(Scorer):
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         """See `Scorer.score`."""
-        tokens = self.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
-        )
-        pixels = self.processor(images, return_tensors="pt")["pixel_values"]
-        inputs = self.to_device(
-            pixel_values=pixels, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        )
-        scores: Tensor = self.network(**inputs)
+        options = {"padding": "max_length", "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
+        tokens = self.tokenizer(prompts, return_token_type_ids=False, **options)
+        pixels = self.processor(images, return_tensors="pt")
+        scores: Tensor = self.network(**self.to_device(**pixels, **tokens))
         return (scores - MEAN) / STD
 
 
