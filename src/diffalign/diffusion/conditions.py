@@ -40,15 +40,11 @@ def _stable_diffusion_xl(
     time_ids = pipeline._get_add_time_ids(
         size, (0, 0), size, dtype=embeds.dtype, text_encoder_projection_dim=width
     ).to(pipeline.device)
-    conditional, unconditional = (
-        {
-            "encoder_hidden_states": states,
-            "added_cond_kwargs.text_embeds": text_embeds,
-            "added_cond_kwargs.time_ids": time_ids,
-        }
-        for states, text_embeds in ((embeds, pooled), (negative, negative_pooled))
+    shared: Arguments = {"added_cond_kwargs.time_ids": time_ids}
+    return (
+        {"encoder_hidden_states": embeds, "added_cond_kwargs.text_embeds": pooled, **shared},
+        {"encoder_hidden_states": negative, "added_cond_kwargs.text_embeds": negative_pooled, **shared},
     )
-    return conditional, unconditional
 
 
 def _pixart(
@@ -62,11 +58,10 @@ def _pixart(
         options = {"device": pipeline.device, "dtype": embeds.dtype}
         added["added_cond_kwargs.resolution"] = torch.tensor([list(map(float, size))], **options)
         added["added_cond_kwargs.aspect_ratio"] = torch.tensor([[size[0] / size[1]]], **options)
-    conditional, unconditional = (
-        {"encoder_hidden_states": states, "encoder_attention_mask": attention_mask, **added}
-        for states, attention_mask in ((embeds, mask), (negative, negative_mask))
+    return (
+        {"encoder_hidden_states": embeds, "encoder_attention_mask": mask, **added},
+        {"encoder_hidden_states": negative, "encoder_attention_mask": negative_mask, **added},
     )
-    return conditional, unconditional
 
 
 #: By the name of the pipeline's class: a prompt's arguments, and those of the negative prompt.
@@ -104,10 +99,10 @@ class GuidedDenoiser:
             raise PipelineError(f"tuning knows no {', '.join(extra)}; leave it out of the sampler")
         self.pipeline, self.network = pipeline, denoiser(pipeline)
         self.guidance_scale: Final = sampler.guidance_scale or 1.0
-        self.guided: Final = self.guidance_scale > 1
+        self.guided: Final = sampler.guided
         self._encode = FAMILIES[type(pipeline).__name__]
-        height, width = (side * pipeline.vae_scale_factor for side in sampler.latent_shape[-2:])
-        self._size = (height, width)
+        height, width = sampler.latent_shape[-2:]
+        self._size = (height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor)
         self._encoded: dict[str, tuple[Arguments, Arguments]] = {}
 
     def __call__(self, x_t: Tensor, t: int, prompts: Sequence[str]) -> Tensor:

@@ -27,12 +27,9 @@ def seeded_noise(shape: Sequence[int], seed: int, stream: str, indices: Sequence
         shape: of one sample.
         indices: which samples of the stream.
     """
-    samples = []
-    for index in indices:
-        key = hashlib.sha256(f"{seed}/{stream}/{index}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(key[:_SEED_BYTES], "big"))
-        samples.append(torch.randn(tuple(shape), generator=generator))
-    return torch.stack(samples)
+    keys = [hashlib.sha256(f"{seed}/{stream}/{index}".encode()).digest() for index in indices]
+    seeds = [int.from_bytes(key[:_SEED_BYTES], "big") for key in keys]
+    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
 
 
 class Sampler:
@@ -76,27 +73,25 @@ class Sampler:
             guidance_scale = card.guidance_scale
         if guidance_scale is not None:
             self._call["guidance_scale"] = guidance_scale
-        self.guidance_scale: Final = self._call.get(
-            "guidance_scale", getattr(parameters.get("guidance_scale"), "default", None)
-        )
+        default = getattr(parameters.get("guidance_scale"), "default", None)
+        self.guidance_scale: Final = default if guidance_scale is None else guidance_scale
+        self.guided: Final = self.guidance_scale is not None and self.guidance_scale > 1
         self._repeats = "num_images_per_prompt" in parameters  # video pipelines have no such argument
-        takes_embeds = "prompt_embeds" in parameters
-        self._encode_prompt = _simple_encoder(pipeline) if takes_embeds else None
+        self._encode_prompt = _simple_encoder(pipeline) if "prompt_embeds" in parameters else None
         #: arguments of the call that change the embeddings, and so are given to `encode_prompt` instead
         self.encoding = {
             name: self._call.pop(name)
             for name in ("negative_prompt", "clip_skip")
             if self._encode_prompt is not None and name in self._call
         }
-        self._conditions: dict[str, dict[str, Any]] = {}
+        self._conditions: dict[str, dict[str, Tensor]] = {}
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
 
     @property
     def forwards(self) -> int:
         """Denoiser evaluations for a picture: a scheduler may take more steps than `num_steps`."""
-        guided = self.guidance_scale is not None and self.guidance_scale > 1
-        return self._steps * (2 if guided else 1)
+        return self._steps * (2 if self.guided else 1)
 
     def extra_conditions(self) -> list[str]:
         """Names of the call's arguments that condition the denoiser, beside prompt and guidance."""
@@ -106,32 +101,22 @@ class Sampler:
 
     def encode(self, prompt: str) -> dict[str, Any]:
         """The pipeline's arguments that carry `prompt`: its embeddings where the pipeline takes them."""
+        if self._encode_prompt is None:
+            return {"prompt": prompt}
         if prompt not in self._conditions:
-            self._conditions[prompt] = self._encode(prompt)
+            device = self.pipeline.device
+            with torch.no_grad():
+                both = self._encode_prompt(prompt, device, 1, self.guided, **self.encoding)
+            names = ("prompt_embeds", "negative_prompt_embeds") if self.guided else ("prompt_embeds",)
+            self._conditions[prompt] = dict(zip(names, both, strict=False))
         return self._conditions[prompt]
 
     def _joined(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """The conditions of several prompts as one batch: lists joined, embeddings concatenated."""
-        conditions = [self.encode(prompt) for prompt in prompts]
-        return {
-            name: torch.cat([c[name] for c in conditions])
-            if isinstance(conditions[0][name], Tensor)
-            else [c[name] for c in conditions]
-            for name in conditions[0]
-        }
-
-    def _encode(self, prompt: str) -> dict[str, Any]:
+        """The conditions of several prompts as one batch: embeddings concatenated, or a list of texts."""
         if self._encode_prompt is None:
-            return {"prompt": prompt}
-        guided = self.guidance_scale is not None and self.guidance_scale > 1
-        with torch.no_grad():
-            embeds, negative = self._encode_prompt(prompt, self.pipeline.device, 1, guided, **self.encoding)[
-                :2
-            ]
-        condition = {"prompt_embeds": embeds}
-        if guided:
-            condition["negative_prompt_embeds"] = negative
-        return condition
+            return {"prompt": list(prompts)}
+        conditions = [self.encode(prompt) for prompt in prompts]
+        return {name: torch.cat([c[name] for c in conditions]) for name in conditions[0]}
 
     def __call__(self, x_T: Tensor, prompt: str | Sequence[str]) -> Tensor:
         """Pictures with shape `(B, 3, H, W)` (video `(B, F, 3, H, W)`), float32 in [0, 1].
@@ -147,18 +132,18 @@ class Sampler:
             raise PipelineError(
                 f"noise of shape {tuple(x_T.shape[1:])}; this pipeline's latents have {self.latent_shape}"
             )
-        if not isinstance(prompt, str) and len(prompt) != len(x_T):
-            raise PipelineError(f"{len(x_T)} samples need one prompt or {len(x_T)}, not {len(prompt)}")
+        prompts = [prompt] * len(x_T) if isinstance(prompt, str) else prompt
+        if len(prompts) != len(x_T):
+            raise PipelineError(f"{len(x_T)} samples need one prompt or {len(x_T)}, not {len(prompts)}")
         batches = []
         with torch.inference_mode():
             for start in range(0, len(x_T), self.batch_size):
-                latents = x_T[start : start + self.batch_size].to(self.pipeline.device, self.pipeline.dtype)
+                batch = slice(start, start + self.batch_size)
+                latents = x_T[batch].to(self.pipeline.device, self.pipeline.dtype)
                 if isinstance(prompt, str) and self._repeats:
                     condition = {**self.encode(prompt), "num_images_per_prompt": len(latents)}
-                elif isinstance(prompt, str):
-                    condition = self._joined([prompt] * len(latents))
                 else:
-                    condition = self._joined(prompt[start : start + self.batch_size])
+                    condition = self._joined(prompts[batch])
                 output = self.pipeline(**condition, latents=latents, **self._call)
                 pictures = output.images if hasattr(output, "images") else output.frames
                 batches.append(torch.as_tensor(pictures).float())
@@ -171,8 +156,6 @@ class Sampler:
 def _simple_encoder(pipeline: Pipeline) -> Callable[..., tuple[Tensor, ...]] | None:
     """`encode_prompt` if it has Stable Diffusion's form: (prompt, device, num, guided) → (c, negative)."""
     encode: Callable[..., tuple[Tensor, ...]] | None = getattr(pipeline, "encode_prompt", None)
-    if encode is None:
-        return None
-    names = list(inspect.signature(encode).parameters)
+    names = [] if encode is None else list(inspect.signature(encode).parameters)
     simple = names[:4] == ["prompt", "device", "num_images_per_prompt", "do_classifier_free_guidance"]
     return encode if simple and "prompt_2" not in names else None

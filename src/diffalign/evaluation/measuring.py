@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from diffalign.metrics import (
     paired_test,
     vendi_score,
 )
-from diffalign.metrics.intervals import Interval, IntervalDict
 from diffalign.rewards import RewardFunction, score
 
 SCHEMA = "diffalign.measures/1"
@@ -115,15 +113,11 @@ def _batches(source: Source, size: int) -> Iterator[tuple[str, Tensor]]:
     for prompt, files in source.pictures.items():
         shapes = set()
         for start in range(0, len(files), size):
-            pictures = [_read(file) for file in files[start : start + size]]
+            pictures = [np.asarray(read_picture(file)) for file in files[start : start + size]]
             shapes |= {picture.shape for picture in pictures}
             if len(shapes) > 1:
                 raise SourceError(f"the pictures in {files[0].parent} differ in size; make them alike")
-            yield prompt, torch.stack(pictures)
-
-
-def _read(file: Path) -> Tensor:
-    return torch.from_numpy(np.array(read_picture(file))).permute(2, 0, 1).float() / 255
+            yield prompt, torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
 def figures(measured: Mapping[str, Measured]) -> dict[str, Any]:
@@ -133,54 +127,44 @@ def figures(measured: Mapping[str, Measured]) -> dict[str, Any]:
     prompts with equally many pictures. Intervals and tests are over prompts if there are several, else over
     pictures.
     """
-    rows = [{"source": name, **_row(one)} for name, one in measured.items()]
     first, *others = measured
+    rows = [
+        {"source": name, "pictures": len(one.prompts), "prompts": len(set(one.prompts)), **_means(one)}
+        for name, one in measured.items()
+    ]
     differences = [
-        {"source": name, "less": first, **_difference(measured[name], measured[first])}
+        {"source": name, "less": first, **_means(_difference(measured[name], measured[first]), test=True)}
         for name in others
         if measured[name].prompts == measured[first].prompts
     ]
     return {"schema": SCHEMA, "rows": rows, "differences": differences}
 
 
-def _row(measured: Measured) -> dict[str, Any]:
-    """The figures of one source."""
+def _difference(after: Measured, before: Measured) -> Measured:
+    """The figures of `after` less those of `before`, in pairs."""
+    set_metrics = {
+        name: tuple(a - b for a, b in zip(values, before.set_metrics[name], strict=True))
+        for name, values in after.set_metrics.items()
+    }
+    rewards = {name: values - before.rewards[name] for name, values in after.rewards.items()}
+    return Measured(rewards, set_metrics, after.prompts)
+
+
+def _means(measured: Measured, test: bool = False) -> dict[str, dict[str, Any]]:
+    """The mean of each figure with its interval, if there is one; with `test` the p-value of a mean of 0."""
     prompts = measured.prompts
-    row: dict[str, Any] = {"pictures": len(prompts), "prompts": len(set(prompts))}
-    row |= {name: _mean(values, prompts).as_dict() for name, values in measured.rewards.items()}
-    return row | {name: _over_prompts(values) for name, values in measured.set_metrics.items()}
-
-
-def _difference(after: Measured, before: Measured) -> dict[str, Any]:
-    """The figures of `after` less `before`, with the p-values of their tests."""
-    row: dict[str, Any] = {}
-    for name in after.rewards:
-        values = after.rewards[name] - before.rewards[name]
-        means = _means_by_prompt(values, after.prompts)
-        units = means if len(means) > 1 else values.tolist()
-        row[name] = {**_mean(values, after.prompts).as_dict(), "p": _p(units)}
-    for name, figures_after in after.set_metrics.items():
-        gains = [a - b for a, b in zip(figures_after, before.set_metrics[name], strict=True)]
-        row[name] = {**_over_prompts(gains), "p": _p(gains)}
-    return row
-
-
-def _p(differences: Sequence[float]) -> float | None:
-    """The p-value of differences; None if there is one alone."""
-    return paired_test(differences, [0.0] * len(differences)) if len(differences) > 1 else None
-
-
-def _mean(values: Tensor, prompts: Sequence[str]) -> Interval:
-    return clustered(values, prompts) if len(set(prompts)) > 1 else bootstrap(values)
-
-
-def _means_by_prompt(values: Tensor, prompts: Sequence[str]) -> list[float]:
-    order = list(dict.fromkeys(prompts))
-    return [float(values[[p == prompt for p in prompts]].mean()) for prompt in order]
-
-
-def _over_prompts(values: Sequence[float]) -> IntervalDict | dict[str, Any]:
-    """The mean of figures of prompts, with an interval if there are several."""
-    if len(values) > 1:
-        return bootstrap(values).as_dict()
-    return {"mean": values[0], "low": None, "high": None, "n": 1}
+    of_prompt = [[p == prompt for p in prompts] for prompt in dict.fromkeys(prompts)]
+    means: dict[str, dict[str, Any]] = {}
+    units: dict[str, Sequence[float]] = {}
+    for name, values in measured.rewards.items():
+        several = len(of_prompt) > 1
+        means[name] = dict((clustered(values, prompts) if several else bootstrap(values)).as_dict())
+        units[name] = [float(values[own].mean()) for own in of_prompt] if several else values.tolist()
+    for name, figures in measured.set_metrics.items():
+        alone = {"mean": figures[0], "low": None, "high": None, "n": 1}
+        means[name] = dict(bootstrap(figures).as_dict()) if len(figures) > 1 else alone
+        units[name] = figures
+    if test:
+        for name, each in units.items():
+            means[name]["p"] = paired_test(each, [0.0] * len(each)) if len(each) > 1 else None
+    return means

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -131,19 +131,12 @@ def evaluate(
 def pooled(samples: Sequence[Samples]) -> Samples:
     """The samples of several prompts as one; verdicts or embeddings that one of them lacks are None."""
 
-    def joined(tensors: list[Tensor | None]) -> Tensor | None:
-        present = [tensor for tensor in tensors if tensor is not None]
-        return torch.cat(present) if len(present) == len(tensors) else None
+    def joined(name: str) -> Any:
+        tensors = [getattr(one, name) for one in samples]
+        return None if any(tensor is None for tensor in tensors) else torch.cat(tensors)
 
-    return Samples(
-        torch.cat([one.images for one in samples]),
-        torch.cat([one.reward for one in samples]),
-        joined([one.judged for one in samples]),
-        joined([one.graded for one in samples]),
-        joined([one.embeddings for one in samples]),
-        samples[0].diversity_on,
-        tuple(len(one) for one in samples),
-    )
+    tensors = {name: joined(name) for name in ("images", "reward", "judged", "graded", "embeddings")}
+    return Samples(**tensors, diversity_on=samples[0].diversity_on, per_prompt=tuple(map(len, samples)))
 
 
 def world_judge(model: str, prompt: str) -> Judge | None:

@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 from PIL import Image, UnidentifiedImageError
@@ -67,23 +66,21 @@ def read_source(text: str, prompt: str | None = None) -> Source:
 def _by_prompt(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]:
     """The files of each prompt in a source's folder."""
     pictures = _picture_folder(folder)
-    files = _pictures_in(pictures)
     subfolders = sorted(path for path in _entries(pictures) if path.is_dir())
-    if files and subfolders:
+    if subfolders and _pictures_in(pictures):
         raise SourceError(f"{pictures} holds both pictures and folders; keep a folder for each prompt")
-    if files:
-        return {_prompt_of(folder, prompt): files}
-    if not subfolders:
-        _refuse_empty(folder)
-    if prompt is not None:
+    if subfolders and prompt is not None:
         raise SourceError(
             f"{pictures} has a folder for each prompt; leave out --prompt, or give one of its folders"
         )
+    defaults: dict[Path, str | None] = {path: path.name.replace("-", " ") for path in subfolders}
     by_prompt: dict[str, tuple[Path, ...]] = {}
-    for subfolder in subfolders:
-        if not (files := _pictures_in(_picture_folder(subfolder))):
-            _refuse_empty(subfolder)
-        text = _prompt_of(subfolder, subfolder.name.replace("-", " "))
+    for each, default in (defaults or {folder: prompt}).items():
+        if not (files := _pictures_in(_picture_folder(each))):
+            generate = f"make some with: diffalign generate {each} -n 8"
+            remedy = generate if _is_run(each) else "put some into it, as PNG, JPEG or WebP"
+            raise SourceError(f"there are no pictures in {_picture_folder(each)}; {remedy}")
+        text = _prompt_of(each, default)
         if text in by_prompt:
             raise SourceError(f"two folders in {pictures} are of the prompt “{text}”; make them one")
         by_prompt[text] = files
@@ -93,16 +90,6 @@ def _by_prompt(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]:
 def _picture_folder(folder: Path) -> Path:
     """Where the pictures of a run's folder, or of any other, are."""
     return folder / PICTURES if _is_run(folder) else folder
-
-
-def _refuse_empty(folder: Path) -> NoReturn:
-    """Raises the error for a folder without pictures."""
-    remedy = (
-        f"make some with: diffalign generate {folder} -n 8"
-        if _is_run(folder)
-        else "put some into it, as PNG, JPEG or WebP"
-    )
-    raise SourceError(f"there are no pictures in {_picture_folder(folder)}; {remedy}")
 
 
 def _prompt_of(folder: Path, default: str | None) -> str:

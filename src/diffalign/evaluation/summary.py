@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypedDict
+from dataclasses import asdict, dataclass
+from typing import Any, TypedDict
 
 import torch
-from torch import Tensor
 
 from diffalign.evaluation.samples import Samples
 from diffalign.metrics import bootstrap, mean_pairwise_distance, paired, vendi_score
@@ -34,14 +33,9 @@ class Cost:
     seconds: float
     peak_memory_mb: float | None = None
 
-    def as_dict(self) -> CostDict:
+    def as_dict(self) -> dict[str, float | None]:
         """As `summary.json` holds it."""
-        return {
-            "reward_queries": self.reward_queries,
-            "denoiser_forwards": self.denoiser_forwards,
-            "seconds": self.seconds,
-            "peak_memory_mb": self.peak_memory_mb,
-        }
+        return asdict(self)
 
 
 class Diversity(TypedDict):
@@ -52,30 +46,18 @@ class Diversity(TypedDict):
     on: str
 
 
-class Row(TypedDict):
-    """The figures of baseline, best-of-N or tuned samples; null without a judge or an embedder."""
-
-    reward: IntervalDict
-    judged_accuracy: IntervalDict | None
-    graded: IntervalDict | None
-    diversity: Diversity | None
-
-
 class Gain(TypedDict):
-    """Tuned less baseline: means over pairs of samples with the same noise."""
+    """Tuned less baseline: means over pairs of samples with the same noise; null without a judge."""
 
     reward: IntervalDict
     judged_accuracy: IntervalDict | None
     graded: IntervalDict | None
 
 
-class CostDict(TypedDict):
-    """A `Cost` as JSON holds it."""
+class Row(Gain):
+    """The means of baseline, best-of-N or tuned samples, and their diversity; null without an embedder."""
 
-    reward_queries: int
-    denoiser_forwards: int
-    seconds: float
-    peak_memory_mb: float | None
+    diversity: Diversity | None
 
 
 class Summary(TypedDict):
@@ -89,7 +71,7 @@ class Summary(TypedDict):
     n: int
     rows: dict[str, Row]
     gain: Gain | None
-    cost: dict[str, CostDict]
+    cost: dict[str, dict[str, float | None]]
     run: dict[str, str | int | float | None]
 
 
@@ -120,8 +102,8 @@ def summarise(
     """
     samples = {"baseline": baseline, "best_of_n": best, "tuned": tuned}
     rows = {name: row for name, row in samples.items() if row is not None}
-    if any(len(row) != len(baseline) for row in rows.values()):
-        sizes = {name: len(row) for name, row in rows.items()}
+    sizes = {name: len(row) for name, row in rows.items()}
+    if len(set(sizes.values())) > 1:
         raise ValueError(f"rows are compared at equal n, not {sizes}")
     if set(cost) != set(rows):
         raise ValueError(f"need the cost of {sorted(rows)}, not of {sorted(cost)}")
@@ -133,7 +115,7 @@ def summarise(
         "judge": judge,
         "n": len(baseline),
         "rows": {name: _row(row) for name, row in rows.items()},
-        "gain": None if tuned is None else _gain(tuned, baseline),
+        "gain": None if tuned is None else _means(tuned, less=baseline),
         "cost": {name: cost[name].as_dict() for name in rows},
         "run": dict(run or {}),
     }
@@ -165,20 +147,16 @@ def _row(samples: Samples) -> Row:
             "vendi": sum(map(vendi_score, prompts)) / len(prompts),
             "on": str(samples.diversity_on),
         }
-    return {
-        "reward": bootstrap(samples.reward).as_dict(),
-        "judged_accuracy": None if samples.judged is None else bootstrap(samples.judged).as_dict(),
-        "graded": None if samples.graded is None else bootstrap(samples.graded).as_dict(),
-        "diversity": diversity,
-    }
+    return {**_means(samples), "diversity": diversity}
 
 
-def _gain(tuned: Samples, baseline: Samples) -> Gain:
-    def difference(after: Tensor | None, before: Tensor | None) -> IntervalDict | None:
-        return None if after is None or before is None else paired(after, before).as_dict()
+def _means(samples: Samples, less: Samples | None = None) -> Gain:
+    """The means of `samples`, or of their differences to `less`."""
 
-    return {
-        "reward": paired(tuned.reward, baseline.reward).as_dict(),
-        "judged_accuracy": difference(tuned.judged, baseline.judged),
-        "graded": difference(tuned.graded, baseline.graded),
-    }
+    def interval(name: str) -> Any:
+        values, others = getattr(samples, name), getattr(less, name, None)
+        if values is None or (less is not None and others is None):
+            return None
+        return (bootstrap(values) if others is None else paired(values, others)).as_dict()
+
+    return {"reward": interval("reward"), "judged_accuracy": interval("judged"), "graded": interval("graded")}

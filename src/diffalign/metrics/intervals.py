@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypedDict
 
 import numpy as np
@@ -61,7 +62,7 @@ def bootstrap(
     Raises:
         ValueError: if there is no value, or one is not finite, or an argument is out of range.
     """
-    array = _checked(values, level, resamples)
+    array = checked(values, level, resamples)
     rng = np.random.default_rng(seed)
     at_once = max(1, _INDICES // len(array))
     means = [
@@ -98,8 +99,7 @@ def paired_test(
     from scipy.stats import permutation_test
 
     a, b = np.asarray(after, dtype=np.float64), np.asarray(before, dtype=np.float64)
-    paired(a, b, resamples=1)  # for its checks
-    if len(a) == 1:
+    if paired(a, b, resamples=1).n == 1:  # after its checks
         return 1.0  # both orders are equally likely
     test = permutation_test(
         (a, b),
@@ -133,7 +133,7 @@ def clustered(
     Raises:
         ValueError: if there are not n labels, or as `bootstrap` does.
     """
-    array = _checked(values, level, resamples)
+    array = checked(values, level, resamples)
     if len(groups) != len(array):
         raise ValueError(
             f"each value needs a group, but there are {len(array)} values and {len(groups)} labels"
@@ -142,9 +142,7 @@ def clustered(
     for label, value in zip(groups, array.tolist(), strict=True):
         members.setdefault(label, []).append(value)
     sizes = np.array([len(member) for member in members.values()])
-    padded = np.zeros((len(members), sizes.max()))
-    for line, member in zip(padded, members.values(), strict=True):
-        line[: len(member)] = member
+    padded = np.array([*zip_longest(*members.values(), fillvalue=0.0)]).T.copy()
     rng = np.random.default_rng(seed)
     means = np.zeros(resamples)
     for _ in range(len(members)):
@@ -156,7 +154,8 @@ def clustered(
     return _interval((padded.sum(1) / sizes).mean(), means / len(members), level, len(array))
 
 
-def _checked(values: ArrayLike, level: float, resamples: int) -> NDArray[np.float64]:
+def checked(values: ArrayLike, level: float = LEVEL, resamples: int = RESAMPLES) -> NDArray[np.float64]:
+    """The values `(n,)` and arguments of an interval; a ValueError says which of them will not do."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"an interval needs values with shape (n,), n at least 1, not {array.shape}")

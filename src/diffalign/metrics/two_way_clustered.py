@@ -19,7 +19,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffalign.metrics.intervals import LEVEL, Interval
+from diffalign.metrics.intervals import LEVEL, Interval, checked
 
 
 def two_way_clustered(
@@ -34,16 +34,13 @@ def two_way_clustered(
     Raises:
         ValueError: if there is no value, if one is not finite, or if there are not n labels.
     """
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
-        raise ValueError(f"an interval needs finite values with shape (n,), n at least 1, not {array.shape}")
+    array = checked(values, level)
     if not len(rows) == len(columns) == len(array):
         raise ValueError(f"{len(array)} values need as many rows and columns")
     mean = float(array.mean())
     residuals = array - mean
     of_cells, _ = _variance(residuals, list(zip(rows, columns, strict=True)))
-    ways = [_variance(residuals, labels) for labels in (rows, columns)]
-    ways = [(variance, count) for variance, count in ways if count > 1]
+    ways = [_variance(residuals, labels) for labels in (rows, columns) if len(set(labels)) > 1]
     variances = [variance for variance, _ in ways]
     if len(ways) == 2:
         # the difference may fall below each of the three if there is next to no correlation

@@ -10,13 +10,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from diffalign.settings.choices import unknown
 
-_DATA = files("diffalign.prompts") / "data"
+_DATA = Path(__file__).parent / "data"
 _FILE_SUFFIXES = (".txt", ".json")
 
 
@@ -64,14 +63,8 @@ class PromptSet:
 @cache
 def _built_in() -> dict[str, Any]:
     """The sets in the package: name → parsed file."""
-    sets: dict[str, Any] = {}
-    for entry in _DATA.iterdir():
-        for file, prefix in (
-            [(f, f"{entry.name}/") for f in entry.iterdir()] if entry.is_dir() else [(entry, "")]
-        ):
-            if file.name.endswith(".json"):
-                sets[prefix + file.name.removesuffix(".json")] = json.loads(file.read_text("utf-8"))
-    return dict(sorted(sets.items()))
+    names = {file.relative_to(_DATA).with_suffix("").as_posix(): file for file in _DATA.rglob("*.json")}
+    return {name: json.loads(file.read_text("utf-8")) for name, file in sorted(names.items())}
 
 
 def list_prompt_sets() -> list[str]:
@@ -94,12 +87,10 @@ def load_prompts(name: str | Path) -> PromptSet:
     sets = _built_in()
     if isinstance(name, str) and name in sets:
         entry = sets[name]
-        if isinstance(entry["prompts"], str):
-            lines = (_DATA / entry["prompts"]).read_text("utf-8").splitlines()
-            prompts = _read((json.loads(line) for line in lines), name)
-        else:
-            prompts = _read(entry["prompts"], name)
-        return PromptSet(name, entry["description"], entry["source"], prompts)
+        items = entry["prompts"]
+        if isinstance(items, str):
+            items = [json.loads(line) for line in (_DATA / items).read_text("utf-8").splitlines()]
+        return PromptSet(name, entry["description"], entry["source"], _read(items, name))
     path = Path(name)
     if path.suffix in _FILE_SUFFIXES or path.is_file():
         return _load_file(path)

@@ -6,10 +6,14 @@ Each figure has a separate canvas: nothing uses pyplot's global state or needs a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
@@ -95,44 +99,32 @@ def reward_curve(
     if not len(values):
         raise ValueError("there is no reward to draw")
     queries = np.concatenate([line["queries"] - np.arange(len(line["rewards"]))[::-1] for line in metrics])
-    window = max(1, min(LONGEST_MEAN, len(values) // 5))
-    sums = np.concatenate([[0.0], values.cumsum()])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
-    running = (sums[ends] - sums[starts]) / (ends - starts)
-
-    figure = Figure(figsize=(9.0, 4.6), dpi=150, layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    axes.scatter(
-        queries,
-        values,
-        s=14 if len(values) > FEW else 40,
-        color=AFTER,
-        alpha=0.35,
-        linewidths=0,
-        label="one query",
-    )
+    figure, axes = _axes(figsize=(9.0, 4.6), dpi=150)
+    size = 14 if len(values) > FEW else 40
+    axes.scatter(queries, values, s=size, color=AFTER, alpha=0.35, linewidths=0, label="one query")
     if len(values) > 1:
         best = np.maximum.accumulate(values)
         axes.step(queries, best, where="post", color=BEST, linewidth=1.4, label="best so far")
+    window = min(LONGEST_MEAN, len(values) // 5)
     if window > 1:
+        sums = np.concatenate([[0.0], values.cumsum()])
+        ends = np.arange(1, len(values) + 1)
+        starts = np.maximum(0, ends - window)
         label = f"mean of the last {window} queries"
+        running = (sums[ends] - sums[starts]) / (ends - starts)
         axes.plot(queries, running, color=AFTER, linewidth=2.2, label=label)
     if baseline is not None:
         axes.axhline(baseline, color=INK, linewidth=1.2, linestyle=(0, (5, 4)), label="frozen model, mean")
     beyond = 0.02 * (queries[-1] - queries[0]) or 1.0
     axes.set_xlim(queries[0] - beyond, queries[-1] + beyond)
-    axes.set_xlabel("reward queries (pictures scored)")
-    axes.set_ylabel(reward, parse_math=False)
+    axes.set_xlabel("reward queries (pictures scored)", color=INK)
+    axes.set_ylabel(reward, color=INK, parse_math=False)
     axes.set_title(title, loc="left", color=INK, fontsize=12, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(colors=MUTED)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, labelcolor=INK, fontsize=10)
     return _save(figure, path)
 
@@ -146,19 +138,16 @@ def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | st
         table: by method: `judged` and `reward` (mean, low, high), `forwards`.
         reward: the name of the reward, for the axis.
     """
-    figure = Figure(figsize=(8, 5), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _axes(figsize=(8, 5), dpi=DPI)
     judged = all(row["judged"] for row in table.values())
-    for index, (method, row) in enumerate(table.items()):
-        interval = row["judged"] if judged else row["reward"]
-        scale = 100 if judged else 1
-        mean, low, high = (scale * interval[name] for name in ("mean", "low", "high"))
-        color, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        spread = [[mean - low], [high - mean]]
+    measure, scale = ("judged", 100) if judged else ("reward", 1)
+    earlier: list[float] = []
+    for (method, row), color, marker in zip(table.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+        mean, low, high = (scale * row[measure][name] for name in ("mean", "low", "high"))
         # methods of nearly the same cost are drawn beside each other
-        earlier = list(table.values())[:index]
-        shift = sum(0.9 < other["forwards"] / row["forwards"] < 1.1 for other in earlier)
-        cost = row["forwards"] * 1.06**shift
+        cost = row["forwards"] * 1.06 ** sum(0.9 < other / row["forwards"] < 1.1 for other in earlier)
+        earlier.append(row["forwards"])
+        spread = [[mean - low], [high - mean]]
         axes.errorbar(cost, mean, spread, fmt=marker, color=color, capsize=3, label=method)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes.set_xscale("log")
@@ -169,7 +158,6 @@ def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | st
     axes.set_ylabel("judged right, %" if judged else reward, color=MUTED)
     axes.set_title("Quality against cost, 95 % intervals", loc="left", color=INK)
     axes.grid(color=RULE, linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
     return _save(figure, path)
 
 
@@ -186,8 +174,13 @@ def _draw(blocks: Sequence[tuple[Tensor, str, Verdicts | None]], path: Path | st
     total_width = max(2 * MARGIN + columns * across - GAP, LEAST_WIDTH)
     total_height = sum(rows) * down + sum(heads) + 2 * MARGIN - GAP + (len(blocks) - 1) * GAP
     paper = np.full((total_height, total_width, 3), 255, np.uint8)
-
     figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI)
+
+    def write(x: float, y: float, text: str, pixels: float, color: str, ha: str) -> None:
+        """Writes at a pixel of `paper`, counted from the top left."""
+        at, size = (x / total_width, 1 - y / total_height), pixels * POINTS_PER_INCH / DPI
+        figure.text(*at, text, fontsize=size, color=color, ha=ha, va="center", parse_math=False)
+
     y = MARGIN
     for (_, title, verdicts), tile, row_count, head in zip(blocks, tiles, rows, heads, strict=True):
         passed = None if verdicts is None else [bool(verdict) for verdict in verdicts]
@@ -195,28 +188,19 @@ def _draw(blocks: Sequence[tuple[Tensor, str, Verdicts | None]], path: Path | st
             raise ValueError(f"{len(tile)} pictures, but {len(passed)} verdicts")
         if title:
             count = "" if passed is None else f"   {sum(passed)} of {len(passed)} right"
-            _text(figure, paper, MARGIN, y + head / 2 - 6, title + count, size=15, color=INK, va="center")
+            write(MARGIN, y + head / 2 - 6, title + count, 15, INK, "left")
         for i, picture in enumerate(tile):
             x0, y0 = MARGIN + i % columns * across, y + head + i // columns * down
-            if passed is not None:
-                frame = RIGHT if passed[i] else WRONG
-                paper[y0 : y0 + height + 2 * FRAME, x0 : x0 + width + 2 * FRAME] = _rgb(frame)
             x1, y1 = x0 + FRAME, y0 + FRAME
-            paper[y1 : y1 + height, x1 : x1 + width] = picture
+            framed = paper[y0 : y1 + height + FRAME, x0 : x1 + width + FRAME]
+            inner = framed[FRAME:-FRAME, FRAME:-FRAME]
             if passed is not None:
-                paper[y1 : y1 + BADGE, x1 + width - BADGE : x1 + width] = _rgb(frame)
-                mark = "✓" if passed[i] else "✗"
-                _text(
-                    figure,
-                    paper,
-                    x1 + width - 8,
-                    y1 + 8,
-                    mark,
-                    size=11,
-                    color="white",
-                    ha="center",
-                    va="center",
-                )
+                mark, colour = ("✓", _rgb(RIGHT)) if passed[i] else ("✗", _rgb(WRONG))
+                framed[:] = colour
+            inner[:] = picture
+            if passed is not None:
+                inner[:BADGE, -BADGE:] = colour
+                write(x1 + width - 8, y1 + 8, mark, 11, "white", "center")
         y += head + row_count * down + GAP
     figure.figimage(paper, zorder=-1)
     return _save(figure, path)
@@ -226,39 +210,18 @@ def _tiles(images: Tensor) -> NDArray[np.uint8]:
     """Pictures `(n, H, W, 3)`, scaled by a whole number so that they have about 128 to 256 pixels a side."""
     if images.ndim == 5:
         images = images[:, images.shape[1] // 2]
-    tiles = as_bytes(images).permute(0, 2, 3, 1).numpy()
-    side = max(tiles.shape[1:3])
-    if side > LARGEST:
-        step = -(-side // LARGEST)
-        n, height, width = len(tiles), tiles.shape[1] // step, tiles.shape[2] // step
-        cut = tiles[:, : height * step, : width * step].astype(np.float32)
-        mean: NDArray[np.float32] = cut.reshape(n, height, step, width, step, 3).mean((2, 4))
-        return mean.round().astype(np.uint8)
-    factor = -(-SMALLEST // side)
-    return tiles.repeat(factor, 1).repeat(factor, 2)
+    side = max(images.shape[2:])
+    step, factor = -(-side // LARGEST), -(-SMALLEST // side)
+    tiles = F.avg_pool2d(as_bytes(images).float(), step).round().to(torch.uint8)
+    return tiles.repeat_interleave(factor, 2).repeat_interleave(factor, 3).permute(0, 2, 3, 1).numpy()
 
 
-def _text(
-    figure: Figure,
-    paper: NDArray[np.uint8],
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: float,
-    color: str,
-    **more: Any,
-) -> None:
-    """Writes at pixel (x, y) of `paper`, counted from the top left."""
-    figure.text(
-        x / paper.shape[1],
-        1 - y / paper.shape[0],
-        text,
-        fontsize=size * POINTS_PER_INCH / DPI,
-        color=color,
-        parse_math=False,
-        **more,
-    )
+def _axes(**size: Any) -> tuple[Figure, Axes]:
+    """A figure and its axes, without a box around them."""
+    figure = Figure(layout="constrained", **size)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
 def _rgb(color: str) -> NDArray[np.uint8]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPModel
 
-from diffalign.rewards.checkpoints import weights_of
+from diffalign.rewards.checkpoints import linear_layers, weights_of
 from diffalign.rewards.clip import ClipScore
 
 FILES = ("aesthetic-model.safetensors", "aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
@@ -37,16 +37,7 @@ class Aesthetic(ClipScore):
         weights = weights_of(self.checkpoint, FILES, self.local)
         folder = Path(self.checkpoint) / "clip"
         network = self.load_clip(str(folder) if folder.is_dir() else ClipScore.published)
-        # the published layers' numbers count the dropout between them
-        numbers = sorted({int(name.split(".")[1]) for name in weights})
-        head = nn.Sequential(*(nn.Linear(*weights[f"layers.{n}.weight"].shape[::-1]) for n in numbers))
-        state = {
-            f"{index}.{kind}": weights[f"layers.{number}.{kind}"]
-            for index, number in enumerate(numbers)
-            for kind in ("weight", "bias")
-        }
-        head.load_state_dict(state)
-        network.add_module("aesthetic", head)
+        network.add_module("aesthetic", linear_layers(weights, "layers."))
         return network
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:

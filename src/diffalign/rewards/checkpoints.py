@@ -1,12 +1,16 @@
-"""Where weights come from: a folder, the hub's cache, or the hub."""
+"""Where weights come from: a folder, the hub's cache, or the hub; and networks of published weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import urlopen
+
+from torch import Tensor, nn
 
 from diffalign.rewards import RewardError
 
@@ -117,8 +121,27 @@ def file_of(checkpoint: str, names: Sequence[str], local_files_only: bool = Fals
     from huggingface_hub.errors import EntryNotFoundError  # LocalEntryNotFoundError is one
 
     for name in names[:-1]:
-        try:
+        with suppress(EntryNotFoundError):
             return Path(hf_hub_download(checkpoint, name, local_files_only=local_files_only))
-        except EntryNotFoundError:
-            continue
     return Path(hf_hub_download(checkpoint, names[-1], local_files_only=local_files_only))
+
+
+def renamed(name: str, names: Mapping[str, str]) -> str:
+    """A weight's name, in which the parts between dots that `names` knows have the names it gives."""
+    known = "|".join(re.escape(part) for part in sorted(names, key=len, reverse=True))
+    return re.sub(rf"(?<![^.])(?:{known})(?![^.])", lambda found: names[found[0]], name)
+
+
+def linear_layers(weights: Mapping[str, Tensor], prefix: str) -> nn.Sequential:
+    """The linear layers with the weights PREFIX NUMBER.weight and .bias; the numbers may have gaps.
+
+    Raises:
+        KeyError: if there are none, or parts of one are missing.
+    """
+    numbers = {int(name.removeprefix(prefix).split(".")[0]) for name in weights if name.startswith(prefix)}
+    layers = nn.Sequential()
+    for number in sorted(numbers) or [0]:
+        state = {kind: weights[f"{prefix}{number}.{kind}"] for kind in ("weight", "bias")}
+        layers.append(nn.Linear(*state["weight"].shape[::-1]))
+        layers[-1].load_state_dict(state)
+    return layers

@@ -9,21 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from diffalign.rewards.checkpoints import weights_of
+from diffalign.rewards.checkpoints import renamed, weights_of
 from diffalign.rewards.clip import TOKENIZER, ClipScore
 
 FILES = ("HPS_v2.1_compressed.safetensors", "HPS_v2.1_compressed.pt")
 OLDER = ("HPS_v2_compressed.safetensors", "HPS_v2_compressed.pt")  # of version 2.0, from a folder alone
 HEADS = 16  # of both towers of a ViT-H/14; weights do not tell
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's CLIP
-#: Names in a layer, open_clip's → transformers'.
-_LAYER = {
+#: Parts of names, open_clip's → transformers'.
+_NAMES = {
+    "visual.proj": "visual_projection.weight",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.conv1": "vision_model.embeddings.patch_embedding",
+    "visual.ln_pre": "vision_model.pre_layrnorm",  # the misspelling is transformers'
+    "visual.ln_post": "vision_model.post_layernorm",
+    "visual.transformer.resblocks": "vision_model.encoder.layers",
+    "text_projection": "text_projection.weight",
+    "token_embedding": "text_model.embeddings.token_embedding",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final": "text_model.final_layer_norm",
+    "transformer.resblocks": "text_model.encoder.layers",
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
     "attn.out_proj": "self_attn.out_proj",
@@ -78,65 +91,44 @@ def clip_of(
     Raises:
         KeyError: if the weights are another network's.
     """
-    mapped = {
-        "logit_scale": weights["logit_scale"],
-        "visual_projection.weight": weights["visual.proj"].T,
-        "text_projection.weight": weights["text_projection"].T,
-        "vision_model.embeddings.class_embedding": weights["visual.class_embedding"],
-        "vision_model.embeddings.position_embedding.weight": weights["visual.positional_embedding"],
-        "vision_model.embeddings.patch_embedding.weight": weights["visual.conv1.weight"],
-        "text_model.embeddings.token_embedding.weight": weights["token_embedding.weight"],
-        "text_model.embeddings.position_embedding.weight": weights["positional_embedding"],
-    }
-    # the misspelling is transformers'
-    norms = {
-        "visual.ln_pre": "vision_model.pre_layrnorm",
-        "visual.ln_post": "vision_model.post_layernorm",
-        "ln_final": "text_model.final_layer_norm",
-    }
-    for old, new in norms.items():
-        for kind in ("weight", "bias"):
-            mapped[f"{new}.{kind}"] = weights[f"{old}.{kind}"]
-    layers = {}
-    for tower, prefix in (("vision_model", "visual.transformer"), ("text_model", "transformer")):
-        blocks = (name for name in weights if name.startswith(f"{prefix}.resblocks."))
-        numbers = {int(name.removeprefix(f"{prefix}.resblocks.").split(".")[0]) for name in blocks}
-        layers[tower] = len(numbers)
-        for number in numbers:
-            old, new = f"{prefix}.resblocks.{number}", f"{tower}.encoder.layers.{number}"
-            for kind in ("weight", "bias"):
-                for old_name, new_name in _LAYER.items():
-                    mapped[f"{new}.{new_name}.{kind}"] = weights[f"{old}.{old_name}.{kind}"]
-                projections = weights[f"{old}.attn.in_proj_{kind}"].chunk(3)
-                for letter, projection in zip("qkv", projections, strict=True):
-                    mapped[f"{new}.self_attn.{letter}_proj.{kind}"] = projection
-    vision, text = weights["visual.conv1.weight"], weights["token_embedding.weight"]
-    patch, patches = vision.shape[-1], len(weights["visual.positional_embedding"]) - 1
     width = weights["visual.proj"].shape[1]
-    shared = {"hidden_act": act, "projection_dim": width}
+
+    def tower(prefix: str, heads: int) -> dict[str, Any]:
+        """The settings that the towers share by name."""
+        inner, hidden = weights[f"{prefix}.resblocks.0.mlp.c_fc.weight"].shape
+        return {
+            "hidden_size": hidden,
+            "intermediate_size": inner,
+            "num_hidden_layers": sum(n.startswith(prefix) and n.endswith(".ln_1.bias") for n in weights),
+            "num_attention_heads": heads,
+            "hidden_act": act,
+            "projection_dim": width,
+        }
+
+    patch, patches = weights["visual.conv1.weight"].shape[-1], len(weights["visual.positional_embedding"]) - 1
     config = CLIPConfig(
         vision_config={
-            "hidden_size": vision.shape[0],
-            "intermediate_size": len(weights["visual.transformer.resblocks.0.mlp.c_fc.weight"]),
-            "num_hidden_layers": layers["vision_model"],
-            "num_attention_heads": heads[0],
+            **tower("visual.transformer", heads[0]),
             "patch_size": patch,
             "image_size": patch * round(patches**0.5),
-            **shared,
         },
         text_config={
-            "vocab_size": text.shape[0],
-            "hidden_size": text.shape[1],
-            "intermediate_size": len(weights["transformer.resblocks.0.mlp.c_fc.weight"]),
-            "num_hidden_layers": layers["text_model"],
-            "num_attention_heads": heads[1],
+            **tower("transformer", heads[1]),
+            "vocab_size": len(weights["token_embedding.weight"]),
             "max_position_embeddings": len(weights["positional_embedding"]),
             "eos_token_id": end,
             "bos_token_id": None,
-            **shared,
         },
         projection_dim=width,
     )
+    mapped: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        layer, joint, kind = renamed(name, _NAMES).partition("attn.in_proj_")
+        if joint:
+            for letter, projection in zip("qkv", value.chunk(3), strict=True):
+                mapped[f"{layer}self_attn.{letter}_proj.{kind}"] = projection
+        else:
+            mapped[layer] = value.T if name in ("visual.proj", "text_projection") else value
     model = CLIPModel(config)
-    model.load_state_dict({name: value.float().contiguous() for name, value in mapped.items()})
+    model.load_state_dict({name: mapped[name].float().contiguous() for name in model.state_dict()})
     return model

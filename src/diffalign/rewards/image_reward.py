@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from transformers import (
     CLIPImageProcessorPil,
 )
 
-from diffalign.rewards.checkpoints import file_of, weights_of
+from diffalign.rewards.checkpoints import file_of, linear_layers, renamed, weights_of
 from diffalign.rewards.scorer import Scorer
 
 FILES = ("ImageReward.safetensors", "ImageReward.pt")
@@ -37,8 +36,8 @@ _TEXT = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("max_position_embeddings", "layer_norm_eps", "hidden_act", "pad_token_id"),
 )
-#: Names of weights of the vision tower, timm's → transformers'.
-_VISION = {
+#: Names of weights of the vision tower, timm's → transformers'; the text tower's are transformers'.
+_NAMES = {
     "cls_token": "embeddings.class_embedding",
     "pos_embed": "embeddings.position_embedding",
     "patch_embed.proj": "embeddings.patch_embedding",
@@ -52,16 +51,12 @@ _VISION = {
 
 
 class Blip(nn.Module):
-    """Vision tower, text tower that attends to it, and the head.
+    """Vision tower, text tower that attends to it, and the head."""
 
-    Arguments:
-        widths: of the head's layers, from its input to its output.
-    """
-
-    def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig, widths: list[int]) -> None:
+    def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig, head: nn.Module) -> None:
         super().__init__()
         self.vision, self.text = BlipVisionModel(vision), BlipTextModel(text, add_pooling_layer=False)
-        self.head = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
+        self.head = head
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Scores `(B,)`, not standardised, of pictures `(B, 3, H, W)` and of B tokenised prompts `(B, L)`."""
@@ -99,14 +94,10 @@ class ImageReward(Scorer):
 
     def score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         """See `Scorer.score`."""
-        tokens = self.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
-        )
-        pixels = self.processor(images, return_tensors="pt")["pixel_values"]
-        inputs = self.to_device(
-            pixel_values=pixels, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        )
-        scores: Tensor = self.network(**inputs)
+        options = {"padding": "max_length", "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
+        tokens = self.tokenizer(prompts, return_token_type_ids=False, **options)
+        pixels = self.processor(images, return_tensors="pt")
+        scores: Tensor = self.network(**self.to_device(**pixels, **tokens))
         return (scores - MEAN) / STD
 
 
@@ -123,8 +114,7 @@ def blip_of(weights: Mapping[str, Tensor], text_config: Mapping[str, Any], heads
     """
     patch = weights["blip.visual_encoder.patch_embed.proj.weight"]
     width, patches = patch.shape[0], weights["blip.visual_encoder.pos_embed"].shape[1] - 1
-    blocks = {int(n.split(".")[3]) for n in weights if n.startswith("blip.visual_encoder.blocks.")}
-    layers = sorted({int(n.split(".")[2]) for n in weights if n.startswith("mlp.layers.")})
+    blocks = [n for n in weights if n.startswith("blip.visual_encoder.") and n.endswith(".norm1.bias")]
     vision = BlipVisionConfig(
         hidden_size=width,
         intermediate_size=len(weights["blip.visual_encoder.blocks.0.mlp.fc1.weight"]),
@@ -138,33 +128,8 @@ def blip_of(weights: Mapping[str, Tensor], text_config: Mapping[str, Any], heads
         encoder_hidden_size=width, **{name: text_config[name] for name in _TEXT if name in text_config}
     )
     text.vocab_size = len(weights["blip.text_encoder.embeddings.word_embeddings.weight"])
-    first = [weights[f"mlp.layers.{n}.weight"] for n in layers]
-    network = Blip(vision, text, [first[0].shape[1], *(len(weight) for weight in first)])
-    mapped = {}
-    for name, value in weights.items():
-        if name.startswith("blip.visual_encoder."):
-            mapped["vision." + _vision_name(name.removeprefix("blip.visual_encoder."))] = value
-        elif name.startswith("blip.text_encoder.") and not name.endswith("position_ids"):
-            mapped["text." + name.removeprefix("blip.text_encoder.")] = value
-        elif name.startswith("mlp.layers."):
-            _, _, number, kind = name.split(".")
-            mapped[f"head.{layers.index(int(number))}.{kind}"] = value
-    network.load_state_dict({name: value.float() for name, value in mapped.items()})
+    network = Blip(vision, text, linear_layers(weights, "mlp.layers."))
+    for tower, prefix in ((network.vision, "blip.visual_encoder."), (network.text, "blip.text_encoder.")):
+        names = [n for n in weights if n.startswith(prefix) and not n.endswith("position_ids")]
+        tower.load_state_dict({renamed(n.removeprefix(prefix), _NAMES): weights[n] for n in names})
     return network
-
-
-def _vision_name(name: str) -> str:
-    """transformers' name for a weight of timm's vision transformer."""
-    name = _renamed(name)
-    if not name.startswith("encoder.layers."):
-        return name
-    *path, number, rest = name.split(".", 3)
-    return ".".join([*path, number, _renamed(rest)])
-
-
-def _renamed(name: str) -> str:
-    """`name` with its beginning changed as `_VISION` says."""
-    for old, new in _VISION.items():
-        if name == old or name.startswith(f"{old}."):
-            return new + name[len(old) :]
-    return name

@@ -36,14 +36,11 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
         *_, last = traceback.extract_tb(error.__traceback__)
         line = f"{Path(last.filename).name}, line {last.lineno}"
         raise RewardError(f"the reward {name} raised {type(error).__name__}: {error} ({line})") from error
-    if not isinstance(values, Tensor):
-        try:
-            values = torch.from_numpy(np.asarray(values, dtype=np.float32))
-        except (TypeError, ValueError) as error:
-            raise RewardError(
-                f"the reward {name} returned a {type(values).__name__}, not B numbers"
-            ) from error
-    values = values.detach().float().cpu()
+    try:
+        array = values if isinstance(values, Tensor) else np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise RewardError(f"the reward {name} returned a {type(values).__name__}, not B numbers") from error
+    values = torch.as_tensor(array).detach().float().cpu()
     if values.shape != (len(images),):
         raise RewardError(
             f"the reward {name} returned shape {tuple(values.shape)} for {len(images)} pictures; "

@@ -20,13 +20,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from diffalign.world.grammar import parse
-from diffalign.world.render import backgrounds
+from diffalign.world.render import backgrounds, to_tensor
 from diffalign.world.scenes import IMAGE_SIZE, NATURAL_TINT, SPRITE_SIZE, Scene, Thing
 from diffalign.world.sprites import load_sprites
 
@@ -78,11 +77,6 @@ def _blur(maps: Tensor, sigma: float) -> Tensor:
     return F.conv2d(maps, kernel.mT, padding=(3, 0), groups=maps.shape[1])
 
 
-def _channels_first(pictures: list[np.ndarray]) -> Tensor:
-    """Pictures `(H, W, C)` as one tensor `(n, C, H, W)`."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-
-
 @cache
 def _bank() -> _Bank:
     sprites = {
@@ -90,8 +84,7 @@ def _bank() -> _Bank:
         for (subject, tint), sprite in load_sprites().items()
         if tint is None or NATURAL_TINT.get(subject) != tint
     }
-    sharp = _channels_first([colour for colour, _ in sprites.values()])
-    opacity = _channels_first([opacity for _, opacity in sprites.values()])
+    sharp, opacity = (to_tensor([*maps]).contiguous() for maps in zip(*sprites.values(), strict=True))
     weight = opacity.square()
     # slightly blurred templates fit sharp and blurred pictures about equally well
     colour = _blur(opacity * sharp, SEARCH_BLUR) / _blur(opacity, SEARCH_BLUR).clamp_min(1e-3)
@@ -107,7 +100,7 @@ def _bank() -> _Bank:
         coarse_weight=F.avg_pool2d(weight, 2),
         coarse_energy=F.avg_pool2d(weight * colour.square(), 2).sum((1, 2, 3)),
         backgrounds=tuple(backgrounds()),
-        backdrops=_channels_first(list(backgrounds().values())),
+        backdrops=to_tensor([*backgrounds().values()]).contiguous(),
         smooth=F.normalize(plane.flatten(1), dim=1),
     )
 

@@ -68,5 +68,5 @@ def render(scene: Scene) -> np.ndarray:
 
 
 def to_tensor(pictures: list[np.ndarray]) -> torch.Tensor:
-    """`B` pictures `(64, 64, 3)` → one tensor `(B, 3, 64, 64)`, in [0, 1] both."""
+    """`B` pictures `(H, W, C)` → one tensor `(B, C, H, W)`, in [0, 1] both."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
