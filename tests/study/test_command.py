@@ -178,7 +178,7 @@ def test_a_taken_port_and_a_study_without_votes(
     make: Any, serve: Any, command: Command, tmp_path: Path
 ) -> None:
     server = serve(make())
-    code, said = command("study", "--out", tmp_path / "study", "--port", server.server_address[1])
+    code, said = command("study", "--out", tmp_path / "study", "--port", server.address[1])
     assert code == 2 and "give another port" in said
     code, said = command("study-results", tmp_path / "study")
     assert code == 2 and "no votes yet" in said

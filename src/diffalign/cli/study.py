@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -70,7 +71,7 @@ def study(
         sources = []
     with opened(out) as votes:
         _check(out, votes.design, votes.digest, sources, given)
-        with StudyServer(votes, host=host, port=port) as server:
+        with closing(StudyServer(votes, host=host, port=port)) as server:
             asked = votes.design.questions + votes.design.checks
             lines = f"{asked} questions a voter, {len(votes.all())} votes so far: {server.url}"
             stdout().print(Text(lines), soft_wrap=True)
