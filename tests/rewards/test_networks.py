@@ -283,8 +283,9 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_find_learns_a_video_from_viclip(tmp_path: Path, tiny_video_pipeline: Any) -> None:
-    from diffalign import Sampler
     from diffalign.methods.find import Find, preset
+
+    from diffalign import Sampler
     from diffalign.metrics import frame_consistency
     from diffalign.metrics.features import feature_reader
 

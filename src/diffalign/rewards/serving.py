@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from threading import Lock
 
 import h11
 import uvicorn
@@ -49,7 +50,7 @@ class Server:
             timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=_END_SECONDS,
         )
-        self._uvicorn, self._socket = uvicorn.Server(config), socket.socket()
+        self._uvicorn, self._socket, self._closing = uvicorn.Server(config), socket.socket(), Lock()
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.bind((host, port))
@@ -62,13 +63,15 @@ class Server:
         self.url = "http://{}:{}".format(*self.address)
 
     def serve_forever(self) -> None:
-        """Answers requests until `close` is called, or Ctrl-C raises KeyboardInterrupt."""
-        self._uvicorn.run(sockets=[self._socket])
+        """Answers requests until `close` is called in another thread, or Ctrl-C raises KeyboardInterrupt."""
+        with self._closing:
+            sockets = [] if self._uvicorn.should_exit else [self._socket.dup()]
+        self._uvicorn.run(sockets)
 
     def close(self) -> None:
-        """Stops listening; may be called from another thread than `serve_forever`, which then returns."""
-        self._uvicorn.should_exit = True
-        if not self._uvicorn.started:
+        """Stops listening, and ends `serve_forever`."""
+        with self._closing:
+            self._uvicorn.should_exit = True
             self._socket.close()
 
 
