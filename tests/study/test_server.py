@@ -148,6 +148,38 @@ def test_addresses_methods_and_bodies_that_are_not_served(make: Any, serve: Any)
     assert not votes.all()
 
 
+def test_every_reply_has_the_headers(make: Any, serve: Any) -> None:
+    votes = make()
+    server = serve(votes)
+    connection = http.client.HTTPConnection(*server.address, timeout=10)
+    known = {"Cookie": f"{server.cookie}={votes.register()}"}
+    votes.dealt = lambda voter: 1 / 0  # a fault of ours
+    for method, path, headers, status in (
+        ("GET", "/", {}, 200),
+        ("GET", "/page.css", {}, 200),
+        ("GET", "/vote", {}, 303),
+        ("GET", "/vote/", {}, 404),
+        ("GET", f"/vote/{'9' * 5000}", {}, 303),
+        ("GET", "/picture/1", {}, 404),
+        ("GET", "/start", {}, 404),
+        ("HEAD", "/", {}, 200),
+        ("PATCH", "/start", {}, 501),
+        ("POST", "/start", {"Content-Length": "5000"}, 413),
+        ("POST", "/start", {"Transfer-Encoding": "chunked"}, 411),
+        ("GET", "/vote", known, 500),
+    ):
+        connection.request(method, path, headers=headers)
+        reply = connection.getresponse()
+        assert reply.status == status, (method, path)
+        assert str(reply.headers["Content-Security-Policy"]).startswith("default-src 'none'")
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+        assert reply.headers["Referrer-Policy"] == "no-referrer"
+        assert reply.headers["Cache-Control"] == "no-store"
+        assert reply.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert not {"server", "etag", "last-modified"} & {name.lower() for name in reply.headers}
+        connection.close()
+
+
 def test_eight_voters_at_once_and_each_in_two_windows(make: Any, serve: Any) -> None:
     votes = make(checks=2)
     url, faults, said = serve(votes).url, [], {}

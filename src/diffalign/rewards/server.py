@@ -100,7 +100,7 @@ class RewardServer(Server):
                 Thread(target=fulfil, args=scored, daemon=True).start()
                 return (await asyncio.wrap_future(future)).tolist()
         except RewardError:
-            del self._scored[name]
+            self._scored.pop(name, None)
             raise
 
 
