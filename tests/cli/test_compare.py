@@ -90,9 +90,11 @@ def test_every_method_spends_its_queries(diffalign, quick) -> None:
         name: 4 * number for name, number in pictures.items()
     }
     own_reward.calls = 0
-    own = ["--methods", "tune", "--out", "one", "--queries", 24, "--images", 4]
+    own = ["--methods", "tune", "--out", "one", "--queries", 48, "--images", 4]
     assert diffalign(*quick(*own)).code == 0
-    assert own_reward.calls == -(-48 // 3) + 2  # batches of a group of 3 branches; then 4 pictures each
+    assert (
+        own_reward.calls == 96 // 3 + 2
+    )  # a round of 96: batches of a group of 3 branches; then 4 pictures each
 
 
 @pytest.mark.parametrize("call", [2, 3, 6, 8, 9, 13, 14, 16])

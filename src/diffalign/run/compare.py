@@ -66,10 +66,9 @@ def _anchors(task: Task, sampler: Sampler) -> Any:
 
 def _tune(task: Task, sampler: Sampler) -> Any:
     config = METHODS["tune"].presets["default"]
-    queries = task.queries * len(task.prompts)
-    samples = min(config.samples, max(1, queries // config.branches) * config.branches)
+    rounds = max(1, task.queries * len(task.prompts) // config.samples)
     first = max(1, sampler.num_steps * config.first_steps // USUAL_STEPS)
-    return replace(config, rounds=queries // samples or 1, samples=samples, first_steps=first, seed=task.seed)
+    return replace(config, rounds=rounds, first_steps=first, seed=task.seed)
 
 
 def _search(algorithm: Algorithm) -> Callable[[Task, Sampler], Any]:
