@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from diffalign.artifacts import FILES, LOCK, RunFolder
+from diffalign.artifacts import LOCK, RunFolder
 from diffalign.files import (
     CONFIG,
     METRICS,
@@ -20,6 +20,7 @@ from diffalign.files import (
     REPORT,
     STATE,
     SUMMARY,
+    WRITTEN,
     ArtifactError,
     WriteError,
     load_tensors,
@@ -122,7 +123,12 @@ def test_a_check_changes_nothing(tmp_path: Path, folder: RunFolder) -> None:
 
 
 def test_overwriting_takes_away_what_was_said_of_the_old_run(folder: RunFolder) -> None:
-    ours = {*FILES, "noise.safetensors.partial.partial", "pictures/seed-1-012.png", "pictures/seed0-grid.png"}
+    ours = {
+        *WRITTEN,
+        "noise.safetensors.partial.partial",
+        "pictures/seed-1-012.png",
+        "pictures/seed0-grid.png",
+    }
     mine = {"mine.txt", "best.png.old", "pictures/seed.png", "pictures/seedling-1.png", "x/noise.safetensors"}
     (folder / "pictures").mkdir()
     (folder / "x").mkdir()

@@ -129,11 +129,13 @@ def test_several_prompts_get_a_folder_each_and_go_on_where_they_stopped(diffalig
         assert {file.name for file in Path("both", name).iterdir()} == FILES
     Path("mine.txt").write_text("a dog\na cat\n")
     assert diffalign("search", "--prompts", "mine.txt", *quick("")[2:]).code == 0
-    assert {folder.name for folder in Path("runs/mine").iterdir()} == {"a-dog", "a-cat"}
-    assert figures(Path("runs/mine/a-dog"))["x_T"] == figures(Path("both/a-dog"))["x_T"]
-    done = diffalign("generate", "runs/mine", "-n", 2)
+    assert {folder.name for folder in Path("runs/search-mine").iterdir()} == {"a-dog", "a-cat"}
+    assert figures(Path("runs/search-mine/a-dog"))["x_T"] == figures(Path("both/a-dog"))["x_T"]
+    done = diffalign("generate", "runs/search-mine", "-n", 2)
     assert done.code == 0, done.err
-    assert all(Path("runs/mine", name, "pictures/seed0-001.png").is_file() for name in ("a-dog", "a-cat"))
+    assert all(
+        Path("runs/search-mine", name, "pictures/seed0-001.png").is_file() for name in ("a-dog", "a-cat")
+    )
 
 
 def test_generate_makes_the_kept_pictures_again(diffalign, quick, tiny_pipeline) -> None:

@@ -59,7 +59,7 @@ def test_a_run_leaves_its_folder(diffalign, quick, tiny_pipeline_folder) -> None
     assert [bool(row.get("held_out")) for row in rows] == [True, True, False]
     # guided: 2 forwards; the steps before the interval once a group of 3
     assert rows[0]["denoiser_forwards"] == 2 * (2 * 4 + 2 * 12 + 2 * rows[0]["selected"])
-    assert "load_lora_weights(&quot;lora&quot;)" in (folder / "report.html").read_text()
+    assert 'load_lora_weights("lora")' in (folder / "report.html").read_text()
 
     plain = load_pipeline(tiny_pipeline_folder, device="cpu")
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))

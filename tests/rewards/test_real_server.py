@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
-import requests
 import torch
 
 from diffalign.rewards import RewardError, load_reward, score
@@ -39,9 +39,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     try:
         for _ in range(240):
             try:
-                requests.get(f"http://127.0.0.1:{port}/health", timeout=1)
+                httpx.get(f"http://127.0.0.1:{port}/health", timeout=1)
                 break
-            except requests.RequestException:
+            except httpx.HTTPError:
                 assert server.poll() is None, "the server ended"
                 time.sleep(0.25)
         yield folder, f"http://127.0.0.1:{port}/v1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -11,14 +12,15 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2 as httpx
 import pytest
-import requests
 import torch
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 from torch import Tensor
 
 from diffalign.rewards import RewardError, load_reward, score
-from diffalign.rewards import server as server_module
 from diffalign.rewards.remote import TOKEN, RemoteReward
 from diffalign.rewards.server import RewardServer
 
@@ -40,14 +42,15 @@ def served() -> Iterator[Any]:
     made = []
 
     def start(reward: Any, **more: Any) -> RewardServer:
-        made.append(RewardServer(reward, "secret", **more))
-        threading.Thread(target=made[-1].serve_forever, daemon=True).start()
-        return made[-1]
+        server = RewardServer(reward, "secret", **more)
+        made.append((server, threading.Thread(target=server.serve_forever, daemon=True)))
+        made[-1][1].start()
+        return server
 
     yield start
-    for server in made:
-        server.shutdown()
-        server.server_close()
+    for server, thread in made:
+        server.close()
+        thread.join(20)
 
 
 def grey(value: int, n: int = 1) -> Tensor:
@@ -67,38 +70,44 @@ def test_scores_are_those_of_the_reward(served: Any, monkeypatch: pytest.MonkeyP
 def test_of_1000_requests_with_faults_none_is_lost_or_scored_twice(
     served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reward, faults, lock, turn = Brightness(), Counter[str](), threading.Lock(), [0]
-    own_answer, own_post = server_module._Handler._answer, server_module._Handler.do_POST
+    reward, faults, turn, own = Brightness(), Counter[str](), [0], Starlette.__call__
 
-    def answer(self: Any, status: int, body: dict[str, Any]) -> None:
-        with lock:
-            turn[0] += 1
-            fault = {3: "lost", 7: "slow", 11: "garbled"}.get(turn[0] % 13)
-        if fault is None or status != 200:
-            return own_answer(self, status, body)
-        with lock:
+    async def call(self: Starlette, scope: Any, receive: Any, send: Any) -> None:
+        turn[0] += 1
+        status = {5: 429, 8: 500, 10: 503}.get(turn[0] % 17)
+        if status is not None:
+            faults[str(status)] += 1
+            await JSONResponse({"error": "injected"}, status, {"Connection": "close"})(scope, receive, send)
+            return
+        messages: list[Any] = []
+
+        async def keep(message: Any) -> None:
+            messages.append(message)
+
+        await own(self, scope, receive, keep)
+        turn[0] += 1
+        fault = (
+            {3: "lost", 7: "slow", 11: "garbled"}.get(turn[0] % 13) if messages[0]["status"] == 200 else None
+        )
+        if fault is not None:
             faults[fault] += 1
         if fault == "slow":  # later than the client waits
-            time.sleep(0.4)
-            return own_answer(self, status, body)
-        if fault == "garbled":  # an end in the middle of the body
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-        self.close_connection = True
-        return None
+            await asyncio.sleep(0.4)
+        if fault == "lost":
+            (open_to_it,) = (
+                it for it in server._uvicorn.server_state.connections if it.client == scope["client"]
+            )
+            open_to_it.transport.abort()
+        elif fault == "garbled":  # an end in the middle of the body
+            await send(messages[0])
+            await send({"type": "http.response.body", "body": b"{", "more_body": True})
+        else:
+            for message in messages:
+                await send(message)
 
-    def post(self: Any) -> None:
-        with lock:
-            turn[0] += 1
-            fault = {5: 429, 8: 500, 10: 503}.get(turn[0] % 17)
-        if fault is None:
-            return own_post(self)
-        with lock:
-            faults[str(fault)] += 1
-        return own_answer(self, fault, {"error": "injected"})
-
-    monkeypatch.setattr(server_module._Handler, "_answer", answer)
-    monkeypatch.setattr(server_module._Handler, "do_POST", post)
-    url, found = served(reward).url, {}
+    monkeypatch.setattr(Starlette, "__call__", call)
+    server = served(reward)
+    url, found = server.url, {}
 
     def ask(worker: int) -> None:
         client = RemoteReward(url, token="secret", timeout=0.3, retries=20, backoff=0.001)
@@ -125,8 +134,8 @@ def test_without_the_token_there_is_no_answer(served: Any, monkeypatch: pytest.M
     server = served(reward)
     with pytest.raises(RewardError, match=r"answered 401: .*the token is missing or wrong"):
         RemoteReward(server.url, token="guess")(grey(1), ["a"])
-    assert requests.post(f"{server.url}/score", json={}, timeout=5).status_code == 401
-    assert requests.get(server.url, timeout=5).status_code == 401
+    assert httpx.post(f"{server.url}/score", json={}, timeout=5).status_code == 401
+    assert httpx.get(server.url, timeout=5).status_code == 401
     assert not reward.seen
     monkeypatch.delenv(TOKEN, raising=False)
     with pytest.raises(RewardError, match="needs a token"):
@@ -161,7 +170,7 @@ def test_what_is_no_request_is_refused(served: Any, body: Any, status: int, said
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Authorization": "Bearer secret"}
     server = served(reward, max_bytes=100_000)
-    answer = requests.post(f"{server.url}/score", data=content, headers=headers, timeout=10)
+    answer = httpx.post(f"{server.url}/score", content=content, headers=headers, timeout=10)
     assert answer.status_code == status and said in answer.json()["error"]
     assert not reward.seen
 
@@ -188,7 +197,7 @@ def test_a_client_that_goes_away_is_no_news(served: Any, capfd: pytest.CaptureFi
     server = served(slowly)
     body = json.dumps({"id": "a", "images": [png()], "prompts": ["a"]}).encode()
     head = f"POST /score HTTP/1.1\r\nAuthorization: Bearer secret\r\nContent-Length: {len(body)}\r\n\r\n"
-    client = socket.create_connection(server.server_address, timeout=5)
+    client = socket.create_connection(server.address, timeout=5)
     client.sendall(head.encode() + body)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()  # with a reset
@@ -204,7 +213,7 @@ def test_a_client_that_goes_away_is_no_news(served: Any, capfd: pytest.CaptureFi
 def test_a_port_that_is_taken_is_named(served: Any) -> None:
     server = served(Brightness())
     with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:.*give another port"):
-        RewardServer(Brightness(), "secret", port=server.server_address[1])
+        RewardServer(Brightness(), "secret", port=server.address[1])
 
 
 def test_a_token_that_no_header_carries_is_refused() -> None:

@@ -55,10 +55,10 @@ def test_unknown_rewards_are_named() -> None:
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "requests", None)
+    monkeypatch.setitem(sys.modules, "httpx2", None)
     for module in ("remote", "connection"):
         monkeypatch.delitem(sys.modules, f"diffalign.rewards.{module}", raising=False)
-    with pytest.raises(RewardError, match=r"requests.*pip install 'diffalign\[rewards\]'"):
+    with pytest.raises(RewardError, match=r"httpx2.*pip install 'diffalign\[rewards\]'"):
         load_reward("remote@http://127.0.0.1:1")
 
 

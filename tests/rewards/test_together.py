@@ -57,9 +57,9 @@ def test_every_reward_runs_beside_the_others(tmp_path: Path, monkeypatch: pytest
         for name, reward in rewards.items():  # all are loaded; none changed another
             torch.testing.assert_close(score(reward, pictures(3, 64), PROMPTS), once[name])
     finally:
-        for server in (remote, judge):
-            server.shutdown()
-            server.server_close()
+        remote.close()
+        judge.shutdown()
+        judge.server_close()
 
 
 @pytest.mark.parametrize("name", ["clip", "pickscore", "hps", "image-reward", "aesthetic"])
@@ -93,7 +93,7 @@ def test_a_reward_is_imported_when_it_is_asked_for() -> None:
     modules = sorted({row.factory.partition(":")[0] for row in REWARDS.values()})
     script = f"""
 import importlib, sys, diffalign.rewards
-print({{'transformers', 'bert_score', 'requests'}} & sys.modules.keys() or 'light')
+print({{'transformers', 'bert_score', 'httpx2'}} & sys.modules.keys() or 'light')
 for name in {modules}:
     importlib.import_module(name)
 print('torchvision' in sys.modules)

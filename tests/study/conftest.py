@@ -81,17 +81,18 @@ def make(tmp_path: Path, folders: list[Path]) -> Iterator[Callable[..., Votes]]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Votes], StudyServer]]:
-    started: list[StudyServer] = []
+    started: list[tuple[StudyServer, threading.Thread]] = []
 
     def start(votes: Votes) -> StudyServer:
-        started.append(StudyServer(votes))
-        threading.Thread(target=started[-1].serve_forever, daemon=True).start()
-        return started[-1]
+        server = StudyServer(votes)
+        started.append((server, threading.Thread(target=server.serve_forever, daemon=True)))
+        started[-1][1].start()
+        return server
 
     yield start
-    for server in started:
-        server.shutdown()
-        server.server_close()
+    for server, thread in started:
+        server.close()
+        thread.join(20)
 
 
 #: The browser has the protocol's pipes at 3 and 4.

@@ -178,7 +178,17 @@ def test_a_taken_port_and_a_study_without_votes(
     make: Any, serve: Any, command: Command, tmp_path: Path
 ) -> None:
     server = serve(make())
-    code, said = command("study", "--out", tmp_path / "study", "--port", server.server_address[1])
+    code, said = command("study", "--out", tmp_path / "study", "--port", server.address[1])
     assert code == 2 and "give another port" in said
     code, said = command("study-results", tmp_path / "study")
     assert code == 2 and "no votes yet" in said
+
+
+def test_a_missing_package_is_named_before_a_study_is_made(
+    command: Command, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "diffalign.study.server")
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    code, said = command("study", *folders, "--out", tmp_path / "new")
+    assert code == 2 and "pip install 'diffalign[serve]'" in said
+    assert not (tmp_path / "new").exists()

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffalign.study import page
-from diffalign.study.ballot import Ballot
-from diffalign.study.questions import Design, pool
-from diffalign.study.votes import Answer, Votes
+from diffalign.study.questions import pool
+from diffalign.study.server import StudyServer, render
+from diffalign.study.votes import ALLOWED, Answer, Votes
 
 from .conftest import SOURCES, Client, Page
 
@@ -99,10 +98,16 @@ def test_pictures_are_for_their_voter_alone(make: Any, serve: Any) -> None:
     assert [client.get(pictures[0]).status for client in (one, other, stranger)] == [200, 404, 404]
 
 
-def test_prompts_are_escaped(tmp_path: Path) -> None:
+def question(mode: Any, prompt: str, index: int, total: int, answer: Answer | None = None) -> str:
+    pictures = ["1"] if mode == "rating" else ["1", "2"]
+    shown = {"mode": mode, "prompt": prompt, "pictures": pictures, "values": ALLOWED[mode], "answer": answer}
+    return render("question", **shown, index=index, total=total, warning="")
+
+
+def test_prompts_are_escaped() -> None:
     evil = '<script>alert("1")</script>'
-    text = page.question("pairs", evil, ["1", "2"], 1, 2)
-    assert evil not in text and "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;" in text
+    text = question("pairs", evil, 1, 2)
+    assert evil not in text and "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;" in text
     assert re.findall("<script[^>]*>", text) == ['<script src="/keys.js" defer>']
 
 
@@ -128,7 +133,7 @@ def test_addresses_methods_and_bodies_that_are_not_served(make: Any, serve: Any)
     assert client.get("/vote/1", b"\xff=1").status == client.get("/vote/1", b"junk").status == 400
     assert client.get("/vote/1", b"a=1&" * 20).status == 400
     assert client.get("/vote/1", b"a" * 5000).status == 413
-    connection = http.client.HTTPConnection(*server.server_address, timeout=10)
+    connection = http.client.HTTPConnection(*server.address, timeout=10)
     for method, status in (("PUT", 501), ("DELETE", 501)):
         connection.request(method, "/vote/1")
         assert connection.getresponse().status == status
@@ -141,6 +146,38 @@ def test_addresses_methods_and_bodies_that_are_not_served(make: Any, serve: Any)
     assert connection.getresponse().status == 303
     connection.close()
     assert not votes.all()
+
+
+def test_every_reply_has_the_headers(make: Any, serve: Any) -> None:
+    votes = make()
+    server = serve(votes)
+    connection = http.client.HTTPConnection(*server.address, timeout=10)
+    known = {"Cookie": f"{server.cookie}={votes.register()}"}
+    votes.dealt = lambda voter: 1 / 0  # a fault of ours
+    for method, path, headers, status in (
+        ("GET", "/", {}, 200),
+        ("GET", "/page.css", {}, 200),
+        ("GET", "/vote", {}, 303),
+        ("GET", "/vote/", {}, 404),
+        ("GET", f"/vote/{'9' * 5000}", {}, 303),
+        ("GET", "/picture/1", {}, 404),
+        ("GET", "/start", {}, 404),
+        ("HEAD", "/", {}, 200),
+        ("PATCH", "/start", {}, 501),
+        ("POST", "/start", {"Content-Length": "5000"}, 413),
+        ("POST", "/start", {"Transfer-Encoding": "chunked"}, 411),
+        ("GET", "/vote", known, 500),
+    ):
+        connection.request(method, path, headers=headers)
+        reply = connection.getresponse()
+        assert reply.status == status, (method, path)
+        assert str(reply.headers["Content-Security-Policy"]).startswith("default-src 'none'")
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+        assert reply.headers["Referrer-Policy"] == "no-referrer"
+        assert reply.headers["Cache-Control"] == "no-store"
+        assert reply.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert not {"server", "etag", "last-modified"} & {name.lower() for name in reply.headers}
+        connection.close()
 
 
 def test_eight_voters_at_once_and_each_in_two_windows(make: Any, serve: Any) -> None:
@@ -197,14 +234,15 @@ def test_an_answer_that_cannot_be_kept_is_not_passed_over(make: Any, serve: Any)
 
 @pytest.mark.parametrize("mode", ["pairs", "rating"])
 def test_pages_are_whole(mode: Any) -> None:
-    design = Design(mode, ("a", "b"), ("p",), (1,))
-    for text in (page.start(design), page.end(3), page.nothing(), page.trouble()):
+    start = render("start", mode=mode, questions=1, warning="")
+    for text in (start, render("end", total=3), render("nothing"), render("trouble")):
         assert text.startswith("<!doctype html>") and text.count("<h1") == 1
-    text = page.question(mode, "p", ["1"] if mode == "rating" else ["1", "2"], 2, 3, Answer("left", "5"))
+    text = question(mode, "p", 2, 3, Answer("left", "5"))
     assert text.count("<legend>") == 2 and text.count("alt=") == (1 if mode == "rating" else 2)
     assert text.count(" checked") == 1
 
 
-def test_a_ballot_is_told_from_that_of_another_study(make: Any) -> None:
-    ballot = Ballot(make())
-    assert re.fullmatch(r"voter-[0-9a-f]{8}", ballot.cookie)
+def test_a_cookie_is_told_from_that_of_another_study(make: Any) -> None:
+    server = StudyServer(make())
+    server.close()
+    assert re.fullmatch(r"voter-[0-9a-f]{8}", server.cookie)

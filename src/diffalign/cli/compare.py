@@ -9,7 +9,6 @@ from cyclopts import Parameter
 
 from diffalign.cli.options import RUN, SamplingOptions
 from diffalign.settings.compare import CompareConfig
-from diffalign.settings.fields import ConfigError
 from diffalign.settings.sampling import Sampling
 
 
@@ -42,8 +41,6 @@ def compare(
 
     named = RUNS if comparison is None else RUNS / f"compare-{slug(comparison.prompts)}"
     if resume is not None:
-        if sampling != Sampling() or (comparison and comparison != CompareConfig(comparison.prompts)):
-            raise ConfigError("--resume takes all settings from the folder; leave out the others")
         running = Comparison.resume(Path(resume) if resume else out or named)
     else:
         running = Comparison.start(out or named, comparison or CompareConfig(), sampling)

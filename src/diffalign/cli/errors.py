@@ -22,7 +22,16 @@ _MISTAKES = {
     "torch": "OutOfMemoryError",
 }
 #: Packages that come with an extra, and which.
-EXTRAS = {"bert_score": "rewards", "requests": "rewards", "scipy": "rewards", "torchmetrics": "rewards"}
+EXTRAS = {
+    "anyio": "rewards",
+    "bert_score": "rewards",
+    "httpx2": "rewards",
+    "scipy": "rewards",
+    "torchmetrics": "rewards",
+    "jinja2": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+}
 
 
 def is_mistake(error: BaseException) -> bool:

@@ -28,7 +28,7 @@ class RunProgress:
         self.total = total
         self.done = 0  # of all, those of a resumed run's earlier part included
         self.made = 0  # since `began`
-        self.phase_name, self.phase_done, self.phase_total = "", 0, 0
+        self.phase_name, self.phase_done, self.phase_total, self.depth = "", 0, 0, 0
         self.rewards = ""
         self.began = self.spoke = time.monotonic()
         self.bar: Progress | None = None
@@ -55,15 +55,17 @@ class RunProgress:
     @contextmanager
     def phase(self, name: str, total: int, done: int = 0) -> Iterator[None]:
         """A phase of `total` pictures, of which `done` were made by the run that this one resumes."""
-        outer = self.phase_name, self.phase_done, self.phase_total
+        outer, self.depth = (self.phase_name, self.phase_done, self.phase_total), self.depth + 1
         self.phase_name, self.phase_done, self.phase_total = name, done, total
         self.rewards = ""
         self.done += done
         self._show()
         yield
         self._show(last=True)
-        name, before, total = outer  # such as a method of a comparison, of which learning is a part
-        self.phase_name, self.phase_done, self.phase_total = name, before + self.phase_done, total
+        self.depth -= 1
+        if self.depth:  # such as of a method of a comparison, of which learning is a part
+            name, before, total = outer
+            self.phase_name, self.phase_done, self.phase_total = name, before + self.phase_done, total
 
     def advance(self, pictures: int) -> None:
         """Counts pictures that were made."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import closing
 from typing import Annotated
 
 from cyclopts import Parameter, validators
@@ -48,7 +49,8 @@ def serve(
     if not (token.isascii() and token.isprintable()):
         raise ConfigError(f"{TOKEN} holds characters that no request can carry; take letters and digits")
     function = load_reward(reward, device=None if device is None else check_device(device))
-    with RewardServer(function, token, host=host, port=port, max_bytes=max_megabytes * 2**20) as server:
+    server = RewardServer(function, token, host=host, port=port, max_bytes=max_megabytes * 2**20)
+    with closing(server):
         if given is None:
             console.print(Text(f"export {TOKEN}={token}"), soft_wrap=True)
         console.print(Text(f"{reward} listens; use it with --reward remote@{server.url}"), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -60,7 +61,7 @@ def study(
     from diffalign.cli.tables import stdout
     from diffalign.evaluation.sources import read_source
     from diffalign.study.server import StudyServer
-    from diffalign.study.votes import STUDY, create, opened
+    from diffalign.study.votes import STUDY, Votes, create
 
     given = {"mode": mode, "questions": questions, "checks": checks, "anchor": anchor, "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}
@@ -68,9 +69,9 @@ def study(
     if not (out / STUDY).is_file():
         create(out, _new(sources, given), sources)
         sources = []
-    with opened(out) as votes:
+    with closing(Votes(out)) as votes:
         _check(out, votes.design, votes.digest, sources, given)
-        with StudyServer(votes, host=host, port=port) as server:
+        with closing(StudyServer(votes, host=host, port=port)) as server:
             asked = votes.design.questions + votes.design.checks
             lines = f"{asked} questions a voter, {len(votes.all())} votes so far: {server.url}"
             stdout().print(Text(lines), soft_wrap=True)
@@ -123,9 +124,9 @@ def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
     from diffalign.artifacts import RunFolder
     from diffalign.cli.tables import paths, stdout
     from diffalign.study.results import results
-    from diffalign.study.votes import RESULTS, opened
+    from diffalign.study.votes import RESULTS, Votes
 
-    with opened(folder) as votes:
+    with closing(Votes(folder)) as votes:
         found = results(votes.design, votes.all())
     RunFolder(folder).write_json(RESULTS, found)
     console = stdout()

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffalign.diffusion.pipeline import default_device
 from diffalign.rewards import RewardError
 from diffalign.rewards.checkpoints import check_folder, local_first, one_line, weights_of
 
@@ -161,7 +162,7 @@ def load_inception(
     Raises:
         RewardError: if the weights are missing, or are another network's.
     """
-    source, device = str(checkpoint), device or torch.accelerator.current_accelerator() or "cpu"
+    source, device = str(checkpoint), device or default_device()
     check_folder(source)
     try:
         weights = local_first(lambda local: weights_of(source, FILES, local), source)

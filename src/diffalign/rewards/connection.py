@@ -3,103 +3,110 @@ parallel."""
 
 from __future__ import annotations
 
-import time
+import asyncio
+import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any, TypeVar
 
-import requests
+import httpx2 as httpx
+from anyio.from_thread import start_blocking_portal
 
 from diffalign.rewards import RewardError
-from diffalign.rewards.overlap import fulfil
 
 RETRIED = (408, 429, 500, 502, 503, 504)  # statuses of what may succeed later
 LONGEST_PAUSE = 30.0  # seconds between two tries
+MAX_BYTES = 2**20  # of a server's answer
 MESSAGE_LENGTH = 300  # characters of a server's answer that an error quotes
+Body = dict[str, Any]
 Answer = TypeVar("Answer")
-Question = TypeVar("Question")
 
 
 class Connection:
-    """A connection to one server, which several threads may use.
+    """Asks one server, which several threads may do at once. No redirect is followed.
 
     Arguments:
         url: of the server.
         token: for the header Authorization; none is sent if it is empty.
-        timeout: seconds to wait for an answer.
+        timeout: seconds within which an answer must be there, whole.
         retries: how often a request is repeated at most.
         backoff: seconds before the first repetition; the pause doubles each time, up to `LONGEST_PAUSE`,
             unless the server names one.
 
     Raises:
-        RewardError: if no request can carry the token.
+        RewardError: if the url is none, or no request can carry the token.
     """
 
     def __init__(self, url: str, token: str, *, timeout: float, retries: int, backoff: float) -> None:
         self.url, self.timeout, self.retries, self.backoff = url.rstrip("/"), timeout, retries, backoff
         if not (token.isascii() and token.isprintable()):
             raise RewardError("the token holds characters that no request can carry; give the printed one")
-        self.session = requests.Session()
+        self._ssl = httpx.create_ssl_context()  # once, as it takes 40 ms
+        try:
+            httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise RewardError(f"{url!r} is no address of a server: {error}") from error
+        self.headers = {"Accept-Encoding": "identity"}  # a small answer that unpacks to a great one is none
         if token:
-            self.session.headers["Authorization"] = f"Bearer {token}"
+            self.headers["Authorization"] = f"Bearer {token}"
 
-    def post(self, path: str, body: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
-        """Posts `body` to `path`, and returns `read` of the JSON that is answered.
+    def post(
+        self, path: str, bodies: Sequence[Body], read: Callable[[Body, Any], Answer], at_once: int = 1
+    ) -> list[Answer]:
+        """Posts each of `bodies` to `path`; returns `read(body, answer)` of the JSON answers, in order.
 
         Arguments:
             read: raises ValueError if the answer has another form, and the request is repeated.
+            at_once: requests that are sent in parallel.
 
         Raises:
-            RewardError: if the server refuses, or there is no answer after all tries.
+            RewardError: if the server refuses, or there is no answer after all tries; the rest is dropped.
         """
+        turn = asyncio.Semaphore(max(1, at_once))
+
+        async def post_all() -> list[Answer]:
+            async with httpx.AsyncClient(headers=self.headers, timeout=None, verify=self._ssl) as client:
+
+                async def post(body: Body) -> Answer:
+                    async with turn:
+                        return await self._post(client, path, body, read)
+
+                return await asyncio.gather(*map(post, bodies))
+
+        # an event loop of its own, as one may run in this thread already; Ctrl-C cancels what runs in it
+        with start_blocking_portal() as portal:
+            answers: list[Answer] = portal.call(post_all)
+        return answers
+
+    async def _post(
+        self, client: httpx.AsyncClient, path: str, body: Body, read: Callable[[Body, Any], Answer]
+    ) -> Answer:
         for attempt in range(self.retries + 1):
             pause = min(self.backoff * 2**attempt, LONGEST_PAUSE)
             try:
-                answer = self.session.post(f"{self.url}{path}", json=body, timeout=self.timeout)
+                async with (
+                    asyncio.timeout(self.timeout),
+                    client.stream("POST", self.url + path, json=body) as answer,
+                ):
+                    content = b""
+                    async for chunk in answer.aiter_raw():
+                        content += chunk
+                        if len(content) > MAX_BYTES:
+                            raise ValueError(f"more than {MAX_BYTES} bytes")
                 if answer.status_code == 200:
-                    return read(answer.json())
-                fault = f"answered {answer.status_code}: {answer.text[:MESSAGE_LENGTH]}"
+                    return read(body, json.loads(content))
+                fault = f"answered {answer.status_code}: {content.decode(errors='replace')[:MESSAGE_LENGTH]}"
                 if answer.status_code not in RETRIED:
                     break
                 retry_after = answer.headers.get("Retry-After", "")
                 pause = min(float(retry_after), LONGEST_PAUSE) if retry_after.isdigit() else pause
-            except requests.JSONDecodeError as error:
+            except TimeoutError:
+                fault = f"did not answer within {self.timeout:g} s"
+            except httpx.HTTPError as error:  # also an answer that is cut off
+                fault = f"did not answer: {error or type(error).__name__}"
+            except json.JSONDecodeError as error:
                 fault = f"answered no JSON: {error}"
-            except requests.RequestException as error:  # also an answer that is cut off
-                fault = f"did not answer: {error}"
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 fault = f"answered something else than was asked: {error}"
             if attempt < self.retries:
-                time.sleep(pause)
+                await asyncio.sleep(pause)
         raise RewardError(f"the server {self.url} {fault}")
-
-
-def answers(ask: Callable[[Question], Answer], questions: Sequence[Question], at_once: int) -> list[Answer]:
-    """`ask(question)` for each of `questions`, in their order, from `at_once` threads.
-
-    The threads do not keep the process alive, whatever they wait for.
-
-    Raises:
-        Exception: what `ask` raises for the first question that fails; questions not begun are dropped.
-    """
-    queue = SimpleQueue[tuple[Question, Future[Answer]]]()
-    futures: list[Future[Answer]] = [Future() for _ in questions]
-    for task in zip(questions, futures, strict=True):
-        queue.put(task)
-
-    def _work() -> None:
-        with suppress(Empty):
-            while True:
-                question, future = queue.get_nowait()
-                fulfil(future, ask, question)
-
-    for _ in range(min(max(1, at_once), len(questions))):
-        Thread(target=_work, daemon=True).start()
-    try:
-        return [future.result() for future in futures]
-    finally:
-        for future in futures:
-            future.cancel()

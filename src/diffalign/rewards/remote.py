@@ -13,10 +13,9 @@ import base64
 import io
 import os
 import uuid
-from functools import partial
 from typing import Any
 
-import requests
+import httpx2 as httpx
 import torch
 from PIL import Image
 from torch import Tensor
@@ -76,14 +75,15 @@ class RemoteReward:
         Raises:
             RewardError: if it does not.
         """
-        url = self.connection.url
+        url, seconds = self.connection.url, min(CHECK_SECONDS, self.connection.timeout)
         try:
-            answer = self.connection.session.get(url, timeout=min(CHECK_SECONDS, self.connection.timeout))
-        except requests.RequestException as error:
+            with httpx.stream("GET", url, headers=self.connection.headers, timeout=seconds) as answer:
+                status = answer.status_code
+        except httpx.HTTPError as error:
             raise RewardError(
                 f"no server answers at {url} ({type(error).__name__}); start one: diffalign serve REWARD"
             ) from error
-        if answer.status_code == 401:
+        if status == 401:
             raise RewardError(
                 f"the server {url} does not take the token; put the one that it printed into {TOKEN}"
             )
@@ -96,12 +96,11 @@ class RemoteReward:
         """
         if images.ndim != 4:
             raise RewardError(f"a remote reward reads pictures (B, 3, H, W), not {tuple(images.shape)}")
-        files, scores = [png(picture) for picture in as_pictures(images)], []
-        for start in range(0, len(files), self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            body = {"id": uuid.uuid4().hex, "images": files[batch], "prompts": prompts[batch]}
-            scores += self.connection.post("/score", body, partial(_scores, body))
-        return torch.tensor(scores)
+        files = [png(picture) for picture in as_pictures(images)]
+        batches = [slice(start, start + self.batch_size) for start in range(0, len(files), self.batch_size)]
+        bodies = [{"id": uuid.uuid4().hex, "images": files[it], "prompts": prompts[it]} for it in batches]
+        answers = self.connection.post("/score", bodies, _scores)
+        return torch.tensor([score for scores in answers for score in scores])
 
 
 def png(picture: Image.Image) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from diffalign.diffusion.pipeline import default_device
 from diffalign.rewards import RewardError
 from diffalign.rewards.checkpoints import DamagedError, check_folder, local_first, one_line
 
@@ -49,7 +50,7 @@ class Scorer(ABC):
         self.checkpoint = str(checkpoint or self.published)
         self.batch_size, self.offload = batch_size, offload
         check_folder(self.checkpoint)
-        self.device = _numbered(torch.device(device or torch.accelerator.current_accelerator() or "cpu"))
+        self.device = _numbered(torch.device(device or default_device()))
         self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.float16)
         try:
             self.network = self._loaded().eval().requires_grad_(False)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffalign.rewards import RewardError
-from diffalign.rewards.connection import Connection, answers
+from diffalign.rewards.connection import Connection
 from diffalign.rewards.remote import png
 from diffalign.rewards.scorer import by_frame
 
@@ -83,21 +83,19 @@ class VlmJudge:
         return by_frame(self._scores, images, prompts)
 
     def _scores(self, pictures: list[Image.Image], prompts: list[str]) -> Tensor:
-        pairs = list(zip(pictures, prompts, strict=True))
-        return torch.tensor(answers(self._judge, pairs, self.at_once))
+        bodies = [self._question(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
+        return torch.tensor(self.connection.post("/chat/completions", bodies, _read, self.at_once))
 
-    def _judge(self, pair: tuple[Image.Image, str]) -> float:
-        picture, prompt = pair
+    def _question(self, picture: Image.Image, prompt: str) -> dict[str, Any]:
         content = [
             {"type": "text", "text": self.question.format(prompt=prompt)},
             {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png(picture)}"}},
         ]
         messages = [{"role": "user", "content": content}]
-        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": TOKENS}
-        return self.connection.post("/chat/completions", body, _read)
+        return {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": TOKENS}
 
 
-def _read(answer: Any) -> float:
+def _read(body: dict[str, Any], answer: Any) -> float:
     """The score in the JSON of a chat completion."""
     try:
         text = str(answer["choices"][0]["message"]["content"])

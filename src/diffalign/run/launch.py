@@ -68,6 +68,8 @@ def resume(runs: Sequence[tuple[RunFolder, Plan]], open_progress: OpenProgress) 
 
 
 def _run(folder: RunFolder, plan: Plan, load: Callable[[], Job], open_progress: OpenProgress) -> Outcome:
+    if plan.evaluation.tracker is not None:
+        check_tracker(plan.evaluation.tracker)
     with ExitStack() as stack:
         if is_main():
             stack.enter_context(folder.lock())
@@ -81,14 +83,6 @@ def _run(folder: RunFolder, plan: Plan, load: Callable[[], Job], open_progress: 
         if plan.evaluation.tracker and job.learner.processes.is_main:
             tracker = open_tracker(plan.evaluation.tracker, folder.path, plan.mapping())
             stack.callback(tracker.finish)
-        session = Session(
-            folder,
-            job.learner,
-            job.setup,
-            job.held_out,
-            plan.evaluation,
-            progress,
-            plan.record(),
-            tracker,
-        )
+        measured = job.held_out, plan.evaluation
+        session = Session(folder, job.learner, job.setup, *measured, progress, plan.record(), tracker)
         return session, session.run()

@@ -2,7 +2,7 @@
 
     questions   which pictures a voter sees, in which order and on which side
     votes       a study as one SQLite file: design, pictures, voters, votes
-    ballot      the answers to a voter's requests; `page` has the pages, `server` the HTTP
+    server      the replies to a voter's requests; `templates` has the pages
     results     from votes to shares and means with intervals
 
 References: Chen et al. (ACM MM 2024), Table 4, https://arxiv.org/abs/2407.19453 (ratings from 1 to 5)

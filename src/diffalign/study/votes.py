@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,15 +104,13 @@ class Votes:
     def register(self) -> str:
         """Registers a new voter, and returns an id that nobody can guess."""
         voter = secrets.token_hex(16)
-        with self._lock:
-            self._file.execute("INSERT INTO voters (id, began) VALUES (?, ?)", (voter, time.time()))
+        self._rows("INSERT INTO voters (id, began) VALUES (?, ?)", voter, time.time())
         return voter
 
     def number(self, voter: str) -> int | None:
         """The number of a voter, from 0 in the order of registration; None for an unknown id."""
-        with self._lock:
-            row = self._file.execute("SELECT number FROM voters WHERE id = ?", (voter,)).fetchone()
-        return None if row is None else int(row[0]) - 1
+        rows = self._rows("SELECT number FROM voters WHERE id = ?", voter)
+        return int(rows[0][0]) - 1 if rows else None
 
     def dealt(self, voter: str) -> tuple[Shown, ...]:
         """A voter's questions, in the order in which they are shown.
@@ -137,37 +135,27 @@ class Votes:
             raise StudyError(f"both questions want an answer of: {', '.join(allowed)}")
         if number is None:
             raise KeyError(voter)
-        row = (number, shown.number, shown.swapped, answer.alignment, answer.quality, time.time())
-        with self._lock:
-            self._file.execute(_CAST, row)
+        self._rows(_CAST, number, shown.number, shown.swapped, answer.alignment, answer.quality, time.time())
 
     def answers(self, voter: str) -> dict[int, Answer]:
         """The answers of a voter so far, by the number of the question."""
         query = "SELECT question, alignment, quality FROM votes WHERE voter = ?"
-        number = self.number(voter)
-        with self._lock:
-            rows = self._file.execute(query, (number,)).fetchall()
-        return {int(question): Answer(*rest) for question, *rest in rows}
+        return {int(question): Answer(*rest) for question, *rest in self._rows(query, self.number(voter))}
 
     def all(self) -> list[Vote]:
         """All votes, sorted by voter and question."""
         query = "SELECT voter, question, swapped, alignment, quality FROM votes ORDER BY voter, question"
-        with self._lock:
-            rows = self._file.execute(query).fetchall()
+        rows = self._rows(query)
         return [Vote(voter, question, bool(side), Answer(*rest)) for voter, question, side, *rest in rows]
 
     def png(self, prompt: int, position: int, source: int) -> bytes:
         """The PNG of a picture, by its numbers."""
         query = "SELECT png FROM pictures WHERE prompt = ? AND position = ? AND source = ?"
+        return bytes(self._rows(query, prompt, position, source)[0][0])
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
         with self._lock:
-            return bytes(self._file.execute(query, (prompt, position, source)).fetchone()[0])
-
-
-@contextmanager
-def opened(folder: Path) -> Iterator[Votes]:
-    """The study in `folder`, closed at the end of the block."""
-    with closing(Votes(folder)) as votes:
-        yield votes
+            return self._file.execute(statement, values).fetchall()
 
 
 def create(folder: Path, design: Design, sources: Sequence[Source]) -> None:

@@ -1,0 +1,250 @@
+"""What servers bear: silence, floods, half requests, Ctrl-C; and what a client bears of its server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+import torch
+
+from diffalign.rewards import RewardError, serving
+from diffalign.rewards import server as server_module
+from diffalign.rewards.remote import RemoteReward
+from diffalign.rewards.server import RewardServer
+
+from .test_remote import Brightness, grey, png, served
+
+__all__ = ["served"]  # a fixture
+HEAD = "POST /score HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer secret\r\n"
+
+
+def answered(server: RewardServer, sent: str) -> bytes:
+    """What comes back until the server ends the connection."""
+    with socket.create_connection(server.address, timeout=10) as client:
+        client.sendall(sent.encode())
+        return b"".join(iter(lambda: client.recv(4096), b""))
+
+
+@pytest.mark.parametrize("sent", ["", "GET / HT", f"{HEAD}Content-Length: 100\r\n\r\n{{"])
+def test_a_silent_connection_ends(served: Any, monkeypatch: pytest.MonkeyPatch, sent: str) -> None:
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.3)
+    server = served(Brightness())
+    begun = time.monotonic()
+    assert answered(server, sent) == b""
+    assert 0.25 < time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ("", 411),
+        ("Transfer-Encoding: chunked\r\n", 411),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", 411),
+        ("Content-Length: 1e3\r\n", 400),
+        ("Content-Length: 99999999999\r\n", 413),
+    ],
+)
+def test_a_length_is_said_and_small(served: Any, lines: str, status: int) -> None:
+    server = served(Brightness())
+    reply = answered(server, f"{HEAD}{lines}\r\n")
+    assert reply.startswith(f"HTTP/1.1 {status} ".encode())
+    assert not re.search(rb"(?i)server:|python|uvicorn|starlette", reply)
+
+
+def test_half_a_request_is_no_news(served: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    server = served(Brightness())
+    with socket.create_connection(server.address, timeout=5) as client:
+        client.sendall(f"{HEAD}Content-Length: 100\r\n\r\n{{".encode())
+        time.sleep(0.2)
+    assert b" 400 " in answered(server, "\x00\r\n\r\n")
+    time.sleep(0.3)
+    assert capfd.readouterr().err == ""
+
+
+def test_more_connections_than_there_may_be(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 4)
+    server = served(Brightness())
+    held = [socket.create_connection(server.address, timeout=5) for _ in range(4)]
+    time.sleep(0.2)
+    assert httpx.get(server.url).status_code == 503
+    for client in held:
+        client.close()
+    time.sleep(0.2)
+    assert httpx.get(server.url).status_code == 401
+
+
+def test_pictures_are_counted_before_they_are_decoded(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "MAX_TOTAL_PIXELS", 40)
+    monkeypatch.setattr(server_module, "MAX_IMAGES", 4)
+    server = served(Brightness())
+
+    def status(n: int, width: int) -> int:
+        body = {"id": f"{n} {width}", "images": [png(width)] * n, "prompts": ["a"] * n}
+        headers = {"Authorization": "Bearer secret"}
+        return httpx.post(f"{server.url}/score", json=body, headers=headers).status_code
+
+    assert [status(*it) for it in ((2, 4), (3, 4), (4, 2), (5, 1))] == [200, 413, 200, 413]
+
+
+def test_others_wait_while_one_is_scored(served: Any) -> None:
+    scoring, most = [0], [0]
+
+    def slowly(images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        scoring[0] += 1
+        most[0] = max(most[0], scoring[0])
+        time.sleep(0.3)
+        scoring[0] -= 1
+        return images.mean((1, 2, 3))
+
+    server = served(slowly)
+    found: list[float] = []
+    ask = lambda value: found.extend(RemoteReward(server.url, token="secret")(grey(value), ["a"]).tolist())  # noqa: E731
+    threads = [threading.Thread(target=ask, args=(value,)) for value in (0, 255, 51)]
+    for thread in threads:
+        thread.start()
+    begun = time.monotonic()
+    RemoteReward(server.url, token="secret").check_connection()
+    assert time.monotonic() - begun < 0.3
+    for thread in threads:
+        thread.join(20)
+    assert most == [1] and sorted(found) == pytest.approx([0, 0.2, 1])
+
+
+def test_ctrl_c_ends_a_server_whose_reward_hangs(tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text("import time\ndef reward(images, prompts):\n    time.sleep(100)\n")
+    line = [sys.executable, "-m", "diffalign", "serve", "hanging:reward", "--port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("DIFFALIGN_REWARD_TOKEN", None)
+    server = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+    )
+    try:
+        assert server.stdout is not None and server.stderr is not None
+        token = server.stdout.readline().strip().removeprefix("export DIFFALIGN_REWARD_TOKEN=")
+        found = re.search(r"remote@(http://\S+)", server.stdout.readline())
+        assert found is not None
+        client = RemoteReward(found[1], token=token, retries=0)
+        said: list[str] = []
+
+        def ask() -> None:
+            try:
+                client(grey(1), ["a"])
+            except RewardError as error:
+                said.append(str(error))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.5)
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 130
+        assert server.stderr.read().strip() == "interrupted"
+        asking.join(20)
+        assert said  # the client is not left waiting
+    finally:
+        server.kill()
+        server.wait(20)
+
+
+class Odd(BaseHTTPRequestHandler):
+    """Answers what its server's `kind` says."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        kind = self.server.kind  # type: ignore[attr-defined]
+        if kind == "elsewhere":
+            self.send_response(307)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/there")  # type: ignore[misc]
+            self.end_headers()
+        elif kind == "endless":
+            self.send_response(200)
+            self.end_headers()
+            while True:
+                self.wfile.write(b" " * 65536)
+        elif kind == "slow":
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n")
+            while True:
+                self.wfile.write(b"X: y\r\n")
+                time.sleep(0.1)
+        else:
+            self.server.asked += 1  # type: ignore[attr-defined]
+            self.send_response(429 if self.server.asked == 1 else 200)  # type: ignore[attr-defined]
+            self.send_header("Retry-After", "1")
+            self.end_headers()
+            self.wfile.write(json.dumps({"scores": [1]}).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def odd() -> Iterator[Any]:
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+        kind, asked = "", 0
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            pass
+
+    server = Quiet(("127.0.0.1", 0), Odd)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("elsewhere", "answered 307"),
+        ("endless", "more than 1048576 bytes"),
+        ("slow", r"did not answer within 0\.5 s"),
+    ],
+)
+def test_a_client_is_not_led_on(odd: Any, kind: str, said: str) -> None:
+    odd.kind = kind
+    client = RemoteReward(f"http://127.0.0.1:{odd.server_address[1]}", token="secret", timeout=0.5, retries=0)
+    begun = time.monotonic()
+    with pytest.raises(RewardError, match=said):
+        client(grey(1), ["a"])
+    assert time.monotonic() - begun < 3
+
+
+def test_a_client_waits_as_long_as_it_is_told(odd: Any) -> None:
+    client = RemoteReward(f"http://127.0.0.1:{odd.server_address[1]}", token="secret", backoff=60, retries=1)
+    begun = time.monotonic()
+    with pytest.raises(RewardError, match="not one score a picture"):
+        client(grey(1), ["a"])
+    assert odd.asked == 2 and 0.9 < time.monotonic() - begun < 10
+
+
+def test_where_nobody_answers_it_is_said_at_once() -> None:
+    begun = time.monotonic()
+    with pytest.raises(RewardError, match=r"no server answers at http://127\.0\.0\.1:9 .*diffalign serve"):
+        RemoteReward("http://127.0.0.1:9", token="secret").check_connection()
+    assert time.monotonic() - begun < 3
+    with pytest.raises(RewardError, match="is no address of a server"):
+        RemoteReward("http://here:port", token="secret")
+
+
+def test_a_client_asks_where_an_event_loop_runs(served: Any) -> None:  # as in a notebook
+    import asyncio
+
+    server = served(Brightness())
+
+    async def cell() -> list[float]:
+        return RemoteReward(server.url, token="secret")(grey(255), ["a"]).tolist()
+
+    assert asyncio.run(cell()) == [1.0]
