@@ -13,6 +13,7 @@ from torch import nn
 
 from diffalign import Sampler, advantages, learners, load_pipeline, objectives, policies, rewards, strategies
 from diffalign.learners.contract import Learner
+from diffalign.learners.decisions import OBJECTIVES as DECISIONS
 from diffalign.learners.find import CALIBRATIONS
 from diffalign.learners.searches import SEARCHES
 from diffalign.methods import build
@@ -65,7 +66,7 @@ def test_every_search_is_made() -> None:
 
 def test_every_objective_is_tuned_by() -> None:
     made = {entry.config.objective for entry in LEARNERS.values() if entry.method == "tune"}
-    assert made == set(TUNED) == set(OBJECTIVES)
+    assert made == set(TUNED) == set(OBJECTIVES) == set(DECISIONS)
     assert {name for name in objectives.__all__ if name.endswith("_loss")} == {
         *("policy_gradient_loss", "ppo_loss", "dpok_loss", "dpo_loss")
     }

@@ -28,7 +28,7 @@ SHORT = TuneConfig(
     branches=1,
     threshold=0.0,
     update_batch=8,
-    micro_batch=4,
+    micro_batch=16,
     learning_rate=1e-3,
     clip_range=0.1,
 )

@@ -91,3 +91,10 @@ def test_a_reward_that_says_nothing_changes_nothing() -> None:
     list(train(own, lambda images, prompts: torch.full((len(images),), 25.3)))  # whose mean is rounded
     noise = own.noise("a dog")
     assert noise.weights is not None and torch.allclose(noise.weights, noise.weights.new_full((24,), 1 / 24))
+
+
+def test_samples_are_remembered_only_where_updates_read_them() -> None:
+    default, paper = learner(FindConfig(queries=20)), learner(preset(PRESETS, "paper", {"queries": 20}))
+    for own in (default, paper):
+        list(train(own, reward))
+    assert len(default.x_T) == len(default.means) == 0 and len(paper.x_T) == len(paper.means) == 20
