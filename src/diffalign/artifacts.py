@@ -169,7 +169,8 @@ class RunFolder:
         try:
             return files.load_tensors(self.path / STATE, FORMAT)
         except ArtifactError as error:
-            raise ArtifactError(f"{error}; delete it to start the run again with --resume") from error
+            damage = str(error).partition("; ")[0]
+            raise ArtifactError(f"{damage}; delete it to start the run again with --resume") from error
 
     def finished(self) -> bool:
         """Whether the run is complete and whole; one whose figures or result are damaged or gone is not."""

@@ -151,7 +151,10 @@ def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tenso
         ) from error
     expected = header.pop(_CHECKSUM, None)
     if checksum(tensors, header) != expected:
-        raise ArtifactError(f"{path} is corrupt: its content does not match its checksum {expected}")
+        raise ArtifactError(
+            f"{path} is corrupt: its content does not match its checksum {expected}; what a run learned is "
+            "written again by --resume"
+        )
     header.pop(_FORMAT, None)
     return tensors, header
 

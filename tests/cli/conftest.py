@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +108,33 @@ def small(tiny_pipeline_folder: Path) -> list[object]:
         *("--model", tiny_pipeline_folder, "--reward", "own_reward:red", "--num-steps", 2),
         *("--queries", 12, "--batch", 4, "--images", 6, "--batch-size", 4),
     ]
+
+
+@pytest.fixture
+def tracked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the tracker "own" gets: name and folder, settings, step and numbers a round, and "finished"."""
+    from accelerate import tracking
+
+    calls: list[Any] = []
+
+    class Tracker:
+        requires_logging_directory = True
+
+        def __init__(self, name: str, folder: Path) -> None:
+            calls.append((name, str(folder)))
+
+        def start(self) -> None:
+            pass
+
+        def store_init_configuration(self, values: dict[str, Any]) -> None:
+            calls.append(values)
+
+        def log(self, values: dict[str, float], step: int) -> None:
+            calls.append((step, values))
+
+        def finish(self) -> None:
+            calls.append("finished")
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "own", Tracker)
+    monkeypatch.setattr("diffalign.run.trackers.get_available_trackers", lambda: ["own"])
+    return calls

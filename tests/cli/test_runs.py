@@ -376,43 +376,24 @@ def test_what_was_learned_for_another_model_is_refused(
     assert not Path("run/pictures").exists()
 
 
-def test_a_tracker_is_told_every_round(method: str, diffalign, quick, monkeypatch) -> None:
-    from accelerate import tracking
+def test_a_tracker_gets_every_round(method: str, diffalign, quick, tracked) -> None:
+    def rounds() -> list[tuple[int, float, float]]:
+        calls = [call for call in tracked if isinstance(call, tuple) and call[0] != "logs"]
+        return [(step, values["reward_mean"], values["queries"]) for step, values in calls]
 
-    told: list[Any] = []
-
-    class Tracker:
-        requires_logging_directory = True
-
-        def __init__(self, name: str, folder: Path) -> None:
-            told.append((name, str(folder)))
-
-        def start(self) -> None:
-            pass
-
-        def store_init_configuration(self, values: dict[str, Any]) -> None:
-            told.append(values["seed"])
-
-        def log(self, values: dict[str, float], step: int) -> None:
-            told.append((step, values["reward_mean"], values["queries"]))
-
-        def finish(self) -> None:
-            told.append("finished")
-
-    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "own", Tracker)
-    monkeypatch.setattr("diffalign.run.trackers.get_available_trackers", lambda: ["own"])
     assert diffalign(*quick(method, "--tracker", "own", "--out", "x")).code == 0
     rows = [(row["round"], row["reward_mean"], row["queries"]) for row in RunFolder(Path("x")).metrics()]
-    assert told == [("logs", "x"), 0, *rows, "finished"] and len(rows) > 1
+    assert tracked[0] == ("logs", "x") and tracked[1]["seed"] == 0 and tracked[-1] == "finished"
+    assert rounds() == rows and len(rows) > 1 and len(tracked) == len(rows) + 3
     import own_reward
 
-    told.clear()
+    tracked.clear()
     own_reward.calls, own_reward.fail_at = 0, 3
     assert diffalign(*quick(method, "--tracker", "own", "--out", "y")).code == 130
-    assert told[-1] == "finished"  # whatever ends it
+    assert tracked[-1] == "finished"  # whatever ends it
     own_reward.fail_at = None
     assert diffalign(method, "--resume", "y").code == 0
-    assert [each for each in told if isinstance(each, tuple) and each[0] != "logs"] == rows
+    assert rounds() == rows
 
 
 @pytest.mark.parametrize("command", LEARNED)

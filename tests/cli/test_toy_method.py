@@ -93,28 +93,6 @@ class ShiftLearner(Learner):
         return folder / "shift.safetensors"
 
 
-logged: list[Any] = []
-
-
-class Tracker:
-    requires_logging_directory = False
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def start(self) -> None:
-        pass
-
-    def store_init_configuration(self, values: dict[str, Any]) -> None:
-        logged.append(values["method"])
-
-    def log(self, values: dict[str, float], step: int) -> None:
-        logged.append((step, "shift" in values, "held_out/reward" in values))
-
-    def finish(self) -> None:
-        logged.append("finished")
-
-
 def outcome(folder: Path) -> dict[str, Any]:
     """All that must be the same after an interruption."""
     summary = json.loads((folder / "summary.json").read_text())
@@ -129,18 +107,15 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def test_a_learner_and_a_row_are_a_method(
-    workplace: Path, tiny_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, tiny_pipeline_folder: Path, tracked: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import own_reward
-    from accelerate import tracking
 
     module: Any = ModuleType("toy_shift")
     module.build = ShiftLearner
     monkeypatch.setitem(sys.modules, "toy_shift", module)
     row = Method(ShiftConfig, {"default": ShiftConfig()}, HeldOutEvaluation, False, "toy_shift", "Shift.\n")
     monkeypatch.setitem(METHODS, "shift", row)  # type: ignore[arg-type]
-    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "own", Tracker)
-    monkeypatch.setattr("diffalign.run.trackers.get_available_trackers", lambda: ["own"])
     monkeypatch.setattr("diffalign.run.session.SAVE_EVERY", 0.0)
 
     command = make_command("shift", row)
@@ -151,13 +126,11 @@ def test_a_learner_and_a_row_are_a_method(
             images=2, check_every=2, check_images=2, keep=1, tracker="own", baselines=True
         ),
     }
-    logged.clear()
     assert command("a dog", out=Path("whole"), **given) == 0
-    assert logged == [
-        "shift",
-        *((i, True, i in (1, 2, 4)) for i in (1, 2, 3, 4)),
-        "finished",
-    ]
+    _, settings, *rounds, last = tracked
+    assert settings["method"] == "shift" and last == "finished"
+    seen = [(step, "shift" in values, "held_out/reward" in values) for step, values in rounds]
+    assert seen == [(i, True, i in (1, 2, 4)) for i in (1, 2, 3, 4)]
     whole = outcome(Path("whole"))
     assert set(whole["summary"]["rows"]) == {"baseline", "tuned", "best_of_n"}
     assert [bool(line.get("held_out")) for line in whole["rows"]] == [True, True, False, True]

@@ -109,37 +109,16 @@ def test_a_mistake_leaves_no_folder(diffalign, quick, more: list[str], said: str
     assert not Path("runs").exists()
 
 
-def test_checkpoints_and_a_tracker_beside_the_run(diffalign, quick, monkeypatch) -> None:
-    from accelerate import tracking
-
-    logged = []
-
-    class Tracker:
-        requires_logging_directory = False
-
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def start(self) -> None:
-            pass
-
-        def store_init_configuration(self, values: dict[str, Any]) -> None:
-            logged.append(values["objective"])
-
-        def log(self, values: dict[str, float], step: int) -> None:
-            logged.append((step, values["reward_mean"], "held_out/reward" in values))
-
-        def finish(self) -> None:
-            logged.append("finished")
-
-    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "own", Tracker)
-    monkeypatch.setattr("diffalign.run.trackers.get_available_trackers", lambda: ["own"])
+def test_checkpoints_and_a_tracker_beside_the_run(diffalign, quick, tracked) -> None:
     more = ["--keep", 1, "--tracker", "own", "--out", "run"]
     done = diffalign("tune", *swap(quick, "--check-every", "1"), *more)
     assert done.code == 0, done.err
     assert [file.name for file in Path("run/checkpoints").iterdir()] == ["round-00003"]
     means = [row["reward_mean"] for row in RunFolder(Path("run")).metrics()]
-    assert logged == ["ppo", *((i + 1, mean, True) for i, mean in enumerate(means)), "finished"]
+    _, settings, *rounds, last = tracked
+    assert settings["objective"] == "ppo" and last == "finished"
+    assert [(step, values["reward_mean"]) for step, values in rounds] == list(enumerate(means, start=1))
+    assert all("held_out/reward" in values for _, values in rounds)
     assert diffalign("tune", *quick, "--out", "run", "--overwrite").code == 0
     assert not Path("run/checkpoints").exists()
 

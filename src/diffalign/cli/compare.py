@@ -23,9 +23,9 @@ def compare(
     against cost.
 
     Search keeps the best pictures that it saw, so that their reward flatters; what learns gives fresh
-    ones. anchors and tune learn from all prompts at once, with as many queries in all. What is done
-    already in the folder is not done again, so that a stopped comparison goes on, and one with more methods
-    or seeds adds to it.
+    ones. anchors and tune learn from all prompts at once, with as many queries in all (but at least a
+    round, of which tune's has 96). What is done already in the folder is not done again, so that a stopped
+    comparison goes on, and one with more methods or seeds adds to it.
 
         diffalign compare --prompts world/heldout --queries 150 --seeds 3
         diffalign compare --resume runs/compare-world-heldout

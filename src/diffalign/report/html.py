@@ -49,7 +49,9 @@ def _read_summary(path: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is corrupt: {error}") from error
+        raise ArtifactError(
+            f"{path} is corrupt: {error}; go on with the run (--resume) to write it again"
+        ) from error
     if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
         raise ArtifactError(f"{path} is no summary of the schema {SCHEMA}")
     return summary

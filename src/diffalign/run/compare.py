@@ -1,7 +1,8 @@
 """All methods at the same number of reward queries a prompt, in one table.
 
 Each method spends `queries` a prompt, and then gives `images` pictures of each: search the best that it
-saw, what learns fresh ones. What learns from all prompts at once spends as many queries in all.
+saw, what learns fresh ones. What learns from all prompts at once spends as many queries in all, in whole
+rounds and at least one (tune: of 96).
 """
 
 from __future__ import annotations
