@@ -9,8 +9,6 @@ prompts' rewards depends on the distance of their features, and for each kernel 
 predicts for prompts left out (a quarter at a time) gain there, in CLIPScore and in points judged right.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 

@@ -8,8 +8,6 @@ step's c_t/s_t: what one unit of the denoiser's output moves the mean by, in sta
 step. A trajectory's gradient is the sum of the steps' gradients, each times that factor (docs/tune.md).
 """
 
-from __future__ import annotations
-
 import argparse
 
 import torch

@@ -7,8 +7,6 @@ deviation of the table, a vote's own chance with 1. "wider" is the wider of two 
 voters and one over prompts.
 """
 
-from __future__ import annotations
-
 import argparse
 
 import numpy as np

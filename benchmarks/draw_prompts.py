@@ -6,8 +6,6 @@ Tinted things, pairs, counts, and things on the moon come alike often, until the
 No prompt is in both sets, or in `world/common` or `world/heldout`; `world/many` begins with `world/unusual`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -8,8 +8,6 @@ holds already, so it can be killed, and run in several shards (`--shard 0/2`). `
 with 95 % intervals (bootstrap over prompts × seeds). Fresh samples share their noise with the frozen model's.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import hashlib

@@ -9,8 +9,6 @@ ends before the kills are spent is compared, and another begins. What must be th
 what was learned, `summary.json` or `comparison.json`, and the metrics, all but for seconds and memory.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import random

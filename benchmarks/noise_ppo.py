@@ -12,8 +12,6 @@ shares the seeds, `--parts` the parts; `--prompts world/unusual` with other `--r
 prompts with many queries each.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

@@ -6,8 +6,6 @@ An update and its plain batch take turns, and take turns in being first, so that
 falls on both. Each round is one run of FIND; the spread is that of the rounds' ratios.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

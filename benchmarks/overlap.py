@@ -7,8 +7,6 @@ The slow reward is the free one after a pause, as one that waits for a server or
 the one and the other take turns, and take turns in being first.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -6,8 +6,6 @@ Learns the same noise in batches of 1, 4 and 16, compares noise and pictures, an
 from the saved file with a pipeline that diffusers alone has loaded.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

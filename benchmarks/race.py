@@ -8,8 +8,6 @@ learns in rounds of 48 pictures until as many of the same 64 noises' pictures ar
 spent. Seconds are those of sampling, scoring and learning; making fresh pictures is not counted.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from dataclasses import replace

@@ -12,8 +12,6 @@ of them has counts as a difference; if there is one, it exits with 1. This scrip
 diffalign, so that it works with an older one.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

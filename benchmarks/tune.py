@@ -11,8 +11,6 @@ file and skips those that it holds, so it can be killed, and run in shards (`--s
 means with 95 % intervals (bootstrap over prompts × seeds), and each `b2-…` less the objective alone.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

@@ -8,8 +8,6 @@ a separate process, one round to warm up and then the measured ones; memory is w
 what it held after the first denoiser call.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import resource

@@ -5,8 +5,6 @@
 Prints them and, with `--card`, writes them into the model card beside the weights.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """A tiny pipeline of real classes with random weights: a few milliseconds a picture."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

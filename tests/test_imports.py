@@ -5,8 +5,6 @@ count as well: they are knowledge of another room all the same. Each check is al
 package that breaks its rule.
 """
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The loop: what a round says, and that a reward which fails costs nothing but its round."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """What is recorded of samples and their decisions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Problems that cost nothing and whose answer is known: environments, prompts and a denoiser."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Seeded batches of the world's training data."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The recipe's last stage: checkpoints to the pipeline folder that the package ships."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The world's untrained models: standard classes, sized for two CPU cores."""
 
-from __future__ import annotations
-
 import string
 from collections import Counter
 from itertools import pairwise

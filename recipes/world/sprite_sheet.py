@@ -6,8 +6,6 @@
 The sheet ships with the package: nobody needs the font to use the world.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -12,8 +12,6 @@ than two threads:
     OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m recipes.world.train --stage unet
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

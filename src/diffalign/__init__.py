@@ -5,8 +5,6 @@ run = find(load_pipeline("world"), "a blue car on the moon", "world-clip")
 noise = run.run()
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

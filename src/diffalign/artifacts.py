@@ -10,8 +10,6 @@ Metrics of rounds that the saved state has not seen are dropped when a run resum
 `.lock`, which the kernel lets go of when he dies.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -21,7 +19,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from safetensors import SafetensorError, safe_open
@@ -80,7 +78,7 @@ class RunFolder:
             )
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], *, overwrite: bool = False) -> RunFolder:
+    def create(cls, path: Path, config: Mapping[str, Any], *, overwrite: bool = False) -> Self:
         """Starts a run in an empty or new folder and writes its configuration.
 
         Raises:
@@ -103,7 +101,7 @@ class RunFolder:
         return folder
 
     @classmethod
-    def resume(cls, path: Path) -> RunFolder:
+    def resume(cls, path: Path) -> Self:
         """Opens the folder of a run that was begun.
 
         Raises:

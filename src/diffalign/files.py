@@ -5,8 +5,6 @@ Tensors are safetensors whose header holds strings, among them the format and a 
 safetensors itself would load a flipped bit without a word. Nothing is unpickled.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """UPDATE: the one loop, ask → sample → score → tell. Who wants to own it calls the learner."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass

@@ -1,10 +1,8 @@
 """ROLLOUT: what a policy decided and what came of it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -66,7 +64,7 @@ class Rollout:
         return self.x[0]
 
     @classmethod
-    def cat(cls, parts: Sequence[Rollout]) -> Rollout:
+    def cat(cls, parts: Sequence[Self]) -> Self:
         """One batch of several of the same interval."""
         return cls(
             torch.cat([part.x for part in parts], 1),

@@ -1,7 +1,5 @@
 """A Gaussian process over prompts: against its textbook formula, and what it makes of rewards."""
 
-from __future__ import annotations
-
 import torch
 
 from diffalign.advantages.process import posterior

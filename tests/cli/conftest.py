@@ -1,7 +1,5 @@
 """Running the command line inside the tests' process, and rewards that fail when told to."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The two methods that learn one generator of noise for all prompts."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

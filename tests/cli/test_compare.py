@@ -1,7 +1,5 @@
 """Methods at equal cost: a table that can be stopped, gone on with and added to."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A user's mistake is one line that says what to do, and costs nothing."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

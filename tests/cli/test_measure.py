@@ -1,7 +1,5 @@
 """`measure` and the pictures that it compares."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What holds of the runs of every method: their folders, what damages them, and what opens them again."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

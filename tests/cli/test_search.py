@@ -1,7 +1,5 @@
 """`search`: the best of many pictures, in a folder that can be gone on with as any other."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

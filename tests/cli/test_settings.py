@@ -1,7 +1,5 @@
 """Where settings come from, and that a plan is the same as file, as command line and in Python."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """A method that nobody listed: a learner and a row, and it has loop, resume, tracker, checks and report."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator, Mapping

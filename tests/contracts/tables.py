@@ -3,8 +3,6 @@
 `test_tables.py` fails where a row of the package has no entry.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """What every calibration of rewards promises."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """What every learner promises: the same result however its work is cut, stopped or begun again."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Sequence

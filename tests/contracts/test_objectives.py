@@ -1,7 +1,5 @@
 """What every objective promises: a scalar and its diagnostics, of whatever order of samples."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

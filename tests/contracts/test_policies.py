@@ -1,7 +1,5 @@
 """What every policy promises of its distributions over decisions."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What every reward promises: one number a picture, that of the picture and its prompt alone."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What every strategy promises of the decisions that it visits, and of how samples group."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

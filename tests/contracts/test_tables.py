@@ -1,7 +1,5 @@
 """Every member of the package has its entry in the tables, and so is held to the contracts."""
 
-from __future__ import annotations
-
 import pkgutil
 from importlib import import_module
 from inspect import isabstract, isclass

@@ -1,7 +1,5 @@
 """What a prompt is to the denoiser."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """Folders: each layout that is read, and what is said of the others."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

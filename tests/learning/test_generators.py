@@ -1,7 +1,5 @@
 """A generator learns one noise for each prompt, and one for prompts that it never saw."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """What a search finds: where the noise's low band decides, more than best-of-N does."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

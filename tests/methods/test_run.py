@@ -1,7 +1,5 @@
 """A method as a user holds it: what its result comes from, and what fails before anything is sampled."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

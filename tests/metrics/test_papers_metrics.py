@@ -1,7 +1,5 @@
 """The metrics that the papers report: inception scores, frame consistency, tests of pairs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

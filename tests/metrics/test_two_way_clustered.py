@@ -1,7 +1,5 @@
 """Intervals of values that are alike in two ways at once."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,7 +1,5 @@
 """Methods that are others in a special case: the same loss, gradient, weights or pictures."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Anchors that prompts share: what each is worth to a prompt, and what is drawn from them."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A Gaussian a prompt: how it starts, what its weights change, its file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The file of a generator of any kind."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

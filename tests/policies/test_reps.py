@@ -1,7 +1,5 @@
 """The best weights within a trust region."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Rewards that are networks: tiny checkpoints in the published layout, against reference computations."""
 
-from __future__ import annotations
-
 import io
 import re
 import shutil

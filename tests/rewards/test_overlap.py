@@ -1,7 +1,5 @@
 """One batch is scored while the next is made."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

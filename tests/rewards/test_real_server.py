@@ -1,7 +1,5 @@
 """The judge over HTTP, asked of a real OpenAI-compatible server with a tiny LLaVA."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """A reward over HTTP: what is lost is asked for again, what is scored is not scored twice."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io

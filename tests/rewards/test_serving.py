@@ -1,7 +1,5 @@
 """What servers bear: silence, floods, half requests, Ctrl-C; and what a client bears of its server."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

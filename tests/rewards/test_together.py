@@ -1,7 +1,5 @@
 """All rewards load and score in one environment and one process."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

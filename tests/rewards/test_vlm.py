@@ -1,7 +1,5 @@
 """A vision-language model as the judge: what its answers mean, and faults on the way."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

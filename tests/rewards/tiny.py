@@ -1,7 +1,5 @@
 """Tiny checkpoints with random weights, in the file layout of the published ones."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Fields that check themselves."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 

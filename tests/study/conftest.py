@@ -1,7 +1,5 @@
 """Folders of pictures, served studies, a client that keeps its cookie, and a real browser."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

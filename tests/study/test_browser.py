@@ -1,7 +1,5 @@
 """A voter in a real browser: clicks, keys, and the way back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The commands: a study that goes on after a kill, its results, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

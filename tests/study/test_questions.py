@@ -1,7 +1,5 @@
 """Who is asked what: worked by hand where it is small, counted where it is not."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

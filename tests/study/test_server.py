@@ -1,7 +1,5 @@
 """A study over HTTP: blind, safe, and no vote lost or doubled."""
 
-from __future__ import annotations
-
 import http.client
 import io
 import random

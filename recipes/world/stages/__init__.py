@@ -1,7 +1,5 @@
 """The stages of the recipe, in the order in which they train: one module for each model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

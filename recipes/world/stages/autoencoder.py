@@ -1,7 +1,5 @@
 """Stages `vae` and `decoder`: the autoencoder between pictures and latents."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Stage `clip`: a CLIP of the world's pictures and captions, whose text tower conditions the denoiser."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """Stages `unet` and `refine`: the denoiser of latents, conditioned on captions."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Stage `reward`: the CLIP that scores pictures."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

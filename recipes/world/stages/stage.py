@@ -1,7 +1,5 @@
 """What a training stage is, and what all stages share."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any

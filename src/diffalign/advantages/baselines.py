@@ -1,7 +1,5 @@
 """Baselines that need no network."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -3,8 +3,6 @@ r"""Contrastive selection: of each group the best sample, if it is good, and the
 References: Hu et al. (CVPR 2025), section 4.2 (threshold 0.5), https://arxiv.org/abs/2503.11240
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

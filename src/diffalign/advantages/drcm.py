@@ -11,8 +11,6 @@ Deviations: the published script trains V_φ on copies of a single reward; here,
 References: Chen et al. (ACM MM 2024), eqs. 9–10, https://arxiv.org/abs/2407.19453
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

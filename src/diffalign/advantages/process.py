@@ -6,8 +6,6 @@ Symbols:    c = prompt, k = anchor, b = a prompt's mean, q = advantage, τ² = v
 References: Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, sections 2.2, 2.7
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ References: Black et al. (ICLR 2024), section 5, https://arxiv.org/abs/2305.1330
             Hu et al. (CVPR 2025), section 5.1 (W = 8), https://arxiv.org/abs/2503.11240
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@
 Commands are imported when they are called, so that `diffalign --help` needs no torch.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """`diffalign compare`: all methods at the same number of reward queries."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

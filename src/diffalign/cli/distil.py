@@ -1,7 +1,5 @@
 """`diffalign distil`: a noise generator from what FIND learned."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """`diffalign doctor`: does everything work here?"""
 
-from __future__ import annotations
-
 from rich.text import Text
 
 from diffalign.settings.sampling import Dtype, Sampling, Scheduler

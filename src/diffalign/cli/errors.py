@@ -1,7 +1,5 @@
 """Which errors are a user's mistake, and how they are shown: one red line, and what to do."""
 
-from __future__ import annotations
-
 import sys
 
 from cyclopts import CycloptsError

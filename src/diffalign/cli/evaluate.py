@@ -1,7 +1,5 @@
 """`diffalign evaluate`: what was learned against the frozen model, on fresh pairs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`diffalign generate`: pictures from what was learned."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

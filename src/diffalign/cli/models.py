@@ -1,7 +1,5 @@
 """`diffalign models`: what `--model` takes."""
 
-from __future__ import annotations
-
 from rich.table import Table
 
 

@@ -1,7 +1,5 @@
 """How options stand in `--help`: groups, and dataclasses whose fields are flags."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from cyclopts import Group, Parameter, validators

@@ -1,12 +1,10 @@
 """What a run says while it works: one bar on a terminal, a line now and then elsewhere."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -41,7 +39,7 @@ class RunProgress:
             )
             self.task = self.bar.add_task("", total=total, phase="")
 
-    def __enter__(self) -> RunProgress:
+    def __enter__(self) -> Self:
         if self.bar is not None:
             self.bar.start()
         return self

@@ -1,7 +1,5 @@
 """`diffalign prompts`: the prompt sets, or the prompts of one."""
 
-from __future__ import annotations
-
 from rich.table import Table
 from rich.text import Text
 

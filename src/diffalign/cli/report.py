@@ -1,7 +1,5 @@
 """`diffalign report`: a run's page anew."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

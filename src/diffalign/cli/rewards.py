@@ -1,7 +1,5 @@
 """`diffalign rewards`: what `--reward` takes."""
 
-from __future__ import annotations
-
 from rich.table import Table
 
 

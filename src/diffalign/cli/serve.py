@@ -1,7 +1,5 @@
 """`diffalign serve`: a reward for other processes and machines."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from contextlib import closing

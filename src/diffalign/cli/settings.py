@@ -4,8 +4,6 @@ cyclopts calls `fill` between reading the command line and making the settings; 
 values to those arguments that have none yet.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Models that are known by an alias, as data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Loading pipelines; a pipeline's denoiser, fingerprint, kind of scheduler and latent shape."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is used of a diffusers pipeline: any object that has it will do, whatever its class."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 

@@ -1,7 +1,5 @@
 """From initial noise to pictures, through any diffusers pipeline that takes `latents=`."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence

@@ -9,8 +9,6 @@ References: Song et al. (ICLR 2021), eqs. 12 and 16, https://arxiv.org/abs/2010.
             Black et al. (ICLR 2024), section 4.3, https://arxiv.org/abs/2305.13301
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

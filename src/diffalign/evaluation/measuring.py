@@ -5,8 +5,6 @@ pictures with the same prompt and index, has an interval and a test. Metrics of 
 `SET_METRICS`, are measured for each prompt; inception scores over all pictures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -5,8 +5,6 @@ The pictures are never those of the optimisation: their noise comes from the str
 a pair, and the interval of their mean difference is much narrower than those of the two means suggest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal

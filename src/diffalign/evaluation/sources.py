@@ -8,8 +8,6 @@ The prompt of a folder is in `prompt.txt` beside the pictures, or is what the ru
 --prompt for the source's folder, and the name, with dashes as spaces, for a folder in it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

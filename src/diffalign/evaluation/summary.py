@@ -1,7 +1,5 @@
 """`summary.json`: figures of the evaluated samples, with intervals, and what they cost."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """What every learner of a noise generator does: prompts in turn, one generator for all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The learner of an `AnchorGenerator`: rewards become a Gaussian process's values of anchors."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -6,8 +6,6 @@ Symbols:    x_T = initial noise, r = rewards, c = prompt
 References: Ma et al. (2025), section 3 (random search), https://arxiv.org/abs/2501.09732
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from diffalign.learners.contract import Request

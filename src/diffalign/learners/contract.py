@@ -1,7 +1,5 @@
 """The contract of all that spends reward queries: ask → sample → tell, and a state to go on from."""
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The objectives of a denoiser's decisions, as a table: what each needs, and its loss."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple

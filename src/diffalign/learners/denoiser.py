@@ -1,7 +1,5 @@
 """The learner of a denoiser (DDPO, PG, DPOK, DPO, B²-DiffuRL) over a set of prompts."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager

@@ -3,8 +3,6 @@ r"""A generator learned from the noise that FIND learned.   min_φ −E_{x_T ~ �
 References: Hinton et al. (2015), https://arxiv.org/abs/1503.02531
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import numpy as np

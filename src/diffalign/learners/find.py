@@ -1,7 +1,5 @@
 """The learner of one prompt's initial noise (FIND): ask for samples, tell it their rewards."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Noise PPO as published: a Gaussian generator, a baseline and PPO's clipped surrogate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Optimisers, and their state as named tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any

@@ -1,13 +1,11 @@
 """The processes of a data-parallel run, as `accelerate launch` or `torchrun` started them."""
 
-from __future__ import annotations
-
 import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -40,7 +38,7 @@ class Processes:
     number: int = 1
 
     @classmethod
-    def started(cls, device: torch.device | str) -> Processes:
+    def started(cls, device: torch.device | str) -> Self:
         """Those that were started, of a model on `device`; on a CPU they talk through gloo."""
         state = _state(torch.device(device).type == "cpu")
         return cls(state.process_index, state.num_processes)

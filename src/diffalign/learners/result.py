@@ -1,10 +1,9 @@
 """The pictures that a search keeps, and their file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ class SearchResult:
         """The rewards of the kept pictures, with shape `(keep,)`."""
         return self.rewards[list(self.indices)]
 
-    def merged(self, x_T: Tensor, images: Tensor, rewards: Tensor, keep: int) -> SearchResult:
+    def merged(self, x_T: Tensor, images: Tensor, rewards: Tensor, keep: int) -> "SearchResult":
         """The best `keep` of these and of a new batch `(B, …)` with rewards `(B,)`."""
         first = len(self.rewards)
         rewards = torch.cat([self.rewards, rewards])
@@ -53,7 +52,7 @@ class SearchResult:
         save_tensors(Path(path), tensors, self.metadata, FORMAT)
 
     @classmethod
-    def load(cls, path: Path | str) -> SearchResult:
+    def load(cls, path: Path | str) -> Self:
         """Reads what `save` wrote: the kept noises and their rewards, without pictures.
 
         Raises:

@@ -1,7 +1,5 @@
 """What every search does: it keeps the best pictures, and learns nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

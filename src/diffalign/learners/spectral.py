@@ -10,8 +10,6 @@ References: Spectral Evolution Search (2026), https://arxiv.org/abs/2602.03208
             Rubinstein (1999), cross-entropy method, https://doi.org/10.1023/A:1010091220143
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch

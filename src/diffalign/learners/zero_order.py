@@ -8,8 +8,6 @@ Symbols:    x* = pivot, λ = radius
 References: Ma et al. (2025), section 3 (zero-order search), https://arxiv.org/abs/2501.09732
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from diffalign.diffusion.sampler import seeded_noise

@@ -1,7 +1,5 @@
 """A generator distilled from what FIND learned, without a reward query."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a result comes from: the model, how it is sampled, and the reward."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from diffalign.diffusion import Sampler, fingerprint

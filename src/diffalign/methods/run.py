@@ -1,7 +1,5 @@
 """A method as a user holds it: iterate over it for `Round` records, or `run()` it to the end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any

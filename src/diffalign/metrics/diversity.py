@@ -18,8 +18,6 @@ References: Friedman and Dieng (TMLR 2023), eq. 3, https://arxiv.org/abs/2210.02
             on CLIP features, Hu et al. (CVPR 2025), appendix F.2, https://arxiv.org/abs/2503.11240
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Features of pictures, for metrics of a set of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

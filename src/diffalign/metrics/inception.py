@@ -6,8 +6,6 @@ Checkpoint: timm/inception_v3.tf_in1k, model.safetensors (Apache-2.0). These are
 References: Szegedy et al. (CVPR 2016), https://arxiv.org/abs/1512.00567
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any

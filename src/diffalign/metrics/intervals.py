@@ -11,8 +11,6 @@ References: Efron and Tibshirani (1993), "An introduction to the bootstrap", cha
             Fisher (1935), "The design of experiments", section 21 (the test)
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest

@@ -10,8 +10,6 @@ Symbols:    x = values, n = their number, g = a group of rows, of columns, or of
 References: Cameron, Gelbach and Miller (2011), section 2, https://doi.org/10.1198/jbes.2010.07136
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Sequence
 from statistics import NormalDist

@@ -3,8 +3,6 @@
 References: Esser et al. (ICCV 2023), section 4.1, https://arxiv.org/abs/2302.03011; FIND, Table 5
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch.nn.functional as F

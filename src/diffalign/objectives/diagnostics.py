@@ -1,9 +1,8 @@
 """Diagnostics that every objective returns with its loss."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor
 
@@ -23,7 +22,7 @@ class Diagnostics:
     max_ratio_error: float
 
     @classmethod
-    def mean(cls, batches: Sequence[Diagnostics], sizes: Sequence[int]) -> Diagnostics:
+    def mean(cls, batches: Sequence[Self], sizes: Sequence[int]) -> Self:
         """The mean over several batches, weighted by their sizes; of `max_ratio_error` the largest."""
         weighted = list(zip(batches, sizes, strict=True))
         return cls(

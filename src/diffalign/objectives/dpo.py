@@ -8,8 +8,6 @@ References: Rafailov et al. (NeurIPS 2023), eq. 7, https://arxiv.org/abs/2305.18
             https://arxiv.org/abs/2311.13231
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -6,8 +6,6 @@ Deviations: the KL is over the visited decisions, as in the paper's implementati
 References: Fan et al. (NeurIPS 2023), algorithm 1, https://arxiv.org/abs/2305.16381
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from diffalign.objectives.diagnostics import Diagnostics

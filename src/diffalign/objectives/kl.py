@@ -3,8 +3,6 @@ r"""KL divergence of two Gaussians with the same variance.   KL = ‖m − m_0�
 References: Fan et al. (NeurIPS 2023), eq. 7, https://arxiv.org/abs/2305.16381
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

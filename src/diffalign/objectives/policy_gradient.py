@@ -5,8 +5,6 @@ References: Williams (1992); as a trajectory objective of diffusion models, Blac
             eq. 4 (DDPO-IS), https://arxiv.org/abs/2305.13301
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from diffalign.objectives.diagnostics import Diagnostics, check_shapes, diagnose

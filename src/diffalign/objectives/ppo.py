@@ -7,8 +7,6 @@ References: Schulman et al. (2017), eq. 7, https://arxiv.org/abs/1707.06347
             Chen et al. (ACM MM 2024), eqs. 11–13, https://arxiv.org/abs/2407.19453
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -17,8 +17,6 @@ References: Peters et al. (AAAI 2010), relative entropy policy search, https://d
             Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, section 4.2
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

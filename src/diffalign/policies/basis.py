@@ -6,8 +6,6 @@ a policy that learns in them has k²·C dimensions instead of H·W·C.
     B[m, i] = sqrt((1 + [m > 0]) / n) cos(π m (i + 1/2) / n)        (DCT-II, orthonormal)
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

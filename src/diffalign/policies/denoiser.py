@@ -7,8 +7,6 @@ References: Black et al. (ICLR 2024), section 4.3, https://arxiv.org/abs/2305.13
             Hu et al. (ICLR 2022), LoRA, https://arxiv.org/abs/2106.09685
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

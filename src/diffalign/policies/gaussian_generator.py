@@ -8,8 +8,6 @@ Symbols:    c = prompt, μ = mean, σ = std, x_T = initial noise, φ = the gener
 References: Miao et al. (2025), https://arxiv.org/abs/2506.12036
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """One generator of initial noise for all prompts: what each kind can do, and its file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -20,7 +18,7 @@ from diffalign.policies.noise import NoiseDistribution
 
 FORMAT = "diffalign.generator/3"
 #: Classes by the kind that their files name.
-_KINDS: dict[str, type[NoiseGenerator]] = {}
+_KINDS: dict[str, type["NoiseGenerator"]] = {}
 States = Callable[[str], Tensor]
 
 
@@ -93,7 +91,7 @@ class NoiseGenerator(nn.Module, ABC):
         save_tensors(Path(path), self.state_dict(), header, FORMAT)
 
     @classmethod
-    def load(cls, path: Path | str, pipeline: Any = None) -> NoiseGenerator:
+    def load(cls, path: Path | str, pipeline: Any = None) -> "NoiseGenerator":
         """Reads what `save` wrote, of any kind.
 
         Arguments:

@@ -13,8 +13,6 @@ References: Cotter et al. (2013), eq. 4.2 (the kernel), https://arxiv.org/abs/12
             Cappé et al. (2004) (population Monte Carlo), https://doi.org/10.1198/106186004X12803
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

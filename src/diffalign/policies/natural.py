@@ -17,8 +17,6 @@ References: Amari (1998), https://doi.org/10.1162/089976698300017746
             Wierstra et al. (JMLR 2014), https://jmlr.org/papers/v15/wierstra14a.html
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

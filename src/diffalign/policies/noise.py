@@ -7,13 +7,12 @@ With the identity basis the first is FIND's policy π_θ(x_T) = Π_i N(x_i; μ_i
 References: Chen et al. (ACM MM 2024), eq. 6, https://arxiv.org/abs/2407.19453
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +59,7 @@ class NoiseDistribution:
                 raise ValueError("a mixture's weights must be a vector of probabilities that sum to 1")
 
     @classmethod
-    def standard(cls, latent: Sequence[int]) -> NoiseDistribution:
+    def standard(cls, latent: Sequence[int]) -> Self:
         """N(0, I): what a frozen model starts from."""
         return cls(torch.zeros(tuple(latent)), torch.ones(tuple(latent)), tuple(latent))
 
@@ -150,7 +149,7 @@ class NoiseDistribution:
         )
 
     @classmethod
-    def load(cls, path: Path | str) -> NoiseDistribution:
+    def load(cls, path: Path | str) -> Self:
         """Reads what `save` wrote.
 
         Raises:

@@ -6,8 +6,6 @@ Symbols:    w = weights, q = expected reward, n = effective number, η = tempera
 References: Peters et al. (AAAI 2010), relative entropy policy search, https://doi.org/10.1609/aaai.v24i1.7727
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

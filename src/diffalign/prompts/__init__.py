@@ -4,8 +4,6 @@ A set is `data/<name>.json`: a description, a source, and a list of prompts or t
 beside it that the benchmark publishes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which prompts of a set are taken, and in what order."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`report.html`: a run as one page, without scripts, which loads nothing from elsewhere."""
 
-from __future__ import annotations
-
 import base64
 import json
 from pathlib import Path

@@ -3,8 +3,6 @@
 Each figure has a separate canvas: nothing uses pyplot's global state or needs a display.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path

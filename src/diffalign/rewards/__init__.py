@@ -4,8 +4,6 @@ A reward is any callable `(images, prompts) -> (B,)`: from images `(B, 3, H, W)`
 list of B prompts to B finite numbers; higher is better. It is a black box: no gradient passes.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 import sys

@@ -5,8 +5,6 @@ openai/clip-vit-large-patch14 (MIT).
 References: Schuhmann (2022), https://github.com/christophschuhmann/improved-aesthetic-predictor
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from PIL import Image

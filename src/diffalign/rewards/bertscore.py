@@ -8,8 +8,6 @@ References:  Black et al. (ICLR 2024), section 5.2, https://arxiv.org/abs/2305.1
              Zhang et al. (ICLR 2020), https://arxiv.org/abs/1904.09675
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where weights come from: a folder, the hub's cache, or the hub; and networks of published weights."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress

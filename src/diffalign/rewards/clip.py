@@ -5,8 +5,6 @@ laion/CLIP-ViT-H-14-laion2B-s32B-b79K (MIT).
 References: Hessel et al. (EMNLP 2021), https://arxiv.org/abs/2104.08718
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch.nn.functional as F

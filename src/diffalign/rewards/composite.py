@@ -7,8 +7,6 @@ each once with its caption and once with another scene's. They are the same in e
 not depend on what was scored before, and a resumed run goes on with the same sum.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

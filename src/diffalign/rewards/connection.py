@@ -1,8 +1,6 @@
 """Requests to a server that may be slow, busy or gone for a while: JSON over HTTP, with retries, and in
 parallel."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable, Sequence

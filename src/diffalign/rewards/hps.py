@@ -5,8 +5,6 @@ HPS_v2_compressed.pt; the tokenizer is that of laion/CLIP-ViT-H-14-laion2B-s32B-
 References: Wu et al. (2023), https://arxiv.org/abs/2306.09341
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

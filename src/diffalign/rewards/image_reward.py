@@ -5,8 +5,6 @@ google-bert/bert-base-uncased (Apache-2.0).
 References: Xu et al. (NeurIPS 2023), https://arxiv.org/abs/2304.05977
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

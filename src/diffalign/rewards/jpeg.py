@@ -3,8 +3,6 @@
 References: Black et al. (ICLR 2024), https://arxiv.org/abs/2305.13301
 """
 
-from __future__ import annotations
-
 import io
 
 import torch

@@ -1,7 +1,5 @@
 """One batch of pictures is scored while the next is made."""
 
-from __future__ import annotations
-
 import atexit
 import time
 from collections import deque

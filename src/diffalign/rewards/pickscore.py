@@ -4,8 +4,6 @@ Checkpoint: yuvalkirstain/PickScore_v1 (MIT).
 References: Kirstain et al. (NeurIPS 2023), https://arxiv.org/abs/2305.01569
 """
 
-from __future__ import annotations
-
 from PIL import Image
 from torch import Tensor
 

@@ -7,8 +7,6 @@ Every request has a bearer token, and an id by which the server recognises a rep
 not scored twice, however often an answer is lost.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import os

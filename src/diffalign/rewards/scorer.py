@@ -1,7 +1,5 @@
 """Rewards that are networks: their device, precision, batches and errors."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a reward is, what goes wrong with one, and its scores, checked."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Serves a reward over HTTP, for `RemoteReward`."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hmac

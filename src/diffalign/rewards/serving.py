@@ -1,7 +1,5 @@
 """What a reward and a study are served with: a Starlette app under uvicorn, and limits on its clients."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import sys

@@ -5,8 +5,6 @@ tokenizer is that of openai/clip-vit-large-patch14 (MIT).
 References: Wang et al. (ICLR 2024), https://arxiv.org/abs/2307.06942
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

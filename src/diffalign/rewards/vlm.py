@@ -6,8 +6,6 @@ score is the first number of its answer, over 10. If there is no number from 0 t
 References: FIND's future work (Chen et al., ACM MM 2024), https://arxiv.org/abs/2407.19453
 """
 
-from __future__ import annotations
-
 import os
 import re
 from typing import Any

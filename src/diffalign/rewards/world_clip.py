@@ -3,8 +3,6 @@
 References: Hessel et al. (EMNLP 2021), https://arxiv.org/abs/2104.08718
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

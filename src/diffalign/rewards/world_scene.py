@@ -1,7 +1,5 @@
 """The exact judge as a reward: the share of the prompt's conditions that hold in the picture."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from diffalign.world.judge import judge

@@ -1,7 +1,5 @@
 """The state of a learner in a run's folder, and what it was learned from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

@@ -5,8 +5,6 @@ saw, what learns fresh ones. What learns from all prompts at once spends as many
 rounds and at least one (tune: of 96).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

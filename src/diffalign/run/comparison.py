@@ -4,8 +4,6 @@ Each line of `comparison.jsonl` is a method with a seed; what is there already i
 kill interrupted goes on from its state in `states`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -14,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from diffalign.artifacts import RunFolder
 from diffalign.files import CHART, COMPARISON, CONFIG, ROWS, replacing
@@ -54,7 +52,7 @@ class Comparison:
     setup: Setup
 
     @classmethod
-    def start(cls, path: Path, config: CompareConfig, sampling: Sampling) -> Comparison:
+    def start(cls, path: Path, config: CompareConfig, sampling: Sampling) -> Self:
         """Loads what is needed; what does not fit leaves no folder. A folder that holds another comparison
         gets further lines.
 
@@ -79,7 +77,7 @@ class Comparison:
         return {"method": "compare", **asdict(self.config), **asdict(self.sampling)}
 
     @classmethod
-    def resume(cls, path: Path) -> Comparison:
+    def resume(cls, path: Path) -> Self:
         """Goes on with the comparison in a folder, to the same table.
 
         Raises:

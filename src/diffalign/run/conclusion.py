@@ -1,7 +1,5 @@
 """The end of a run: fresh pictures before and after, search at equal cost, and all that is left on disk."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Names of the folders that runs are kept in, and the runs that a folder holds."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Fresh pictures of held-out prompts: while a learner learns (is the reward hacked?) and at the end."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """From plans to finished folders: loads what they ask for, makes their folders, and runs them in turn."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack

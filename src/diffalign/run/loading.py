@@ -1,7 +1,5 @@
 """What a run needs: prompts, model, reward and judges, by the names that its plan gives, and its learner."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache

@@ -1,8 +1,6 @@
 """What a run left, opened by its folder: learned noise, generator, weights or the noises of a search, and a
 sampler of its model with the settings of learning."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass

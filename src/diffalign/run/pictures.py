@@ -1,7 +1,5 @@
 """Pictures of what was learned, as files."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from pathlib import Path
 

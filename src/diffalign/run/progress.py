@@ -1,7 +1,5 @@
 """How far a run is."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from typing import Protocol
 

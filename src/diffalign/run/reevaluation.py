@@ -1,7 +1,5 @@
 """What was learned against the frozen model again: other pictures, another reward, another judge."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Does everything work here? Checks of the machine, a model and a reward."""
 
-from __future__ import annotations
-
 import os
 import platform
 import time

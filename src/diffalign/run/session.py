@@ -9,8 +9,6 @@ All figures but seconds and memory follow from the settings, so a run that is ki
 those of one that was not: learning goes on from the last state, the rest is done again.
 """
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Experiment trackers (TensorBoard, Weights & Biases …): what accelerate speaks to, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

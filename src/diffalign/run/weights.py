@@ -1,7 +1,5 @@
 """A tuned denoiser, read back into a pipeline."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

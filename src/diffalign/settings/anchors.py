@@ -1,7 +1,5 @@
 """Anchors: which of a set of fixed noises suits which prompt. Our own; docs/anchors.md says why."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The message for a name that is not among the known ones, written once."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """A comparison of methods at the same number of reward queries."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from diffalign.settings.evaluation import JudgeChoice

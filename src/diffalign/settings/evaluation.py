@@ -1,7 +1,5 @@
 """What is measured of a run and what is kept of it, on the way and at the end."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Fields that check themselves: a setting's type, its bounds and its choices stand in its annotation."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """FIND: the noise of one prompt (Chen et al., ACM MM 2024, https://arxiv.org/abs/2407.19453)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

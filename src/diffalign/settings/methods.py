@@ -1,7 +1,5 @@
 """The methods, as rows: what the command line, configuration files and Python know of each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Noise PPO: a Gaussian generator of noise (Miao et al. 2025, https://arxiv.org/abs/2506.12036)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,11 +1,9 @@
 """All settings of a run: what config.yaml holds, and a command line asks for."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 from diffalign.settings.choices import unknown
 from diffalign.settings.fields import ConfigError, pick
@@ -48,7 +46,7 @@ class Plan:
         return {**about, **asdict(self.sampling), **asdict(self.learning), **asdict(self.evaluation)}
 
     @classmethod
-    def of(cls, mapping: Mapping[str, Any]) -> Plan:
+    def of(cls, mapping: Mapping[str, Any]) -> Self:
         """What `mapping` returned.
 
         Raises:

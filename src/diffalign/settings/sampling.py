@@ -1,7 +1,5 @@
 """How pictures are made, and how the model of an artefact is opened again."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Search: the best of many pictures, without learning."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -10,8 +10,6 @@ References: Black et al. (ICLR 2024), DDPO, https://arxiv.org/abs/2305.13301
             Hu et al. (CVPR 2025), B²-DiffuRL, https://arxiv.org/abs/2503.11240
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 

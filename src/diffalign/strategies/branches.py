@@ -6,8 +6,6 @@ rewards differ by decisions in the interval alone. With b = 1 every group is a s
 References: Hu et al. (CVPR 2025), section 4.2, https://arxiv.org/abs/2503.11240
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

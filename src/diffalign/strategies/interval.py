@@ -10,8 +10,6 @@ Symbols:    T = num_steps, e = round, E = rounds, n_0 = first
 References: Hu et al. (CVPR 2025), section 4.1, https://arxiv.org/abs/2503.11240
 """
 
-from __future__ import annotations
-
 
 def full_interval(num_steps: int) -> range:
     """All steps, numbered from the noise (0) to the picture (`num_steps` − 1)."""

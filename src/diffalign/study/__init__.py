@@ -9,8 +9,6 @@ References: Chen et al. (ACM MM 2024), Table 4, https://arxiv.org/abs/2407.19453
             Hu et al. (CVPR 2025), B²-DiffuRL, Figure 7, https://arxiv.org/abs/2503.11240 (which is better)
 """
 
-from __future__ import annotations
-
 
 class StudyError(ValueError):
     """A study cannot be made, opened or counted; the message names a remedy."""

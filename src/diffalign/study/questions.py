@@ -13,8 +13,6 @@ The arc is then shuffled, and for each pair of sources the sides are swapped in 
 depend on the design's seed and the voter's id alone.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import dataclass

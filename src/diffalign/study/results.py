@@ -11,8 +11,6 @@ other prompts.
 Votes on checks, where both pictures are the same, are counted apart.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace

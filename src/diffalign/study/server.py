@@ -13,8 +13,6 @@ An ID is a keyed hash of voter, question and side. It does not reveal the pictur
 picture has different IDs in different questions and for different voters. Voters are known by a cookie.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path

@@ -6,8 +6,6 @@ pixels are stored, encoded alike: names and metadata, which may reveal the sourc
 does not change when a folder does.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -6,8 +6,6 @@ relation   := and | on the left of | on the right of | above | below
 background := on the (grass | moon | street | snow)
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -14,8 +14,6 @@ References: Turin (1960), "An introduction to matched filters"; Mallat and Zhang
             pursuits with time-frequency dictionaries"
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """From scenes to pixels, and from pixels to the tensors that models and rewards take."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -5,8 +5,6 @@ frequencies of `FREQUENCIES`, whose long tail is the reason why a model trained 
 unusual prompts wrong, as web-scale models do for the same reason.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

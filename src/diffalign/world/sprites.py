@@ -4,8 +4,6 @@ The sheet was drawn from the Noto Color Emoji font (SIL Open Font License 1.1, s
 `assets/OFL.txt`) by `recipes/world/sprite_sheet.py`; nobody needs the font to use it.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.resources import files
 
