@@ -69,7 +69,7 @@ class Request:
 
     Attributes:
         groups: one or two.
-        relation: of the first group to the second: as in `_RELATIONS`, or None for a single group.
+        relation: of the first group to the second: and, left, right, above or below; None for a single group.
         background: one of `BACKGROUNDS`, or None for any.
     """
 

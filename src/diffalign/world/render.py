@@ -45,7 +45,11 @@ def backgrounds() -> dict[tuple[str, int], np.ndarray]:
 
 
 def render(scene: Scene) -> np.ndarray:
-    """The picture of `scene`, which has a background: `(64, 64, 3)`, float32 in [0, 1]."""
+    """The picture of `scene`, `(64, 64, 3)`, float32 in [0, 1].
+
+    Raises:
+        ValueError: if the scene has no background.
+    """
     if scene.background not in BACKGROUNDS:
         raise ValueError(
             f"a scene to render needs a background out of {BACKGROUNDS}, not {scene.background!r}"

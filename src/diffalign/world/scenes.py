@@ -119,8 +119,9 @@ def _tint(rng: np.random.Generator, subject: str, frequencies: Frequencies) -> s
 
 
 def _background(rng: np.random.Generator, subject: str, frequencies: Frequencies) -> str:
-    kind = subject if subject in ("car", "alien") else "animal" if subject in ANIMALS else "object"
-    weights = getattr(frequencies, f"{kind}_background")
+    usual = frequencies.animal_background if subject in ANIMALS else frequencies.object_background
+    own = {"car": frequencies.car_background, "alien": frequencies.alien_background}
+    weights = own.get(subject, usual)
     probabilities = np.asarray(weights, dtype=float) / sum(weights)
     return BACKGROUNDS[rng.choice(len(BACKGROUNDS), p=probabilities)]
 
