@@ -23,10 +23,10 @@ from diffalign.world import WORLD_FOLDER
 from diffalign.world.grammar import caption
 from diffalign.world.judge import judge, read_scenes
 from diffalign.world.render import render, to_tensor
-from diffalign.world.scenes import EVEN, FREQUENCIES, Scene, sample_scene
+from diffalign.world.scenes import EVEN, Scene, sample_scene
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the recipe is not installed with the package
-from recipes.world.data import near_miss, scene_batch, truth
+from recipes.world.data import FREQUENCIES, near_miss, scene_batch, truth
 from recipes.world.export import write_card
 
 

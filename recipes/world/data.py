@@ -1,4 +1,8 @@
-"""Seeded batches of the world's training data."""
+"""The world's training data: how often things occur in it, and seeded batches.
+
+The long tail of `FREQUENCIES` is the reason why a model trained on them gets unusual prompts wrong, as
+web-scale models do for the same reason.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +10,7 @@ import numpy as np
 import torch
 
 from diffalign.world.grammar import caption, parse
-from diffalign.world.render import VARIANTS, render, to_tensor
+from diffalign.world.render import render, to_tensor
 from diffalign.world.scenes import (
     BACKGROUNDS,
     EVEN,
@@ -14,11 +18,37 @@ from diffalign.world.scenes import (
     SPRITE_SIZE,
     SUBJECTS,
     TINTS,
+    VARIANTS,
     Frequencies,
     Scene,
     place,
     sample_scene,
 )
+
+#: The denoiser's training data: skewed. Animals are almost never tinted or on the moon,
+#: more than two of a kind are rare, and two different things are rarer than one.
+LONG_TAIL = Frequencies(
+    arrangement=(0.58, 0.14, 0.03, 0.02, 0.23),
+    tinted_animal=0.04,
+    tinted_object=0.35,
+    animal_background=(0.34, 0.44, 0.005, 0.105, 0.11),
+    object_background=(0.60, 0.25, 0.005, 0.085, 0.06),
+    car_background=(0.20, 0.04, 0.005, 0.70, 0.055),
+    alien_background=(0.15, 0.01, 0.82, 0.01, 0.01),
+    slots=(0, 8, 16, 24, 32, 40),
+)
+
+#: Data of the denoiser's second training: sprites on a 3×3 grid, captions that also name natural colours
+#: ("a red apple" is a frequent prompt), and tinted animals rare rather than almost absent.
+COMPOSED = replace(
+    LONG_TAIL,
+    arrangement=(0.50, 0.25, 0.02, 0.01, 0.22),
+    slots=(0, 16, 40),
+    named_colour=0.5,
+    tinted_animal=0.1,
+)
+
+FREQUENCIES = {"long-tail": LONG_TAIL, "composed": COMPOSED, "even": EVEN}
 
 
 def scene_batch(

@@ -11,8 +11,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from diffalign.world.scenes import FREQUENCIES
 from recipes.world import models
+from recipes.world.data import FREQUENCIES
 from recipes.world.stages import STAGES
 from recipes.world.stages.autoencoder import DecoderStage, latent_scale
 from recipes.world.stages.clip import ClipStage, text_tower

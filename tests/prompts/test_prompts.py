@@ -11,7 +11,8 @@ from diffalign.prompts import (
     load_prompts,
 )
 from diffalign.world.grammar import parse
-from diffalign.world.scenes import LONG_TAIL, sample_scene
+from diffalign.world.scenes import sample_scene
+from recipes.world.data import LONG_TAIL
 
 ASPECTS = ("color", "composition", "count", "location")
 SIZES = {

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from diffalign.world.grammar import Group, PromptError, Request, caption, parse
-from diffalign.world.scenes import EVEN, LONG_TAIL, Scene, Thing, relations_between, sample_scene
+from diffalign.world.scenes import EVEN, Scene, Thing, relations_between, sample_scene
+from recipes.world.data import LONG_TAIL
 
 
 def scene(*things, background="plain"):

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from diffalign.world.grammar import PromptError, parse
 from diffalign.world.judge import judge, read_scenes
 from diffalign.world.render import backgrounds, render, to_tensor
-from diffalign.world.scenes import EVEN, LONG_TAIL, Scene, Thing
+from diffalign.world.scenes import EVEN, Scene, Thing
 from diffalign.world.sprites import load_sprites
-from recipes.world.data import near_miss, scene_batch
+from recipes.world.data import LONG_TAIL, near_miss, scene_batch
 
 
 def contents(scene):

@@ -3,22 +3,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffalign.world.render import VARIANTS, backgrounds, render
+from diffalign.world.render import backgrounds, render
 from diffalign.world.scenes import (
     BACKGROUNDS,
     EVEN,
     IMAGE_SIZE,
-    LONG_TAIL,
     NATURAL_TINT,
     SPRITE_SIZE,
     SUBJECTS,
     TINTS,
+    VARIANTS,
     Scene,
     Thing,
     sample_scene,
 )
 from diffalign.world.sprites import load_sprites
-from recipes.world.data import near_miss, scene_batch
+from recipes.world.data import LONG_TAIL, near_miss, scene_batch
 
 
 def test_there_is_a_sprite_of_each_subject_in_each_colour():

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffalign.world.scenes import EVEN, IMAGE_SIZE, LONG_TAIL
+from diffalign.world.scenes import EVEN, IMAGE_SIZE
 from recipes.world import models
-from recipes.world.data import scene_batch
+from recipes.world.data import LONG_TAIL, scene_batch
 from recipes.world.stages.stage import SEED, Stage, grid, load_stage
 
 

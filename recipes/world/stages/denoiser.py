@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from diffalign.world.grammar import caption
 from diffalign.world.render import render, to_tensor
-from diffalign.world.scenes import COMPOSED, LONG_TAIL, sample_scene
+from diffalign.world.scenes import sample_scene
 from recipes.world import models
+from recipes.world.data import COMPOSED, LONG_TAIL
 from recipes.world.stages.autoencoder import VaeStage, latent_scale
 from recipes.world.stages.clip import ClipStage, text_tower
 from recipes.world.stages.stage import SEED, Stage, grid, load_stage

@@ -7,5 +7,3 @@ from pathlib import Path
 
 #: A `StableDiffusionPipeline` as `save_pretrained` writes it, and beside it `clip/`.
 WORLD_FOLDER = Path(__file__).parent / "weights"
-
-__all__ = ["WORLD_FOLDER"]

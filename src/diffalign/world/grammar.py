@@ -8,6 +8,7 @@ background := on the (grass | moon | street | snow)
 
 import re
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -26,19 +27,13 @@ from diffalign.world.scenes import (
 COUNTS = ("one", "two", "three", "four")
 PLURAL = {subject: f"{subject}s" for subject in SUBJECTS}
 _SINGULAR = {plural: subject for subject, plural in PLURAL.items()}
-_RELATION_WORDS = {
-    "and": "and",
-    "on the left of": "left",
-    "on the right of": "right",
-    "above": "above",
-    "below": "below",
-}
-_RELATION_PHRASE = {relation: words for words, relation in _RELATION_WORDS.items()}
+_PHRASES = {"left": "on the left of", "right": "on the right of"}  # of relations that are no word
+_RELATIONS = {_PHRASES.get(name, name): name for name in ("and", "left", "right", "above", "below")}
 #: `things` and `prompt` of the grammar.
 _GROUP = r"(?:(?:a|an|one|two|three|four) (?:\w+ )?\w+)"
 _PROMPT = re.compile(
     rf"^(?P<first>{_GROUP})"
-    rf"(?: (?P<relation>{'|'.join(_RELATION_WORDS)}) (?P<second>{_GROUP}))?"
+    rf"(?: (?P<relation>{'|'.join(_RELATIONS)}) (?P<second>{_GROUP}))?"
     rf"(?: on the (?P<background>{'|'.join(BACKGROUNDS)}))?$"
 )
 
@@ -64,11 +59,8 @@ class Group:
 
     def accepts(self, thing: Thing) -> bool:
         """Whether subject and colour of `thing` are right."""
-        if thing.subject != self.subject:
-            return False
-        if self.natural:
-            return thing.tint is None
-        return self.tint is None or thing.tint == self.tint
+        coloured = thing.tint == self.tint or (self.tint is None and not self.natural)
+        return thing.subject == self.subject and coloured
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,7 @@ class Request:
 
     Attributes:
         groups: one or two.
-        relation: of the first group to the second: "and", one of `RELATIONS`, or None for a single group.
+        relation: of the first group to the second: as in `_RELATIONS`, or None for a single group.
         background: one of `BACKGROUNDS`, or None for any.
     """
 
@@ -102,13 +94,9 @@ class Request:
             held.append(len(accepted) == group.count)
             unclaimed = [thing for thing in unclaimed if thing not in (accepted or same)]
         if self.relation not in (None, "and"):
-            pairs = [
-                (a, b)
-                for a in scene.things
-                for b in scene.things
-                if self.groups[0].accepts(a) and self.groups[1].accepts(b)
-            ]
-            held.append(bool(pairs) and all(self.relation in relations_between(a, b) for a, b in pairs))
+            pairs = product(*([it for it in scene.things if group.accepts(it)] for group in self.groups))
+            relations = [relations_between(a, b) for a, b in pairs]
+            held.append(bool(relations) and all(self.relation in between for between in relations))
         if self.background is not None:
             held.append(scene.background == self.background)
         held.append(bool(scene.things) and not unclaimed)
@@ -119,9 +107,8 @@ def _phrase(subject: str, tint: str | None, count: int) -> str:
     """Such as "three green dogs"."""
     noun = subject if count == 1 else PLURAL[subject]
     words = f"{tint} {noun}" if tint else noun
-    if count > 1:
-        return f"{COUNTS[count - 1]} {words}"
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    article = "an" if words[0] in "aeiou" else "a"
+    return f"{COUNTS[count - 1] if count > 1 else article} {words}"
 
 
 def caption(scene: Scene, rng: np.random.Generator, frequencies: Frequencies) -> str:
@@ -142,7 +129,7 @@ def caption(scene: Scene, rng: np.random.Generator, frequencies: Frequencies) ->
         relations = sorted(relations_between(first, last))
         relation = relations[rng.integers(len(relations))] if relations and rng.random() < 0.5 else "and"
         phrases = (_phrase(thing.subject, colour(thing), 1) for thing in (first, last))
-        text = f" {_RELATION_PHRASE[relation]} ".join(phrases)
+        text = f" {_PHRASES.get(relation, relation)} ".join(phrases)
     if scene.background != "plain" and rng.random() >= frequencies.silent_background:
         text += f" on the {scene.background}"
     return text
@@ -155,14 +142,11 @@ def _parse_group(text: str) -> Group:
     subject = noun if noun in SUBJECTS else _SINGULAR.get(noun)
     if subject is None:
         raise PromptError(unknown("thing", noun, SUBJECTS))
-    if not adjectives:
-        return Group(subject, None, count)
-    (tint,) = adjectives
-    if tint not in TINTS:
+    tint = adjectives[0] if adjectives else None
+    if tint and tint not in TINTS:
         raise PromptError(unknown("colour", tint, TINTS))
-    if NATURAL_TINT.get(subject) == tint:
-        return Group(subject, None, count, natural=True)
-    return Group(subject, tint, count)
+    natural = tint is not None and NATURAL_TINT.get(subject) == tint
+    return Group(subject, None if natural else tint, count, natural)
 
 
 def parse(prompt: str) -> Request:
@@ -178,10 +162,7 @@ def parse(prompt: str) -> Request:
             f"the embedded world cannot read {prompt!r}; it reads prompts such as 'a green dog on the moon', "
             "'four pandas', 'a dog and a cat', 'a red apple on the left of a car'"
         )
-    groups = [_parse_group(match["first"])]
-    if match["second"]:
-        groups.append(_parse_group(match["second"]))
-        if groups[0].subject == groups[1].subject:
-            raise PromptError(f"{prompt!r} names one subject twice; use a count or two different subjects")
-    relation = _RELATION_WORDS[match["relation"]] if match["relation"] else None
-    return Request(tuple(groups), relation, match["background"])
+    groups = tuple(_parse_group(text) for text in match.group("first", "second") if text)
+    if len({group.subject for group in groups}) < len(groups):
+        raise PromptError(f"{prompt!r} names one subject twice; use a count or two different subjects")
+    return Request(groups, _RELATIONS.get(match["relation"]), match["background"])

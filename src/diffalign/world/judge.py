@@ -131,10 +131,9 @@ def _crops(maps: Tensor, corners: Tensor, size: int) -> Tensor:
 
 
 def _refine(images: Tensor, deviation: Tensor, corners: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
-    """The finalists of `kinds` `(B, M)` within a pixel of `corners` `(B, 2)`.
+    """The finalists of `kinds` `(B, M)` within a pixel of `corners` `(B, 2)`, by falling gain.
 
-    Returns:
-        Their corners `(B, FINALISTS, 2)` and kinds `(B, FINALISTS)`, by falling gain.
+    The result is their corners `(B, FINALISTS, 2)` and kinds `(B, FINALISTS)`.
     """
     bank = _bank()
     near = _crops(F.pad(images, (1, 1, 1, 1), mode="replicate"), corners, SPRITE_SIZE + 2)
@@ -158,8 +157,7 @@ def _off_colour(picture: Tensor, cover: Tensor) -> Tensor:
 def _measure(images: Tensor, backdrop: Tensor, corners: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
     """How well sprites fit at `corners` `(B, 2)`, with the blur and on the ground that fit each best.
 
-    Returns:
-        Their error as a share of a smooth blob's, `(B,)`, and whether they are clearly present, `(B,)`.
+    The result is their error as a share of a smooth blob's and whether they are clearly present, both `(B,)`.
     """
     bank = _bank()
     box = _crops(F.pad(images, (1, 1, 1, 1), mode="replicate"), corners + 1, SPRITE_SIZE)
@@ -191,14 +189,10 @@ def _measure(images: Tensor, backdrop: Tensor, corners: Tensor, kinds: Tensor) -
 
 @torch.inference_mode()
 def read_scenes(images: Tensor) -> list[Scene]:
-    """The scene of each picture.
+    """The scenes of B pictures `(B, 3, 64, 64)` in [0, 1].
 
-    Arguments:
-        images: pictures in [0, 1], with shape `(B, 3, 64, 64)`.
-
-    Returns:
-        B scenes: the things that are clearly present (none in noise or blank pictures), from top to
-        bottom, and the background, None if none is recognised.
+    A scene has the things that are clearly present (none in noise or blank pictures), from top to bottom, and
+    the background, None if none is recognised.
 
     Raises:
         ValueError: if the shape is another.
@@ -249,15 +243,10 @@ def read_scenes(images: Tensor) -> list[Scene]:
 
 
 def judge(images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Whether each picture shows its prompt.
+    """Whether each picture `(B, 3, 64, 64)` in [0, 1] shows its prompt, in the world's language.
 
-    Arguments:
-        images: pictures in [0, 1], with shape `(B, 3, 64, 64)`.
-        prompts: one for each picture, in the world's language.
-
-    Returns:
-        The verdicts (all conditions of the prompt hold), bool with shape `(B,)`, and the graded scores
-        (the share of conditions that hold), float32 in [0, 1] with shape `(B,)`.
+    The result is the verdicts (all conditions of the prompt hold), bool with shape `(B,)`, and the graded
+    scores (the share of conditions that hold), float32 in [0, 1] with shape `(B,)`.
 
     Raises:
         PromptError: if a prompt is not in the world's language.

@@ -5,10 +5,8 @@ from functools import cache
 import numpy as np
 import torch
 
-from diffalign.world.scenes import BACKGROUNDS, IMAGE_SIZE, SPRITE_SIZE, VARIANTS, Scene
+from diffalign.world.scenes import BACKGROUNDS, IMAGE_SIZE, SPRITE_SIZE, Scene
 from diffalign.world.sprites import load_sprites
-
-__all__ = ["VARIANTS", "backgrounds", "render", "to_tensor"]
 
 _HORIZONS = (18, 24, 30)  # rows, by variant
 _PLAIN = ((0.97, 0.96, 0.93), (0.90, 0.92, 0.95), (0.95, 0.90, 0.86))
@@ -19,8 +17,7 @@ def backgrounds() -> dict[tuple[str, int], np.ndarray]:
     """All backgrounds: (background, variant) → `(64, 64, 3)`, float32 in [0, 1]."""
     rows, columns = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE].astype(np.float32)
     pictures: dict[tuple[str, int], np.ndarray] = {}
-    for variant in range(VARIANTS):
-        horizon = _HORIZONS[variant]
+    for variant, horizon in enumerate(_HORIZONS):
         below = (rows >= horizon)[..., None]
         depth = np.clip((rows - horizon) / (IMAGE_SIZE - horizon), 0, 1)[..., None]
 
@@ -48,11 +45,7 @@ def backgrounds() -> dict[tuple[str, int], np.ndarray]:
 
 
 def render(scene: Scene) -> np.ndarray:
-    """The picture of `scene`, `(64, 64, 3)`, float32 in [0, 1].
-
-    Raises:
-        ValueError: if the scene has no background.
-    """
+    """The picture of `scene`, which has a background: `(64, 64, 3)`, float32 in [0, 1]."""
     if scene.background not in BACKGROUNDS:
         raise ValueError(
             f"a scene to render needs a background out of {BACKGROUNDS}, not {scene.background!r}"

@@ -1,11 +1,9 @@
-"""What the embedded world contains, how often, and how it is described.
+"""What the embedded world contains: a `Scene` is a background and one to four things on it.
 
-A `Scene` is a background and one to four things on it. `sample_scene` draws scenes with the
-frequencies of `FREQUENCIES`, whose long tail is the reason why a model trained on them gets
-unusual prompts wrong, as web-scale models do for the same reason.
+The frequencies that its models learned from stand in its recipe, `recipes/world/data.py`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,8 +17,6 @@ SUBJECTS = (*ANIMALS, *OBJECTS, "alien")
 TINTS = ("red", "green", "blue", "yellow", "purple", "pink")
 BACKGROUNDS = ("plain", "grass", "moon", "street", "snow")
 VARIANTS = 3  # of each background
-RELATIONS = ("left", "right", "above", "below")
-OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 #: Subjects whose natural colour has the name of a tint: "a red apple" is an ordinary apple.
 NATURAL_TINT = {
@@ -57,19 +53,6 @@ class Frequencies:
     named_colour: float = 0.0
 
 
-#: The denoiser's training data: skewed. Animals are almost never tinted or on the moon,
-#: more than two of a kind are rare, and two different things are rarer than one.
-LONG_TAIL = Frequencies(
-    arrangement=(0.58, 0.14, 0.03, 0.02, 0.23),
-    tinted_animal=0.04,
-    tinted_object=0.35,
-    animal_background=(0.34, 0.44, 0.005, 0.105, 0.11),
-    object_background=(0.60, 0.25, 0.005, 0.085, 0.06),
-    car_background=(0.20, 0.04, 0.005, 0.70, 0.055),
-    alien_background=(0.15, 0.01, 0.82, 0.01, 0.01),
-    slots=(0, 8, 16, 24, 32, 40),
-)
-
 #: Training data of autoencoder and CLIP: everything equally often, as such models are trained on far
 #: more data than a denoiser.
 EVEN = Frequencies(
@@ -82,18 +65,6 @@ EVEN = Frequencies(
     alien_background=(1, 1, 1, 1, 1),
     slots=tuple(range(0, 41, 4)),
 )
-
-#: Data of the denoiser's second training: sprites on a 3×3 grid, captions that also name natural colours
-#: ("a red apple" is a frequent prompt), and tinted animals rare rather than almost absent.
-COMPOSED = replace(
-    LONG_TAIL,
-    arrangement=(0.50, 0.25, 0.02, 0.01, 0.22),
-    slots=(0, 16, 40),
-    named_colour=0.5,
-    tinted_animal=0.1,
-)
-
-FREQUENCIES = {"long-tail": LONG_TAIL, "composed": COMPOSED, "even": EVEN}
 
 
 @dataclass(frozen=True)
@@ -120,12 +91,9 @@ def relations_between(a: Thing, b: Thing) -> set[str]:
     no closer than on the other axis.
     """
     dx, dy = b.x - a.x, b.y - a.y
-    relations: set[str] = set()
-    if abs(dx) >= SPRITE_SIZE // 2 and abs(dx) >= abs(dy):
-        relations.add("left" if dx > 0 else "right")
-    if abs(dy) >= SPRITE_SIZE // 2 and abs(dy) >= abs(dx):
-        relations.add("above" if dy > 0 else "below")
-    return relations
+    least = max(SPRITE_SIZE // 2, abs(dx), abs(dy))
+    held = {"left": dx, "right": -dx, "above": dy, "below": -dy}
+    return {relation for relation, distance in held.items() if distance >= least}
 
 
 def place(
@@ -151,15 +119,13 @@ def _tint(rng: np.random.Generator, subject: str, frequencies: Frequencies) -> s
 
 
 def _background(rng: np.random.Generator, subject: str, frequencies: Frequencies) -> str:
-    weights = {"car": frequencies.car_background, "alien": frequencies.alien_background}.get(
-        subject,
-        frequencies.animal_background if subject in ANIMALS else frequencies.object_background,
-    )
+    kind = subject if subject in ("car", "alien") else "animal" if subject in ANIMALS else "object"
+    weights = getattr(frequencies, f"{kind}_background")
     probabilities = np.asarray(weights, dtype=float) / sum(weights)
     return BACKGROUNDS[rng.choice(len(BACKGROUNDS), p=probabilities)]
 
 
-def sample_scene(rng: np.random.Generator, frequencies: Frequencies = LONG_TAIL) -> Scene:
+def sample_scene(rng: np.random.Generator, frequencies: Frequencies) -> Scene:
     """Draws a scene."""
     arrangement = int(rng.choice(5, p=np.asarray(frequencies.arrangement)))
     first, second = (SUBJECTS[i] for i in rng.choice(len(SUBJECTS), 2, replace=False))

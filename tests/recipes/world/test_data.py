@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from diffalign.world.grammar import caption, parse
-from diffalign.world.scenes import EVEN, FREQUENCIES, Scene, Thing, sample_scene
-from recipes.world.data import contrast_batch, near_miss, scene_batch, spoil, truth
+from diffalign.world.scenes import EVEN, Scene, Thing, sample_scene
+from recipes.world.data import FREQUENCIES, contrast_batch, near_miss, scene_batch, spoil, truth
 
 
 @pytest.mark.parametrize("name", FREQUENCIES)
