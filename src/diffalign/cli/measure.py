@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
     from diffalign.evaluation.measuring import Reader
 
-_METRICS = "clip,aesthetic,vendi,inception-clip"
-
 
 def measure(
     *folders: Annotated[str, Parameter(name="FOLDER", group=RUN.group)],
-    metrics: Annotated[str, RUN] = _METRICS,
+    metrics: Annotated[str, RUN] = "clip,aesthetic,vendi,inception-clip",
     features: Annotated[str, RUN] = "clip",
     inception: Annotated[str, RUN] = "",
     prompt: Annotated[str | None, RUN] = None,

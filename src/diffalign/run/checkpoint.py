@@ -22,8 +22,7 @@ def snapshot(learner: Learner) -> State:
 
 def restore(folder: RunFolder, learner: Learner) -> None:
     """Goes on from the folder's state, if there is one."""
-    state = folder.load_state()
-    if state is None:
+    if (state := folder.load_state()) is None:
         return
     differing = [
         f"{name.replace('_', ' ')} {state[1][name]!r} then, {value!r} now"

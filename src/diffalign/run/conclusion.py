@@ -53,8 +53,8 @@ def conclude(session: Session, progress: Progress) -> Summary | Mapping[str, Any
         with progress.phase("search", number * len(prompts)), learner.frozen():
             best = [_best_of_n(setup, prompt, number, images, seed, progress) for prompt in prompts]
         queries, seconds = number * len(prompts), time.perf_counter() - began
-        memory = cost["tuned"].peak_memory_mb
-        cost["best_of_n"] = Cost(queries, queries * setup.sampler.forwards, seconds, memory)
+        forwards, memory = queries * setup.sampler.forwards, cost["tuned"].peak_memory_mb
+        cost["best_of_n"] = Cost(queries, forwards, seconds, memory)
     summary = summarise(
         pooled(before),
         pooled(after),

@@ -38,7 +38,7 @@ def folders_for(texts: Sequence[str], parent: Path) -> list[Path]:
 
 
 def read_plan(folder: RunFolder) -> Plan:
-    """What was asked for."""
+    """What was asked for; an ArtifactError if config.yaml is corrupt, or holds something else."""
     try:
         return Plan.of(folder.config())
     except ConfigError as error:
@@ -47,8 +47,5 @@ def read_plan(folder: RunFolder) -> Plan:
 
 def runs_in(path: Path) -> list[RunFolder]:
     """The runs at `path`: itself, or those of several prompts in it."""
-    if not (path / CONFIG).is_file() and path.is_dir():
-        inside = sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
-        if inside:
-            return [RunFolder(folder) for folder in inside]
-    return [RunFolder.resume(path)]
+    inside = [] if (path / CONFIG).is_file() else sorted(path.glob(f"*/{CONFIG}"))
+    return [RunFolder(file.parent) for file in inside] or [RunFolder.resume(path)]

@@ -1,5 +1,4 @@
-"""From plans to finished folders: reads and loads what they ask for, begins their folders, and runs them in
-turn."""
+"""From plans to finished folders: reads and loads what they ask for, begins folders, and runs in turn."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -47,8 +47,7 @@ class Session:
     learner: Learner
 
     def learn(self, progress: Progress) -> None:
-        """Learns, from the last saved state if there is one, and saves the state at the end, whatever ends
-        it."""
+        """Learns, from the last saved state if there is one, and saves the state, whatever ends it."""
         learner, folder, main = self.learner, self.folder, self.learner.processes.is_main
         evaluation = self.asked.plan.evaluation
         restore(folder, learner)
@@ -83,9 +82,8 @@ class Session:
 
     def _stops(self, problem: str | None) -> bool:
         """Whether an alarm, which the main process alone knows, ends the run, in all processes."""
-        if not self.asked.plan.evaluation.stop_on_alarm:
-            return False
-        return any(self.learner.processes.gather([problem is not None]))
+        stops = bool(self.asked.plan.evaluation.stop_on_alarm)
+        return stops and any(self.learner.processes.gather([problem is not None]))
 
     def _record(self, round: Round, checks: list[Mapping[str, Any]], progress: Progress) -> str | None:
         """Writes a round's metrics, after a check where one is due; returns what is alarming."""

@@ -16,13 +16,12 @@ from diffalign.run.progress import Progress
 
 
 class Learned(Protocol):
-    """What fresh pictures are made with, such as a learner or an opened artefact."""
+    """What fresh pictures start from, and a context in which the model is as before any learning; such as a
+    learner or an opened artefact."""
 
-    def noise(self, prompt: str) -> NoiseDistribution:
-        """What pictures of `prompt` start from."""
+    def noise(self, prompt: str) -> NoiseDistribution: ...
 
-    def frozen(self) -> AbstractContextManager[None]:
-        """Within it the model is as before any learning."""
+    def frozen(self) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True)

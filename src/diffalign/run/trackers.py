@@ -33,13 +33,11 @@ class Tracker:
         if self.name is None:
             yield
             return
-        kind = LOGGER_TYPE_TO_CLASS[self.name]
+        kind, config = LOGGER_TYPE_TO_CLASS[self.name], folder.config()
         tracker = kind(LOGS, folder.path) if kind.requires_logging_directory else kind("diffalign")
         tracker.start()
-        settings = folder.config().items()
-        tracker.store_init_configuration(
-            {key: value for key, value in settings if isinstance(value, bool | int | float | str)}
-        )
+        kinds = bool | int | float | str
+        tracker.store_init_configuration({key: v for key, v in config.items() if isinstance(v, kinds)})
         self._started = tracker
         try:
             yield
