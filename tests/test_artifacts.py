@@ -26,6 +26,7 @@ from diffalign.files import (
     replacing_folder,
     save_tensors,
     versions,
+    write_json,
 )
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.settings.find import FindConfig
@@ -35,7 +36,7 @@ CONFIGURATION = {"prompt": "a dog", "queries": 12, "learning_rate": 1e-5}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "run", CONFIGURATION)
+    return RunFolder(tmp_path / "run").begin(CONFIGURATION)
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -48,7 +49,7 @@ def test_config_is_read_as_it_was_written(folder: RunFolder) -> None:
 
 
 def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path, asdict(FindConfig(seed=3)))
+    folder = RunFolder(tmp_path).begin(asdict(FindConfig(seed=3)))
     assert FindConfig(**folder.config()) == FindConfig(seed=3)
 
 
@@ -63,9 +64,9 @@ def test_a_run_is_not_lost_to_another(folder: RunFolder) -> None:
     (folder / METRICS).write_text("{}\n")
     before = tree(folder.path)
     with pytest.raises(ArtifactError, match=r"holds another run.*--resume.*--overwrite.*--out"):
-        RunFolder.create(folder.path, {"prompt": "a cat"})
+        RunFolder(folder.path).begin({"prompt": "a cat"})
     assert tree(folder.path) == before
-    RunFolder.create(folder.path, {"prompt": "a cat"}, overwrite=True)
+    RunFolder(folder.path, True).begin({"prompt": "a cat"})
     assert tree(folder.path).keys() == {CONFIG} and folder.config() == {"prompt": "a cat"}
 
 
@@ -81,9 +82,9 @@ def test_a_replacement_that_was_stopped_can_be_repeated(
 
     monkeypatch.setattr(Path, "unlink", stopped)
     with pytest.raises(KeyboardInterrupt):
-        RunFolder.create(folder.path, {"prompt": "a cat"}, overwrite=True)
+        RunFolder(folder.path, True).begin({"prompt": "a cat"})
     monkeypatch.undo()
-    RunFolder.create(folder.path, {"prompt": "a cat"}, overwrite=True)
+    RunFolder(folder.path, True).begin({"prompt": "a cat"})
     assert tree(folder.path).keys() == {CONFIG} and folder.config() == {"prompt": "a cat"}
 
 
@@ -94,11 +95,11 @@ def test_what_is_not_a_run_is_never_overwritten(tmp_path: Path, overwrite: bool)
     (tmp_path / "folder" / "thesis.txt").write_text("mine")
     before = tree(tmp_path)
     with pytest.raises(ArtifactError, match="is a file"):
-        RunFolder.create(tmp_path / "file", {}, overwrite=overwrite)
+        RunFolder(tmp_path / "file", overwrite).begin({})
     with pytest.raises(ArtifactError, match="not a run"):
-        RunFolder.create(tmp_path / "folder", {}, overwrite=overwrite)
+        RunFolder(tmp_path / "folder", overwrite).begin({})
     with pytest.raises(ArtifactError, match="cannot make the folder"):
-        RunFolder.create(tmp_path / "file" / "below", {}, overwrite=overwrite)
+        RunFolder(tmp_path / "file" / "below", overwrite).begin({})
     assert tree(tmp_path) == before
 
 
@@ -106,17 +107,17 @@ def test_what_is_not_a_run_is_never_overwritten(tmp_path: Path, overwrite: bool)
 def test_a_kill_before_a_run_began_leaves_a_folder_for_another(tmp_path: Path, left: list[str]) -> None:
     for name in left:
         (tmp_path / name).write_text("prompt: a d")
-    RunFolder.check(tmp_path)
-    assert RunFolder.create(tmp_path, CONFIGURATION).config() == CONFIGURATION
+    RunFolder(tmp_path).check()
+    assert RunFolder(tmp_path).begin(CONFIGURATION).config() == CONFIGURATION
     assert tree(tmp_path).keys() == {CONFIG}
 
 
 def test_a_check_changes_nothing(tmp_path: Path, folder: RunFolder) -> None:
     before = tree(tmp_path)
-    RunFolder.check(folder.path, overwrite=True)
-    RunFolder.check(tmp_path / "new")
+    RunFolder(folder.path, True).check()
+    RunFolder(tmp_path / "new").check()
     with pytest.raises(ArtifactError, match="holds another run"):
-        RunFolder.check(folder.path)
+        RunFolder(folder.path).check()
     assert tree(tmp_path) == before and not (tmp_path / "new").exists()
 
 
@@ -132,7 +133,7 @@ def test_overwriting_takes_away_what_was_said_of_the_old_run(folder: RunFolder) 
     (folder / "x").mkdir()
     for name in ours | mine:
         (folder / name).write_text("old")
-    RunFolder.create(folder.path, CONFIGURATION, overwrite=True)
+    RunFolder(folder.path, True).begin(CONFIGURATION)
     assert tree(folder.path).keys() == {CONFIG} | mine
 
 
@@ -155,7 +156,7 @@ def test_a_folder_is_one_process_s(folder: RunFolder) -> None:
             pass
         before = tree(folder.path)
         with pytest.raises(ArtifactError, match="another process is running in"):
-            RunFolder.create(folder.path, {"prompt": "a cat"}, overwrite=True)
+            RunFolder(folder.path, True).begin({"prompt": "a cat"})
         assert tree(folder.path) == before
     finally:
         other.kill()
@@ -257,11 +258,11 @@ def test_a_file_has_the_mode_that_the_umask_says(tmp_path: Path, mask: int) -> N
     """safetensors' own writer would make it private."""
     before = os.umask(mask)
     try:
-        folder = RunFolder.create(tmp_path / "run", CONFIGURATION)
+        folder = RunFolder(tmp_path / "run").begin(CONFIGURATION)
         folder.save_state(*state())
         folder.append_metrics(line(1))
         folder.truncate_metrics(1)
-        folder.write_json(SUMMARY, {})
+        write_json(folder / SUMMARY, {})
         NoiseDistribution.standard((4, 8, 8)).save(folder / NOISE)
         with replacing_folder(folder / "lora") as partial:
             (partial / "inside").mkdir()
@@ -284,7 +285,7 @@ def test_what_a_killed_writer_left_is_cleared(folder: RunFolder) -> None:
     with folder.lock():
         assert tree(folder.path).keys() == {CONFIG, LOCK} | mine
     (folder / ".tmpAb3dEf").write_text("x")
-    RunFolder.create(folder.path, CONFIGURATION, overwrite=True)
+    RunFolder(folder.path, True).begin(CONFIGURATION)
     assert tree(folder.path).keys() == {CONFIG} | mine
 
 
@@ -293,7 +294,7 @@ def test_a_run_is_finished_when_its_figures_and_its_result_are_whole(folder: Run
 
     def finish() -> None:
         noise.save(folder / NOISE)
-        folder.write_json(SUMMARY, {"schema": "x"})
+        write_json(folder / SUMMARY, {"schema": "x"})
         (folder / REPORT).write_text("x")
 
     assert not folder.finished()
@@ -421,7 +422,7 @@ def test_a_full_disk_is_said(folder: RunFolder, monkeypatch: pytest.MonkeyPatch)
         folder.save_state({"x": torch.zeros(1)}, {})
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(ArtifactError, match="No space left"):
-        folder.write_json("summary.json", {})
+        write_json(folder / "summary.json", {})
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(ArtifactError, match="No space left"):
         folder.append_metrics({"round": 1})
@@ -435,7 +436,7 @@ def test_versions() -> None:
 
 
 def test_tuned_weights_that_are_cut_off_do_not_finish_a_run(folder: RunFolder) -> None:
-    folder.write_json(SUMMARY, {})
+    write_json(folder / SUMMARY, {})
     (folder / REPORT).write_text("x")
     (folder / "lora").mkdir()
     assert not folder.finished()

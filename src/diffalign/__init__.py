@@ -20,23 +20,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"  # the one place: pyproject.toml reads it from here
 
-_HOME = {
-    "Learner": "learners.contract",
-    "NoiseDistribution": "policies",
-    "NoiseGenerator": "policies",
-    "Round": "loop",
-    "Sampler": "diffusion",
-    "anchors": "methods",
-    "find": "methods",
-    "load_artifact": "run.opening",
-    "load_pipeline": "diffusion",
-    "load_prompts": "prompts",
-    "load_reward": "rewards",
-    "noise_ppo": "methods",
-    "open_artifact": "run.opening",
-    "search": "methods",
-    "train": "loop",
-    "tune": "methods",
+#: What each room offers here.
+_OFFERED = {
+    "diffusion": ("Sampler", "load_pipeline"),
+    "learners.contract": ("Learner",),
+    "loop": ("Round", "train"),
+    "methods": ("anchors", "find", "noise_ppo", "search", "tune"),
+    "policies": ("NoiseDistribution", "NoiseGenerator"),
+    "prompts": ("load_prompts",),
+    "rewards": ("load_reward",),
+    "run.opening": ("load_artifact", "open_artifact"),
 }
 __all__ = [
     "Learner",
@@ -64,6 +57,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     # loaded on first use: `import diffalign` must not cost an import of diffusers
-    if name in _HOME:
-        return getattr(import_module(f"diffalign.{_HOME[name]}"), name)
+    for room, names in _OFFERED.items():
+        if name in names:
+            return getattr(import_module(f"diffalign.{room}"), name)
     raise AttributeError(f"module 'diffalign' has no attribute {name!r}")

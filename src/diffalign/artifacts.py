@@ -36,7 +36,8 @@ except ImportError:  # on Windows nobody is locked out
 
 LOCK = ".lock"
 FORMAT = "diffalign.state/1"
-_EVALUATED = re.compile(r"evaluation-.+\.json")  # of `evaluate`, a file a prompt
+#: What a run writes, and `evaluate`, a file a prompt.
+_WRITTEN = re.compile("|".join(map(re.escape, files.WRITTEN)) + r"|evaluation-.+\.json")
 _MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png|" + re.escape(files.PROMPT))  # of `generate`
 #: What the run and its report read of a line of the metrics.
 _READ = {"round": int, "queries": int, "rewards": list, "seconds": Real, "denoiser_forwards": int}
@@ -44,80 +45,66 @@ _MEND = "mend or delete the line: the reward curve and the cost need it"
 
 
 class RunFolder:
-    """A run's folder. Make one with `create` or `resume`."""
+    """A run's folder, which it may `begin` in; `overwrite` replaces the run that it holds. `resume` opens one
+    that has begun."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, overwrite: bool = False) -> None:
+        self.path, self.overwrite = path, overwrite
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    @staticmethod
-    def check(path: Path, overwrite: bool = False) -> None:
-        """Checks that `create` may start a run in `path`; changes nothing.
-
-        Raises:
-            ArtifactError: if the folder holds another run (and not `overwrite`), or other files.
-        """
+    def check(self) -> Self:
+        """Checks that a run may `begin` here; changes nothing."""
+        path = self.path
         if path.exists() and not path.is_dir():
             raise ArtifactError(f"{path} is a file; give a folder with --out")
         inside = {file.name for file in path.iterdir()} if path.is_dir() else set()
-        if inside <= {
-            LOCK,
-            CONFIG + PARTIAL,
-        }:  # at most what a kill leaves before a run has begun
-            return
+        if inside <= {LOCK, CONFIG + PARTIAL}:  # at most what a kill leaves before a run has begun
+            return self
         if CONFIG not in inside:
             raise ArtifactError(
                 f"{path} holds files that are not a run; give an empty or new folder with --out"
             )
-        if not overwrite:
+        if not self.overwrite:
             raise ArtifactError(
                 f"{path} holds another run; go on with it (--resume), replace it (--overwrite), "
                 "or give another folder (--out)"
             )
+        return self
 
-    @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], *, overwrite: bool = False) -> Self:
+    def begin(self, config: Mapping[str, Any]) -> Self:
         """Starts a run in an empty or new folder and writes its configuration.
 
         Raises:
             ArtifactError: if `check` says no, or another process runs there.
         """
-        cls.check(path, overwrite)
+        self.check()
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise WriteError(f"cannot make the folder {path}: {error}") from error
-        folder = cls(path)
-        with folder.lock():
-            cls.check(path, overwrite)  # another may have begun meanwhile
-            # the configuration is replaced below: without it the folder would be no run
-            written = [file for file in path.iterdir() if _is_written(file) and file.name != CONFIG]
-            made = [f for name in (files.PICTURES, files.FROZEN) for f in path.glob(f"{name}/**/*")]
-            for file in [*written, *(file for file in made if _MADE.fullmatch(_whole_name(file)))]:
-                shutil.rmtree(file) if file.is_dir() else file.unlink()
-            folder.write_config(config)
-        return folder
+            raise WriteError(f"cannot make the folder {self.path}: {error}") from error
+        with self.lock():
+            self.check()  # another may have begun meanwhile
+            made = [f for name in (files.PICTURES, files.FROZEN) for f in self.path.glob(f"{name}/**/*")]
+            old = [file for file in made if _MADE.fullmatch(_whole_name(file))]
+            old += [file for file in self.path.iterdir() if _WRITTEN.fullmatch(_whole_name(file))]
+            for file in old:
+                if file.name != CONFIG:  # it is replaced below: without it the folder would be no run
+                    shutil.rmtree(file) if file.is_dir() else file.unlink()
+            self.write_config(config)
+        return self
 
     @classmethod
     def resume(cls, path: Path) -> Self:
-        """Opens the folder of a run that was begun.
-
-        Raises:
-            ArtifactError: if there is none.
-        """
+        """Opens the folder of a run that was begun."""
         if not (path / CONFIG).is_file():
             raise ArtifactError(f"there is no run to resume in {path}: it has no {CONFIG}")
         return cls(path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from writing a run to the folder, as long as the block lasts.
-
-        Raises:
-            ArtifactError: if another process has locked it.
-        """
+        """Keeps other processes from writing a run to the folder, as long as the block lasts."""
         if fcntl is None:
             yield
             return
@@ -134,16 +121,11 @@ class RunFolder:
                 os.close(descriptor)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Writes what `config` reads."""
         with replacing(self.path / CONFIG) as file:
             file.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
 
     def config(self) -> dict[str, Any]:
-        """What was asked for.
-
-        Raises:
-            ArtifactError: if the file is corrupt.
-        """
+        """What was asked for."""
         try:
             loaded = yaml.safe_load((self.path / CONFIG).read_text("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -153,15 +135,10 @@ class RunFolder:
         return loaded
 
     def save_state(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
-        """Writes what `load_state` reads."""
         files.save_tensors(self.path / STATE, tensors, strings, FORMAT)
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        """The last state saved, or None if the run ended before there was one.
-
-        Raises:
-            ArtifactError: if the file is corrupt.
-        """
+        """The last state saved, or None if the run ended before there was one."""
         if not (self.path / STATE).exists():
             return None
         try:
@@ -172,14 +149,8 @@ class RunFolder:
 
     def finished(self) -> bool:
         """Whether the run is complete and whole; one whose figures or result are damaged or gone is not."""
-        learned = [
-            file
-            for name in (files.NOISE, files.GENERATOR, files.NOISES)
-            if (file := self.path / name).exists()
-        ]
-        weights = [
-            file for name in (files.LORA, files.DENOISER) for file in self.path.glob(f"{name}/*.safetensors")
-        ]
+        learned = [self.path / name for name in files.LEARNED if (self.path / name).is_file()]
+        weights = [file for name in files.WEIGHTS for file in self.path.glob(f"{name}/*.safetensors")]
         try:
             summary = json.loads((self.path / SUMMARY).read_text("utf-8"))
             for file in learned:
@@ -228,15 +199,6 @@ class RunFolder:
         kept = [row for row in self.metrics() if row["round"] <= rounds]
         with replacing(self.path / METRICS) as file:
             file.write_text("".join(json.dumps(row) + "\n" for row in kept))
-
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes a JSON file of the run."""
-        files.write_json(self.path / name, content)
-
-
-def _is_written(file: Path) -> bool:
-    name = _whole_name(file)
-    return name in files.WRITTEN or _EVALUATED.fullmatch(name) is not None
 
 
 def _whole_name(file: Path) -> str:

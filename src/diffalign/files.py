@@ -27,6 +27,9 @@ BEFORE_AFTER, CURVE, BEST = "before_after.png", "reward_curve.png", "best.png"
 ROWS, COMPARISON, CHART = "comparison.jsonl", "comparison.json", "comparison.png"
 LORA, DENOISER, CHECKPOINTS, LOGS = "lora", "denoiser", "checkpoints", "logs"
 PICTURES, FROZEN, PROMPT = "pictures", "frozen", "prompt.txt"
+#: What was learned: weights are folders, the others files.
+WEIGHTS = (LORA, DENOISER)
+LEARNED = (*WEIGHTS, GENERATOR, NOISES, NOISE)
 #: What a finished run shows its user, in this order, if it is there …
 OUTPUTS = (NOISE, GENERATOR, LORA, DENOISER, BEST, NOISES, BEFORE_AFTER, CURVE, SUMMARY, METRICS, REPORT)
 #: … and all files and folders that a run or a comparison writes.
@@ -46,17 +49,17 @@ class WriteError(ArtifactError):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A partial file to write, which takes the place of `path` when the block ends well.
-
-    Raises:
-        WriteError: if the disk is full or the folder cannot be written.
-    """
+    """A partial file to write, which takes the place of `path` when the block ends well."""
     partial = path.with_name(path.name + PARTIAL)
     try:
         yield partial
-        _as_umask_says(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        for file in (partial, *partial.rglob("*")):
+            _as_umask_says(file)
+        if partial.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with partial.open("rb") as whole:
+                os.fsync(whole.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise WriteError(
@@ -64,31 +67,23 @@ def replacing(path: Path) -> Iterator[Path]:
             "folder writable"
         ) from error
     finally:  # after Ctrl-C too
-        partial.unlink(missing_ok=True)
+        _remove(partial)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A partial folder to fill, which takes the place of `path` when the block ends well.
-
-    Raises:
-        WriteError: if the disk is full or the folder cannot be written.
-    """
-    partial = path.with_name(path.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    """A partial folder to fill, which takes the place of `path` when the block ends well."""
+    with replacing(path) as partial:
+        _remove(partial)
         partial.mkdir(parents=True)
         yield partial
-        for file in partial.rglob("*"):
-            _as_umask_says(file)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise WriteError(
-            f"cannot write {path}: {error}; free some space or make the folder writable"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _as_umask_says(path: Path) -> None:
@@ -111,9 +106,6 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     Arguments:
         header: strings that stand beside the tensors.
         format: what the file is, such as "diffalign.noise/2".
-
-    Raises:
-        WriteError: if the disk is full or the folder cannot be written.
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     strings = {**header, _FORMAT: format}
@@ -136,17 +128,15 @@ def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tenso
     try:
         with safe_open(path, "pt") as file:
             header = dict(file.metadata() or {})
-            if format is not None and header.get(_FORMAT) != format:
-                raise ArtifactError(
-                    f"{path} is a safetensors file of the format {header.get(_FORMAT)!r}, not {format!r}"
-                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, ArtifactError):
-            raise
         raise ArtifactError(
             f"{path} is corrupt, truncated or no safetensors file (pickles are never read): {error}"
         ) from error
+    if format is not None and header.get(_FORMAT) != format:
+        raise ArtifactError(
+            f"{path} is a safetensors file of the format {header.get(_FORMAT)!r}, not {format!r}"
+        )
     expected = header.pop(_CHECKSUM, None)
     if checksum(tensors, header) != expected:
         raise ArtifactError(

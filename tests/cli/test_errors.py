@@ -289,11 +289,11 @@ def test_debug_shows_the_traceback(diffalign) -> None:
 
 
 def test_a_fault_of_the_code_is_not_hidden(diffalign, small, monkeypatch) -> None:
-    from diffalign.run import held_out
+    from diffalign.run import setup
 
     def faulty(*arguments: Any, **more: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(held_out, "evaluate", faulty)
+    monkeypatch.setattr(setup, "evaluate", faulty)
     with pytest.raises(ZeroDivisionError):
         diffalign("find", "a dog", *small)

@@ -75,11 +75,10 @@ def session(folder: Path, model: str, prompt: str, **call: Any) -> Any:
     folder.mkdir(exist_ok=True)
     NoiseDistribution.standard(latent).save(folder / "noise.safetensors")
     call = {"num_steps": 2, "guidance_scale": None, **call}
-    record = {"scheduler": call.pop("scheduler", "keep")}
+    plan = SimpleNamespace(sampling=SimpleNamespace(scheduler=call.pop("scheduler", "keep")))
     setup = SimpleNamespace(model=model, sampler=SimpleNamespace(latent_shape=latent, **call))
-    return SimpleNamespace(
-        folder=RunFolder(folder), setup=setup, learner=SimpleNamespace(prompts=(prompt,)), record=record
-    )
+    asked, learner = SimpleNamespace(plan=plan), SimpleNamespace(prompts=(prompt,))
+    return SimpleNamespace(folder=RunFolder(folder), setup=setup, learner=learner, asked=asked)
 
 
 def test_one_liner_survives_the_shell(tmp_path: Path) -> None:
@@ -91,7 +90,7 @@ def test_one_liner_survives_the_shell(tmp_path: Path) -> None:
     plain = one_liner(session(tmp_path, "world", "a dog", scheduler="ddim")) or ""
     assert "guidance_scale" not in plain and 'scheduler="ddim"' in plain
     (tmp_path / "noise.safetensors").unlink()
-    assert one_liner(SimpleNamespace(folder=RunFolder(tmp_path), setup=None, record={})) is None
+    assert one_liner(SimpleNamespace(folder=RunFolder(tmp_path))) is None
 
 
 def test_one_liner_makes_pictures_in_half_precision(

@@ -243,7 +243,7 @@ def test_what_a_kill_left_is_cleared(method: str, diffalign) -> None:
 def test_a_folder_of_another_method_is_refused(reader: str, writer: str, diffalign) -> None:
     row = METHODS[writer]
     plan = Plan(writer, ("a dog",), row.config(), row.evaluation(), Sampling(model="wrld"))
-    RunFolder.create(Path("x"), plan.mapping())
+    RunFolder(Path("x")).begin(plan.mapping())
     done = diffalign(reader, "--resume", "x")
     assert done.code == 2
     if reader == writer:

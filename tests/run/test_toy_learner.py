@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +24,11 @@ from diffalign.metrics import embedder
 from diffalign.rewards import RewardError, RewardFunction
 from diffalign.rollout import Rollout, collect
 from diffalign.run import session as sessions
-from diffalign.run.loading import Setup
-from diffalign.run.session import Session, count_pictures
+from diffalign.run.asked import Asked
+from diffalign.run.conclusion import conclude, count_evaluated
+from diffalign.run.session import Session
+from diffalign.run.setup import Setup
+from diffalign.run.trackers import Tracker
 from diffalign.settings.evaluation import FindEvaluation
 from diffalign.settings.fields import ConfigError, Positive, PositiveFloat, Seed, Settings
 from diffalign.settings.methods import METHODS, Method
@@ -138,10 +142,12 @@ def red(images: Tensor, prompts: list[str]) -> Tensor:
     return 100 * images[:, 0].mean((1, 2))
 
 
-class Told:
-    """A progress and a tracker that remember."""
+class Told(Tracker):
+    """A progress, and a tracker that was started, which remember."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self._started = SimpleNamespace(log=self.logged_at)
         self.phases: list[tuple[str, int, int]] = []
         self.pictures = 0
         self.warnings: list[str] = []
@@ -161,7 +167,7 @@ class Told:
     def warn(self, warning: str) -> None:
         self.warnings.append(warning)
 
-    def log(self, figures: dict[str, float], step: int) -> None:
+    def logged_at(self, figures: dict[str, float], step: int) -> None:
         self.logged[step] = figures
 
 
@@ -169,10 +175,15 @@ def session(pipeline_folder: Path, path: Path, reward: RewardFunction, told: Tol
     sampler = Sampler(load_pipeline(pipeline_folder, device="cpu"), num_steps=2, batch_size=4)
     plan = Plan("shift", (PROMPT,), ShiftConfig(), EVALUATION, Sampling(num_steps=2, batch_size=4))
     learner = methods.build("shift", sampler, [PROMPT], plan.learning, "red")
-    setup = Setup(sampler, reward, {PROMPT: None}, embedder("other"), "tiny", "red", None)
+    setup = Setup(sampler, reward, {PROMPT: None}, embedder("other"), "tiny", "red")
     begun = (path / "config.yaml").is_file()
-    folder = RunFolder.resume(path) if begun else RunFolder.create(path, plan.mapping())
-    return Session(folder, learner, setup, (PROMPT,), EVALUATION, told, plan.record(), tracker=told)
+    folder = RunFolder.resume(path) if begun else RunFolder(path).begin(plan.mapping())
+    return Session(folder, Asked(plan, (PROMPT,), (PROMPT,), told), setup, learner)
+
+
+def run(session: Session, told: Told) -> None:
+    session.learn(told)
+    conclude(session, told)
 
 
 def figures(path: Path) -> dict[str, Any]:
@@ -194,7 +205,7 @@ def figures(path: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(tiny_pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told]:
     path, told = tmp_path_factory.mktemp("whole") / "run", Told()
-    session(tiny_pipeline_folder, path, red, told).run()
+    run(session(tiny_pipeline_folder, path, red, told), told)
     return path, told
 
 
@@ -224,7 +235,7 @@ def test_it_has_all_that_a_run_has(whole: tuple[Path, Told]) -> None:
 
 def test_what_is_made_is_counted_before(tiny_pipeline_folder: Path, whole: tuple[Path, Told]) -> None:
     own = session(tiny_pipeline_folder, whole[0].parent / "count", red, Told())
-    assert count_pictures(own.learner, own.held_out, own.evaluation) == whole[1].pictures
+    assert own.count_learned() + count_evaluated(own) == whole[1].pictures
 
 
 @pytest.mark.parametrize("stops_at", [1, 3, 6, 9, 11, 14])  # while it learns, is checked, and is measured
@@ -245,10 +256,10 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_result(
 
     path = tmp_path / "run"
     with pytest.raises(failure):
-        session(tiny_pipeline_folder, path, stopping, Told()).run()
+        run(session(tiny_pipeline_folder, path, stopping, Told()), Told())
     assert (path / "state.safetensors").is_file() and not (path / "report.html").exists()
     told = Told()
-    session(tiny_pipeline_folder, path, red, told).run()
+    run(session(tiny_pipeline_folder, path, red, told), told)
     assert figures(path) == figures(whole[0])
     name, total, done = told.phases[0]
     assert (name, total, 0) == whole[1].phases[0]
@@ -257,13 +268,13 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_result(
 
 def test_a_run_of_other_settings_is_not_gone_on_with(tiny_pipeline_folder: Path, tmp_path: Path) -> None:
     own = session(tiny_pipeline_folder, tmp_path / "run", red, Told())
-    own.run()
+    run(own, Told())
     other = methods.build("shift", own.setup.sampler, [PROMPT], ShiftConfig(step=0.1), "red")
     with pytest.raises(ArtifactError, match="does not fit its config"):
-        Session(own.folder, other, own.setup, (PROMPT,), EVALUATION, Told(), {}).run()
+        replace(own, learner=other).learn(Told())
     reward = methods.build("shift", own.setup.sampler, [PROMPT], ShiftConfig(), "green")
     with pytest.raises(ArtifactError, match="reward 'red' then, 'green' now"):
-        Session(own.folder, reward, own.setup, (PROMPT,), EVALUATION, Told(), {}).run()
+        replace(own, learner=reward).learn(Told())
 
 
 # Its command

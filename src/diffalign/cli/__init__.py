@@ -49,11 +49,12 @@ app = App(
     exit_on_error=False,
     suppress_keyboard_interrupt=False,  # `run` turns it into the exit code 130
     result_action="return_value",
-    config=refuse_fractions,
+    config=(check_resume, refuse_fractions),
 )
 for _name, _row in METHODS.items():
     app.command(make_command(_name, _row), name=_name, config=(fill, refuse_fractions), sort_key=0)
 _COMMANDS: tuple[Callable[..., object], ...] = (
+    compare,
     distil,
     generate,
     evaluate,
@@ -67,8 +68,7 @@ _COMMANDS: tuple[Callable[..., object], ...] = (
     serve,
     doctor,
 )
-app.command(compare, config=(check_resume, refuse_fractions), sort_key=1)
-for _key, _command in enumerate(_COMMANDS, start=2):
+for _key, _command in enumerate(_COMMANDS, start=1):
     app.command(_command, sort_key=_key)
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from diffalign.cli.options import RUN, SamplingOptions
+from diffalign.cli.progress import RunProgress
+from diffalign.cli.tables import comparison_table, paths, stdout
 from diffalign.settings.compare import CompareConfig
 from diffalign.settings.sampling import Sampling
 
@@ -32,18 +34,19 @@ def compare(
         out: The folder; runs/compare- and the set by default.
         resume: Go on with the comparison in this folder; without one, in that of --out or of the set.
     """
-    from diffalign.cli.progress import RunProgress
-    from diffalign.cli.tables import comparison_table, paths, stdout
-    from diffalign.run.comparison import Comparison
+    from diffalign.artifacts import RunFolder
+    from diffalign.files import CHART, COMPARISON, ROWS
+    from diffalign.run.comparison import Comparison, read_settings
     from diffalign.run.folders import RUNS, slug
 
     named = RUNS if comparison is None else RUNS / f"compare-{slug(comparison.prompts)}"
     if resume is not None:
-        running = Comparison.resume(Path(resume) if resume else out or named)
+        folder = RunFolder.resume(Path(resume) if resume else out or named)
+        comparison, sampling = read_settings(folder)
     else:
-        running = Comparison.start(out or named, comparison or CompareConfig(), sampling)
-    console = stdout()
-    with running.folder.lock(), RunProgress(console, running.count_pictures()) as progress:
+        folder = RunFolder(out or named)
+    running, console = Comparison.of(folder, comparison or CompareConfig(), sampling), stdout()
+    with folder.lock(), RunProgress(console, running.count_pictures()) as progress:
         table = running.run(progress)
     console.print(comparison_table(table, running.config))
-    paths(console, running.output_files())
+    paths(console, [folder / name for name in (CHART, COMPARISON, ROWS)])

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from diffalign.cli.options import RUN, SWITCH, Positive, SamplingOptions
+from diffalign.cli.progress import RunProgress
+from diffalign.cli.tables import paths, stdout
 from diffalign.settings.noise_ppo import NoisePPOConfig
 from diffalign.settings.sampling import Sampling
 
@@ -43,23 +45,21 @@ def distil(
         overwrite: Replace what the folder holds.
     """
     from diffalign.artifacts import RunFolder
-    from diffalign.cli.progress import RunProgress
-    from diffalign.cli.tables import paths, stdout
     from diffalign.files import GENERATOR
-    from diffalign.methods.distil import Distillation
+    from diffalign.methods.distil import distillation
     from diffalign.run.loading import load_sampler
 
-    RunFolder.check(out, overwrite)
+    folder = RunFolder(out, overwrite).check()
     config = NoisePPOConfig(basis=basis, std=std, seed=seed)
-    distillation = Distillation(
+    generator, losses = distillation(
         runs, load_sampler(sampling), config, steps=steps, learning_rate=learning_rate
     )
     settings = {"method": "distil", "runs": str(runs), "steps": steps, **asdict(config), **asdict(sampling)}
-    folder = RunFolder.create(out, settings | {"learning_rate": learning_rate}, overwrite=overwrite)
+    folder.begin(settings | {"learning_rate": learning_rate})
     console = stdout()
     with folder.lock(), RunProgress(console, steps) as progress, progress.phase("distil", steps):
-        for loss in distillation:
+        for loss in losses:
             progress.advance(1)
             progress.reward(-loss, -loss)
-        distillation.generator.save(folder / GENERATOR)
+        generator.save(folder / GENERATOR)
     paths(console, [folder / GENERATOR])

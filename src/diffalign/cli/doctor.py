@@ -2,6 +2,7 @@
 
 from rich.text import Text
 
+from diffalign.cli.tables import stdout
 from diffalign.settings.sampling import Dtype, Sampling, Scheduler
 
 
@@ -31,7 +32,6 @@ def doctor(
         device: Where the model runs, such as cpu or cuda:0; the accelerator, if there is one, by default.
         dtype: The model's precision; float32 on a CPU and float16 elsewhere by default.
     """
-    from diffalign.cli.tables import stdout
     from diffalign.run.self_test import self_test
 
     sampling = Sampling(model, num_steps=2, batch_size=3, scheduler=scheduler, device=device, dtype=dtype)

@@ -11,7 +11,7 @@ _MISTAKES = {
     "diffalign.diffusion.pipeline": "PipelineError",
     "diffalign.evaluation.sources": "SourceError",
     "diffalign.files": "ArtifactError",
-    "diffalign.prompts": ("UnknownPromptSetError", "PromptFileError"),
+    "diffalign.prompts": "UnknownPromptSetError PromptFileError",
     "diffalign.rewards": "RewardError",
     "diffalign.study": "StudyError",
     "diffalign.settings.fields": "ConfigError",
@@ -39,8 +39,7 @@ def is_mistake(error: BaseException) -> bool:
     kinds: list[type[BaseException]] = [CycloptsError, OSError]
     for module, names in _MISTAKES.items():
         if module in sys.modules:
-            names = (names,) if isinstance(names, str) else names
-            kinds += [getattr(sys.modules[module], name) for name in names]
+            kinds += [getattr(sys.modules[module], name) for name in names.split()]
     return isinstance(error, tuple(kinds))
 
 

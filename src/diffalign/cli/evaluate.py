@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.text import Text
 
 from diffalign.cli.options import OpeningOptions, Positive
+from diffalign.cli.progress import RunProgress
+from diffalign.cli.tables import paths, results, say, stdout
 from diffalign.settings.evaluation import JudgeChoice
 from diffalign.settings.sampling import Opening
 
@@ -40,27 +41,15 @@ def evaluate(
         out: A JSON file of the figures, as in summary.json; evaluation.json, with the prompt if one
             is given, beside what was learned by default.
     """
-    from diffalign.cli.progress import RunProgress
-    from diffalign.cli.tables import paths, results, stdout, warn
     from diffalign.run.opening import open_artifact
     from diffalign.run.reevaluation import reevaluate
 
-    console = stdout()
-    opened = open_artifact(artifact, opening)
-    if opened.dtype_note:
-        warn(console, [opened.dtype_note])
+    console, opened = stdout(), open_artifact(artifact, opening)
+    say(console, *opened.notes, style="yellow")
     with RunProgress(console, 2 * images) as progress:
         summary, written = reevaluate(
-            opened,
-            prompt,
-            progress,
-            reward=reward,
-            judge=judge,
-            images=images,
-            seed=seed,
-            device=opening.device,
-            out=out,
+            opened, prompt, progress, reward, judge, images, seed, opening.device, out
         )
     console.print(results(summary))
-    console.print(Text("seconds of the tuned row are without those of learning"), style="dim")
+    say(console, "seconds of the tuned row are without those of learning", style="dim")
     paths(console, [written])

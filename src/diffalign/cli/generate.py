@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.text import Text
 
 from diffalign.cli.options import OpeningOptions, Positive
+from diffalign.cli.tables import say, stdout
 from diffalign.settings.sampling import Opening
 
 
@@ -39,19 +39,16 @@ def generate(
         out: The folder of the pictures; pictures/ (or frozen/) beside what was learned by default, and in it
             one of the prompt if one is given. Of a folder of runs, each gets a folder in it.
     """
-    from diffalign.cli.tables import stdout, warn
     from diffalign.run.opening import open_artifact, single_prompt_runs
     from diffalign.run.pictures import write_pictures
 
     console = stdout()
     runs, left_out = single_prompt_runs(artifact, prompt)
     if left_out:
-        warn(console, [f"without noise, and so left out: {', '.join(left_out)}"])
+        say(console, f"without noise, and so left out: {', '.join(left_out)}", style="yellow")
     for path in runs or [artifact]:
         opened = open_artifact(path, opening)
-        if opened.dtype_note:
-            warn(console, [opened.dtype_note])
+        say(console, *opened.notes, style="yellow")
         folder = None if out is None else out / path.name if runs else out
         written = write_pictures(opened, number, seed, prompt, frozen=frozen, out=folder)
-        line = f"wrote {number} picture{'s' * (number > 1)} and seed{seed}-grid.png to {written}"
-        console.print(Text(line), soft_wrap=True)
+        say(console, f"wrote {number} picture{'s' * (number > 1)} and seed{seed}-grid.png to {written}")

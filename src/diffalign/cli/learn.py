@@ -1,14 +1,16 @@
 """The commands of the methods: `find`, `anchors`, `noise-ppo`, `tune`, `search`, one a row of `METHODS`."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.text import Text
 
 from diffalign.cli.options import EVALUATION, LEARNING, RUN, SAMPLING, SWITCH
+from diffalign.cli.progress import RunProgress
+from diffalign.cli.tables import one_liner, overview, paths, results, say, search_results, stdout
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.methods import Method
 from diffalign.settings.plan import REWARD, Plan
@@ -48,7 +50,7 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
             preset: Which settings to start from: {presets}.
         """
         plans = _plans(name, row, prompt, prompts, (reward, preset, sampling, learning, evaluation))
-        folders = _folders(plans, out, prompts)
+        folders = _folders(plans, out, prompts) if plans else []
         if resume is not None:
             return _resume(name, [Path(resume)] if resume else folders or [out or Path("runs")])
         if not plans:
@@ -56,9 +58,13 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
                 "no prompts; write what the pictures should show, such as 'a blue car on the moon', or name "
                 "a set such as world/unusual, or a file, with --prompts"
             )
-        from diffalign.run.launch import start
+        from diffalign.artifacts import RunFolder
+        from diffalign.run.launch import is_main, start
 
-        return _present(start(list(zip(folders, plans, strict=True)), _progress(), overwrite=overwrite))
+        claimed = [RunFolder(folder, overwrite) for folder in folders]
+        for folder in claimed if is_main() else ():
+            folder.check()
+        return _present(start, list(zip(claimed, plans, strict=True)))
 
     text = cleandoc(command.__doc__ or "").replace("{presets}", ", ".join(row.presets))
     command.__doc__ = f"{row.help}\n{text}"
@@ -71,33 +77,31 @@ def _plans(
     if prompts is not None and prompt:
         raise ConfigError("give prompts or --prompts, not both")
     reward, preset, sampling, learning, evaluation = settings
-    texts: Sequence[str | tuple[str, ...]] = [tuple(dict.fromkeys(prompt))] if prompt else []
-    if row.per_prompt and prompts is not None:
-        from diffalign.run.loading import read_prompts
+    given = tuple(dict.fromkeys(prompt)) if prompts is None else prompts
+    texts: Sequence[str | tuple[str, ...]] = [given] if given else []
+    if row.per_prompt:
+        from diffalign.run.asked import read_prompts
 
-        texts = [(text,) for text in read_prompts(prompts)]
-    elif prompts is not None:
-        texts = [prompts]
-    elif row.per_prompt:
-        texts = [(text,) for text in dict.fromkeys(prompt)]
+        texts = [(text,) for text in (read_prompts(given) if isinstance(given, str) else given)]
     return [Plan(name, text, learning, evaluation, sampling, reward, preset) for text in texts]
 
 
 def _folders(plans: Sequence[Plan], out: Path | None, prompts: str | None) -> list[Path]:
-    from diffalign.run.folders import RUNS, default_folder, folders_for, slug
+    from diffalign.run.folders import RUNS, folders_for, slug
 
-    if len(plans) <= 1:
-        return [out or default_folder(plan) for plan in plans]
+    if out is not None and len(plans) == 1:
+        return [out]
+    if not all(isinstance(plan.prompts, tuple) and len(plan.prompts) == 1 for plan in plans):
+        return [RUNS / f"{plan.method}-{plan.preset}" for plan in plans]
     texts = [plan.prompts[0] for plan in plans]
     prefix = "" if plans[0].method == "find" else f"{plans[0].method}-"
-    if out is None and prompts is None:
+    if out is None and (prompts is None or len(plans) == 1):
         return [folder.with_name(prefix + folder.name) for folder in folders_for(texts, RUNS)]
     named = "" if prompts is None else slug(Path(prompts).stem if Path(prompts).is_file() else prompts)
     return folders_for(texts, out or RUNS / (prefix + named))
 
 
 def _resume(name: str, paths: Sequence[Path]) -> int:
-    from diffalign.cli.tables import stdout
     from diffalign.files import CONFIG, ArtifactError
     from diffalign.run.folders import read_plan, runs_in
     from diffalign.run.launch import resume
@@ -114,32 +118,21 @@ def _resume(name: str, paths: Sequence[Path]) -> int:
         except ArtifactError as error:
             if len(folders) == 1:
                 raise
-            console.print(Text(f"{folder.path} is left out: {error}"), soft_wrap=True)
+            say(console, f"{folder.path} is left out: {error}")
             continue
         if folder.finished():
-            console.print(Text(f"{folder.path} is finished; --overwrite starts it anew"), soft_wrap=True)
+            say(console, f"{folder.path} is finished; --overwrite starts it anew")
         else:
             begun.append((folder, plan))
-    return _present(resume(begun, _progress()))
+    return _present(resume, begun)
 
 
-def _progress() -> Callable[[int], Any]:
-    from functools import partial
-
-    from diffalign.cli.progress import RunProgress
-    from diffalign.cli.tables import stdout
+def _present(launch: Callable[..., Any], runs: Sequence[Any]) -> int:
     from diffalign.run.launch import is_main
 
-    console = stdout()
-    console.quiet = not is_main()  # of several processes one speaks
-    return partial(RunProgress, console)
-
-
-def _present(outcomes: Any) -> int:
-    from diffalign.cli.tables import one_liner, overview, paths, results, search_results, stdout
-
     console, summaries = stdout(), []
-    for session, summary in outcomes:
+    console.quiet = not is_main()  # of several processes one speaks
+    for session, summary in launch(runs, partial(RunProgress, console)):
         if summary is None:
             continue
         if session.learner.kept() is not None:
@@ -149,8 +142,7 @@ def _present(outcomes: Any) -> int:
             console.print(results(summary))
         paths(console, session.output_files())
         if (command := one_liner(session)) is not None:
-            console.print("more pictures, in plain diffusers:")
-            console.print(Text("  " + command), soft_wrap=True)
+            say(console, "more pictures, in plain diffusers:", "  " + command)
     if len(summaries) > 1:
         console.print(overview(summaries))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from diffalign.cli.options import RUN, Positive
+from diffalign.cli.progress import RunProgress
+from diffalign.cli.tables import measures, paths, say, stdout
 from diffalign.settings.fields import ConfigError
 
 if TYPE_CHECKING:
@@ -17,12 +18,10 @@ if TYPE_CHECKING:
 
     from diffalign.evaluation.measuring import Reader
 
-_METRICS = "clip,aesthetic,vendi,inception-clip"
-
 
 def measure(
     *folders: Annotated[str, Parameter(name="FOLDER", group=RUN.group)],
-    metrics: Annotated[str, RUN] = _METRICS,
+    metrics: Annotated[str, RUN] = "clip,aesthetic,vendi,inception-clip",
     features: Annotated[str, RUN] = "clip",
     inception: Annotated[str, RUN] = "",
     prompt: Annotated[str | None, RUN] = None,
@@ -54,12 +53,10 @@ def measure(
         device: Where networks run, such as cpu or cuda:0; the accelerator, if there is one, by default.
         out: A JSON file of the figures.
     """
-    from diffalign.cli.progress import RunProgress
-    from diffalign.cli.tables import measures, paths, stdout, warn
     from diffalign.evaluation.measuring import SET_METRICS, figures
     from diffalign.evaluation.measuring import measure as measured
     from diffalign.evaluation.sources import SourceError, matched, read_source
-    from diffalign.files import replacing
+    from diffalign.files import write_json
     from diffalign.rewards import RewardError, load_reward
     from diffalign.run.loading import check_device
 
@@ -71,7 +68,7 @@ def measure(
         raise ConfigError("two folders have the same name; give names: NAME=FOLDER")
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"there is no folder {out.parent} for {out.name}")
-    place = None if device is None else check_device(device)
+    place = check_device(device)
     if len(sources) > 1:
         import_module("scipy")  # here and not after everything is scored
     if {"inception", "inception-clip"} & set(asked):
@@ -96,10 +93,9 @@ def measure(
         try:
             matched([sources[0], other])
         except SourceError as error:
-            warn(console, [f"{other.name} and {sources[0].name} are not paired: {error}"])
+            say(console, f"{other.name} and {sources[0].name} are not paired: {error}", style="yellow")
     if out is not None:
-        with replacing(out) as file:
-            file.write_text(json.dumps(said, indent=2) + "\n")
+        write_json(out, said)
         paths(console, [out])
 
 

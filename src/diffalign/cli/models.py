@@ -2,13 +2,14 @@
 
 from rich.table import Table
 
+from diffalign.cli.tables import stdout
+
 
 def models() -> None:
     """List the models that have a short name.
 
     `--model` also takes the folder of a pipeline saved by diffusers, and a hub name such as owner/model.
     """
-    from diffalign.cli.tables import stdout
     from diffalign.diffusion import list_models
 
     table = Table("model", "what it is")

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
+
+from diffalign.cli.tables import say
 
 LINE_EVERY = 10.0  # seconds
 
@@ -44,9 +45,7 @@ class RunProgress:
             self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
 
@@ -66,20 +65,17 @@ class RunProgress:
             self.phase_name, self.phase_done, self.phase_total = name, before + self.phase_done, total
 
     def advance(self, pictures: int) -> None:
-        """Counts pictures that were made."""
         self.phase_done += pictures
         self.done += pictures
         self.made += pictures
         self._show()
 
     def reward(self, mean: float, best: float) -> None:
-        """The newest figures."""
         self.rewards = f"reward {_short(mean)}, best {_short(best)}"
         self._show()
 
     def warn(self, warning: str) -> None:
-        """Prints what the user should know before the end."""
-        self.console.print(Text(warning, style="yellow"), soft_wrap=True)
+        say(self.console, warning, style="yellow")
 
     def figures(self) -> str:
         """Queries, reward, speed and time left, as a line."""

@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from diffalign.settings.fields import ConfigError
+from diffalign.cli.tables import say, stdout
 
 
 def prompts(name: str | None = None, /) -> None:
@@ -16,7 +16,6 @@ def prompts(name: str | None = None, /) -> None:
     Args:
         name: A set, or a .txt or .json file.
     """
-    from diffalign.cli.tables import stdout
     from diffalign.prompts import list_prompt_sets, load_prompts
 
     console = stdout()
@@ -27,12 +26,9 @@ def prompts(name: str | None = None, /) -> None:
             table.add_row(each, str(len(found)), Text(found.description))
         console.print(table)
         return
-    try:
-        found = load_prompts(name)
-    except FileNotFoundError as error:
-        raise ConfigError(str(error)) from error
+    found = load_prompts(name)
     if not console.is_terminal:
-        console.print(Text("\n".join(found.texts)), soft_wrap=True)
+        say(console, *found.texts)
         return
     table = Table("prompt", "aspect", title=Text(f"{name}: {found.description}"), caption=Text(found.source))
     for prompt in found.prompts:

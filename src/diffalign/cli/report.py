@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.text import Text
+
+from diffalign.cli.tables import say, stdout
 
 
 def report(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
@@ -17,15 +18,14 @@ def report(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
     Args:
         folder: The folder of a finished run, or of several.
     """
-    from diffalign.cli.tables import stdout, warn
     from diffalign.files import SUMMARY, ArtifactError
     from diffalign.report.html import write_report
 
     several = [] if (folder / SUMMARY).exists() else sorted(folder.glob(f"*/{SUMMARY}"))
     for each in [file.parent for file in several] or [folder]:
         try:
-            stdout().print(Text(f"wrote {write_report(each)}"), soft_wrap=True)
+            say(stdout(), f"wrote {write_report(each)}")
         except ArtifactError as error:  # such as of a search, which has no page
             if not several:
                 raise
-            warn(stdout(), [f"{each} is left out: {error}"])
+            say(stdout(), f"{each} is left out: {error}", style="yellow")

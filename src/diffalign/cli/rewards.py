@@ -2,6 +2,8 @@
 
 from rich.table import Table
 
+from diffalign.cli.tables import stdout
+
 
 def rewards() -> None:
     """List the rewards.
@@ -9,7 +11,6 @@ def rewards() -> None:
     `--reward` also takes your own as my_module:my_function, imported from the working folder too: a
     function `(images, prompts) -> (B,)` of pictures `(B, 3, H, W)` in [0, 1]; higher is better.
     """
-    from diffalign.cli.tables import stdout
     from diffalign.rewards import REWARDS
 
     table = Table("reward", "what it is")

@@ -6,9 +6,9 @@ from contextlib import closing
 from typing import Annotated
 
 from cyclopts import Parameter, validators
-from rich.text import Text
 
 from diffalign.cli.options import RUN
+from diffalign.cli.tables import say, stdout
 from diffalign.settings.fields import ConfigError
 
 
@@ -36,7 +36,6 @@ def serve(
         max_megabytes: How large a request may be, in megabytes.
         device: Where a reward that is a network runs; the accelerator, if there is one, by default.
     """
-    from diffalign.cli.tables import stdout
     from diffalign.rewards import load_reward
     from diffalign.rewards.remote import TOKEN
     from diffalign.rewards.server import RewardServer
@@ -46,10 +45,10 @@ def serve(
     token, console = given or secrets.token_urlsafe(24), stdout()
     if not (token.isascii() and token.isprintable()):
         raise ConfigError(f"{TOKEN} holds characters that no request can carry; take letters and digits")
-    function = load_reward(reward, device=None if device is None else check_device(device))
+    function = load_reward(reward, device=check_device(device))
     server = RewardServer(function, token, host=host, port=port, max_bytes=max_megabytes * 2**20)
     with closing(server):
         if given is None:
-            console.print(Text(f"export {TOKEN}={token}"), soft_wrap=True)
-        console.print(Text(f"{reward} listens; use it with --reward remote@{server.url}"), soft_wrap=True)
+            say(console, f"export {TOKEN}={token}")
+        say(console, f"{reward} listens; use it with --reward remote@{server.url}")
         server.serve_forever()

@@ -35,11 +35,7 @@ def spell_out(tokens: Sequence[str]) -> list[str]:
 
 
 def check_resume(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> bool:
-    """Whether a run is to go on.
-
-    Raises:
-        ConfigError: if something stands beside --resume that the run's folder says itself.
-    """
+    """Whether a run is to go on."""
     given = {argument.name: argument.tokens[-1].value for argument in arguments if argument.tokens}
     if "--resume" not in given:
         return False
@@ -76,10 +72,9 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
 
 def _pop_prompts(settings: dict[str, Any], path: str) -> dict[str, list[str]]:
     """Takes the prompts from a file's settings, and the name of their set or file, each by its flag."""
-    prompt, prompts = settings.pop("prompt", None), settings.pop("prompts", None)
-    texts, names = [] if prompt is None else [prompt], [] if prompts is None else [prompts]
-    if isinstance(prompts, list):
-        texts, names = texts + prompts, []
+    texts, names = ([settings.pop(name)] if name in settings else [] for name in ("prompt", "prompts"))
+    if names and isinstance(names[0], list):
+        texts, names = texts + names[0], []
     for text in texts + names:
         if not isinstance(text, str):
             raise ConfigError(f"in {path} a prompt must be text, not {text!r}")
@@ -87,11 +82,7 @@ def _pop_prompts(settings: dict[str, Any], path: str) -> dict[str, list[str]]:
 
 
 def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuses a fraction for a whole number, which cyclopts would round.
-
-    Raises:
-        ConfigError: if there is one.
-    """
+    """Refuses a fraction for a whole number, which cyclopts would round."""
     for argument in arguments:
         for token in argument.tokens if int in (argument.hint, *get_args(argument.hint)) else ():
             if re.fullmatch(r"[+-]?\d*\.\d*[1-9]\d*", token.value):
@@ -99,11 +90,7 @@ def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCol
 
 
 def read_settings(path: Path | str) -> dict[str, Any]:
-    """The settings in a YAML file.
-
-    Raises:
-        ConfigError: if there is no such file, or it holds no settings.
-    """
+    """The settings in a YAML file."""
     try:
         loaded = yaml.safe_load(Path(path).read_text("utf-8"))
     except OSError as error:

@@ -10,6 +10,7 @@ from cyclopts import Parameter, validators
 from rich.text import Text
 
 from diffalign.cli.options import RUN
+from diffalign.cli.tables import interval, new_table, paths, say, stdout
 from diffalign.settings.fields import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ def study(
         host: Where it listens; 127.0.0.1 is this machine alone.
         port: The port where it listens; 0 takes a free one.
     """
-    from diffalign.cli.tables import stdout
     from diffalign.evaluation.sources import read_source
     from diffalign.study.server import StudyServer
     from diffalign.study.votes import STUDY, Votes, create
@@ -73,9 +73,11 @@ def study(
         _check(out, votes.design, votes.digest, sources, given)
         with closing(StudyServer(votes, host=host, port=port)) as server:
             asked = votes.design.questions + votes.design.checks
-            lines = f"{asked} questions a voter, {len(votes.all())} votes so far: {server.url}"
-            stdout().print(Text(lines), soft_wrap=True)
-            stdout().print(Text(f"Ctrl-C ends it; count with: diffalign study-results {out}"), soft_wrap=True)
+            say(
+                stdout(),
+                f"{asked} questions a voter, {len(votes.all())} votes so far: {server.url}",
+                f"Ctrl-C ends it; count with: diffalign study-results {out}",
+            )
             server.serve_forever()
 
 
@@ -121,25 +123,21 @@ def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
     Args:
         folder: The folder of the study.
     """
-    from diffalign.artifacts import RunFolder
-    from diffalign.cli.tables import paths, stdout
+    from diffalign.files import write_json
     from diffalign.study.results import results
     from diffalign.study.votes import RESULTS, Votes
 
     with closing(Votes(folder)) as votes:
         found = results(votes.design, votes.all())
-    RunFolder(folder).write_json(RESULTS, found)
+    write_json(folder / RESULTS, found)
     console = stdout()
     for table in _tables(found):
         console.print(table)
-    for line in _notes(found):
-        console.print(Text(line), soft_wrap=True)
+    say(console, *_notes(found))
     paths(console, [folder / RESULTS])
 
 
 def _tables(found: dict[str, Any]) -> list[Any]:
-    from diffalign.cli.tables import interval, new_table
-
     counts = ("votes", "vote"), ("voters", "voter"), ("prompts_asked", "prompt")
     votes, voters, asked = (f"{found[n]} {word}{'' if found[n] == 1 else 's'}" for n, word in counts)
     title = f"{votes} of {voters} on {asked}"

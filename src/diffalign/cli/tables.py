@@ -13,8 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffalign.files import NOISE
-
 if TYPE_CHECKING:
     from diffalign.evaluation import Summary
     from diffalign.metrics.intervals import IntervalDict
@@ -32,10 +30,10 @@ def stdout() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
-def warn(console: Console, notes: Sequence[str]) -> None:
-    """What one should know before a run, a line each."""
-    for note in notes:
-        console.print(Text(note, style="yellow"), soft_wrap=True)
+def say(console: Console, *lines: str, style: str = "") -> None:
+    """Prints lines as they are; what one should know before a run is yellow."""
+    for line in lines:
+        console.print(Text(line, style=style), soft_wrap=True)
 
 
 def new_table(title: str, *columns: str) -> Table:
@@ -115,7 +113,6 @@ def measures(figures: Mapping[str, Any], metrics: Sequence[str]) -> Table:
 
 
 def _figure(found: Mapping[str, Any], *, signed: bool = False) -> str:
-    """With its interval, if it has one."""
     if found["low"] is not None:
         return interval(found, signed=signed)  # type: ignore[arg-type]
     return f"{found['mean']:{'+' if signed else ''}.3f}"
@@ -134,7 +131,7 @@ def interval(found: IntervalDict | None, *, percent: bool = False, signed: bool 
 
 def paths(console: Console, files: Sequence[Path]) -> None:
     """Prints what was written, one path a line."""
-    console.print("wrote", *(Text(f"  {file}") for file in files), sep="\n", soft_wrap=True)
+    say(console, "wrote", *(f"  {file}" for file in files))
 
 
 def search_results(summary: Mapping[str, Any]) -> Table:
@@ -163,15 +160,17 @@ def one_liner(session: Session, n: int = 4) -> str | None:
 
     None where something else was learned.
     """
-    noise, setup, run = session.folder / NOISE, session.setup, session.record
+    from diffalign.files import NOISE
+
+    noise = session.folder / NOISE
     if not noise.exists():
         return None
-    sampler = setup.sampler
+    setup, sampler, sampling = session.setup, session.setup.sampler, session.asked.plan.sampling
     texts = {"noise": str(noise), "model": setup.model, "prompt": session.learner.prompts[0]}
     quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()}
     call = {"num_inference_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale}
     arguments = "".join(f", {name}={value!r}" for name, value in call.items() if value is not None)
-    scheduler = ', scheduler="ddim"' if run.get("scheduler") == "ddim" else ""
+    scheduler = ', scheduler="ddim"' if sampling.scheduler == "ddim" else ""
     # prompts as a list: a video pipeline has no num_images_per_prompt
     latents = f"noise.sample({n}, seed=0).to(pipeline.dtype)"
     made = f"pipeline([{quoted['prompt']}] * {n}, latents={latents}{arguments}"

@@ -13,8 +13,10 @@ from diffalign.policies.noise import NoiseDistribution
 from diffalign.settings.noise_ppo import NoisePPOConfig
 
 
-class Distillation:
-    """Iterate over it for each step's loss; then `generator` has learned.
+def distillation(
+    runs: Path, sampler: Sampler, config: NoisePPOConfig, *, steps: int, learning_rate: float
+) -> tuple[GaussianGenerator, Iterator[float]]:
+    """A generator, and each step's loss: at their end it has learned.
 
     Arguments:
         runs: a folder of runs of `find`, or one of them.
@@ -26,24 +28,15 @@ class Distillation:
     Raises:
         ArtifactError: if there is no learned noise, or it is of another model.
     """
-
-    def __init__(
-        self, runs: Path, sampler: Sampler, config: NoisePPOConfig, *, steps: int, learning_rate: float
-    ) -> None:
-        files = sorted(runs.glob(f"**/{NOISE}")) if runs.is_dir() else []
-        if not files:
-            raise ArtifactError(f"{runs} holds no {NOISE}; give a folder of runs of diffalign find")
-        metadata, self.noises = provenance(sampler, "distilled"), dict[str, NoiseDistribution]()
-        for file in files:
-            noise = NoiseDistribution.load(file)
-            if "prompt" not in noise.metadata:
-                raise ArtifactError(f"{file} does not say for which prompt it was learned")
-            noise.check_model(metadata["model_fingerprint"], sampler.latent_shape)
-            self.noises[noise.metadata["prompt"]] = noise
-        self.steps, self.learning_rate, self.seed = steps, learning_rate, config.seed
-        self.generator: GaussianGenerator = make_generator(sampler, list(self.noises), config, metadata)
-
-    def __iter__(self) -> Iterator[float]:
-        return fit(
-            self.generator, self.noises, steps=self.steps, learning_rate=self.learning_rate, seed=self.seed
-        )
+    files = sorted(runs.glob(f"**/{NOISE}")) if runs.is_dir() else []
+    if not files:
+        raise ArtifactError(f"{runs} holds no {NOISE}; give a folder of runs of diffalign find")
+    metadata, noises = provenance(sampler, "distilled"), dict[str, NoiseDistribution]()
+    for file in files:
+        noise = NoiseDistribution.load(file)
+        if "prompt" not in noise.metadata:
+            raise ArtifactError(f"{file} does not say for which prompt it was learned")
+        noise.check_model(metadata["model_fingerprint"], sampler.latent_shape)
+        noises[noise.metadata["prompt"]] = noise
+    generator = make_generator(sampler, list(noises), config, metadata)
+    return generator, fit(generator, noises, steps=steps, learning_rate=learning_rate, seed=config.seed)

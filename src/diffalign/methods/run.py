@@ -40,11 +40,7 @@ class Run:
 
 
 def build(name: str, sampler: Sampler, prompts: Sequence[str], config: Any, reward: str) -> Learner:
-    """The learner of the method called `name`; artefacts call the reward `reward`.
-
-    Raises:
-        ConfigError, PipelineError, ArtifactError: if settings, prompts and model do not fit each other.
-    """
+    """The learner of the method called `name`; artefacts call the reward `reward`."""
     row, metadata = method(name), provenance(sampler, reward)
     if not prompts:
         raise ConfigError("learning needs at least one prompt")

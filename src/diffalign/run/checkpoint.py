@@ -1,6 +1,6 @@
 """The state of a learner in a run's folder, and what it was learned from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,15 +21,19 @@ def snapshot(learner: Learner) -> State:
 
 
 def restore(folder: RunFolder, learner: Learner) -> None:
-    """Goes on from the folder's state, if there is one.
-
-    Raises:
-        ArtifactError: if the state is corrupt, or of another run.
-    """
-    state = folder.load_state()
-    if state is None:
+    """Goes on from the folder's state, if there is one."""
+    if (state := folder.load_state()) is None:
         return
-    check_provenance(folder, state[1], decisive(learner.metadata))
+    differing = [
+        f"{name.replace('_', ' ')} {state[1][name]!r} then, {value!r} now"
+        for name, value in decisive(learner.metadata).items()
+        if state[1].get(name, value) != value
+    ]
+    if differing:
+        raise ArtifactError(
+            f"the state in {folder.path} was learned otherwise: {'; '.join(differing)}; undo the change, "
+            f"or delete {folder / STATE} to start the run again"
+        )
     try:
         learner.load(*state)
     except (KeyError, RuntimeError, ValueError) as error:
@@ -37,24 +41,6 @@ def restore(folder: RunFolder, learner: Learner) -> None:
             f"the state in {folder.path} does not fit its config.yaml ({error}); undo the change there, "
             f"or delete {STATE} to start the run again"
         ) from error
-
-
-def check_provenance(folder: RunFolder, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Compares what a saved state was learned from with what is given now.
-
-    Raises:
-        ArtifactError: if they differ.
-    """
-    differing = [
-        f"{name.replace('_', ' ')} {saved[name]!r} then, {value!r} now"
-        for name, value in now.items()
-        if saved.get(name, value) != value
-    ]
-    if differing:
-        raise ArtifactError(
-            f"the state in {folder.path} was learned otherwise: {'; '.join(differing)}; undo the change, "
-            f"or delete {folder / STATE} to start the run again"
-        )
 
 
 @contextmanager

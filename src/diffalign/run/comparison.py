@@ -10,23 +10,31 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from diffalign.artifacts import RunFolder
-from diffalign.files import CHART, COMPARISON, CONFIG, ROWS, replacing
+from diffalign.evaluation import Samples
+from diffalign.files import CHART, COMPARISON, CONFIG, ROWS, replacing, write_json
 from diffalign.learners.spectral import check_latents
+from diffalign.methods import build
 from diffalign.methods.provenance import decisive, provenance
-from diffalign.metrics import clustered
+from diffalign.metrics import clustered, mean_pairwise_distance
 from diffalign.report.plots import quality_against_cost
+from diffalign.run.asked import Asked, read_prompts
 from diffalign.run.checkpoint import resumable
-from diffalign.run.compare import COMPARED, Task, count_pictures, describe, run_method
-from diffalign.run.loading import Loader, Setup, load_sampler, read_prompts, warnings_for
+from diffalign.run.compare import COMPARED, count_pictures, settings_of
+from diffalign.run.loading import Loader, load_sampler
 from diffalign.run.progress import Progress
+from diffalign.run.session import Session
+from diffalign.run.setup import Setup
 from diffalign.settings.choices import unknown
 from diffalign.settings.compare import CompareConfig
+from diffalign.settings.evaluation import Evaluation
 from diffalign.settings.fields import ConfigError, pick
+from diffalign.settings.methods import METHODS
+from diffalign.settings.plan import Plan
 from diffalign.settings.sampling import Sampling
 
 STATES = "states"  # of methods that are under way, in a folder of the settings that they have
@@ -52,97 +60,64 @@ class Comparison:
     setup: Setup
 
     @classmethod
-    def start(cls, path: Path, config: CompareConfig, sampling: Sampling) -> Self:
+    def of(cls, folder: RunFolder, config: CompareConfig, sampling: Sampling) -> Self:
         """Loads what is needed; what does not fit leaves no folder. A folder that holds another comparison
-        gets further lines.
-
-        Raises:
-            ArtifactError: if the folder holds something else.
-            ConfigError, PipelineError, PromptError, RewardError: as `Loader.job`.
-        """
+        gets further lines."""
         for name in config.names:
             if name not in COMPARED:
                 raise ConfigError(unknown("method", name, COMPARED))
-        prompts = read_prompts(config.prompts)
-        setup = Loader().setup(sampling, config.reward, config.judge, prompts, prompts)
+        prompts = read_prompts(config.prompts, config.reward, config.judge)
+        setup = Loader().setup(sampling, config.reward, config.judge, prompts)
         if "spectral" in config.names:
             check_latents(setup.sampler.latent_shape)
-        comparison = cls(RunFolder(path), config, sampling, prompts, setup)
-        if not ((path / CONFIG).is_file() and comparison.folder.config().get("method") == "compare"):
-            RunFolder.create(path, comparison.settings())
+        comparison = cls(folder, config, sampling, prompts, setup)
+        if not ((folder / CONFIG).is_file() and folder.config().get("method") == "compare"):
+            folder.begin(comparison.settings())
         return comparison
 
     def settings(self) -> dict[str, Any]:
         """The content of `config.yaml`."""
         return {"method": "compare", **asdict(self.config), **asdict(self.sampling)}
 
-    @classmethod
-    def resume(cls, path: Path) -> Self:
-        """Goes on with the comparison in a folder, to the same table.
-
-        Raises:
-            ArtifactError: if there is none.
-            ConfigError: if another command wrote the folder.
-        """
-        settings = RunFolder.resume(path).config()
-        if settings.get("method") != "compare":
-            raise ConfigError(f"{path / CONFIG} was not written by diffalign compare")
-        return cls.start(path, pick(CompareConfig, settings), pick(Sampling, settings))
-
     def count_pictures(self) -> int:
         """How many pictures it makes, about."""
-        config, number = self.config, len(self.prompts)
-        each = (count_pictures(name, number, config.queries, config.images) for name in config.names)
-        return config.seeds * sum(each)
+        each = (count_pictures(name, self.config, len(self.prompts)) for name in self.config.names)
+        return self.config.seeds * sum(each)
 
     def run(self, progress: Progress) -> Table:
-        """Runs what the folder does not hold yet, seed by seed; writes and returns the table.
-
-        Raises:
-            RewardError: if the reward fails; what is done is kept.
-        """
-        with resumable(self.folder.path, "compare"):
-            return self._run_all(progress)
-
-    def _run_all(self, progress: Progress) -> Table:
+        """Runs what the folder does not hold yet, seed by seed; writes and returns the table."""
         config, setup = self.config, self.setup
-        for warning in warnings_for(setup, config.judge, self.prompts):
-            progress.warn(warning)
-        self.folder.write_config(self.settings())  # those of the last start, for --resume
-        known = read_rows(self.folder)
-        with replacing(self.folder / ROWS) as whole:  # without what a kill cut short
-            whole.write_text("".join(json.dumps(row) + "\n" for row in known), "utf-8")
-        about = {"prompts": list(self.prompts), "queries": config.queries, "images": config.images}
-        described = decisive(provenance(setup.sampler, setup.reward_name))
-        about |= {"model": setup.model, **described, "judge": setup.judge_name}
-        rows = [row for row in known if row["about"] == about]
-        done = {(row["method"], row["seed"]) for row in rows}
-        for seed in range(config.seed, config.seed + config.seeds):
-            for name in config.names:
-                if (name, seed) not in done:
-                    rows.append(self._run(name, seed, about, progress))
-        table = summarise_rows(sorted(rows, key=lambda row: list(COMPARED).index(row["method"])))
-        self.folder.write_json(COMPARISON, table)
-        quality_against_cost(table, self.folder / CHART, reward=config.reward)
-        return table
+        with resumable(self.folder.path, "compare"):
+            for warning in setup.warnings:
+                progress.warn(warning)
+            self.folder.write_config(self.settings())  # those of the last start, for --resume
+            known = read_rows(self.folder)
+            with replacing(self.folder / ROWS) as whole:  # without what a kill cut short
+                whole.write_text("".join(json.dumps(row) + "\n" for row in known), "utf-8")
+            about = {"prompts": list(self.prompts), "queries": config.queries, "images": config.images}
+            described = decisive(provenance(setup.sampler, setup.reward_name))
+            about |= {"model": setup.model, **described, "judge": setup.names["judge"]}
+            rows = [row for row in known if row["about"] == about]
+            done = {(row["method"], row["seed"]) for row in rows}
+            for seed in range(config.seed, config.seed + config.seeds):
+                for name in config.names:
+                    if (name, seed) not in done:
+                        rows.append(self._run(name, replace(config, seed=seed), about, progress))
+            table = summarise_rows(sorted(rows, key=lambda row: list(COMPARED).index(row["method"])))
+            write_json(self.folder / COMPARISON, table)
+            quality_against_cost(table, self.folder / CHART, reward=config.reward)
+            return table
 
-    def _run(self, name: str, seed: int, about: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-        """A method with a seed, as a line of the file, to which it is added."""
-        config, began = self.config, time.perf_counter()
-        task = Task(
-            lambda: load_sampler(self.sampling),
-            self.setup,
-            self.prompts,
-            config.queries,
-            config.images,
-            seed,
-            self.folder / STATES / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8],
-            progress,
-        )
-        total = count_pictures(name, len(self.prompts), config.queries, config.images)
-        with progress.phase(name, total):
-            samples, forwards = run_method(name, task)
-        row: dict[str, Any] = {"method": name, "seed": seed, "about": about}
+    def _run(
+        self, name: str, config: CompareConfig, about: Mapping[str, Any], progress: Progress
+    ) -> dict[str, Any]:
+        """A method with the seed of `config`, as a line of the file, to which it is added."""
+        began = time.perf_counter()
+        digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
+        states = self.folder / STATES / digest / f"{name}-{config.seed}"
+        with progress.phase(name, count_pictures(name, config, len(self.prompts))):
+            samples, forwards = self._pictures(name, config, states, progress)
+        row: dict[str, Any] = {"method": name, "seed": config.seed, "about": about}
         row |= {"seconds": time.perf_counter() - began, "forwards": forwards}
         row["pictures"] = [describe(prompt, part) for prompt, part in zip(self.prompts, samples, strict=True)]
         with (self.folder / ROWS).open("a", encoding="utf-8") as lines:
@@ -150,9 +125,44 @@ class Comparison:
         shutil.rmtree(self.folder / STATES, ignore_errors=True)
         return row
 
-    def output_files(self) -> list[Path]:
-        """What a finished comparison left, for its user."""
-        return [self.folder / name for name in (CHART, COMPARISON, ROWS)]
+    def _pictures(
+        self, name: str, config: CompareConfig, states: Path, progress: Progress
+    ) -> tuple[list[Samples], int]:
+        """Pictures of each prompt by a method, and the denoiser's forwards that they took."""
+        fresh = self.setup.sampler.forwards * config.images  # of a prompt
+        if COMPARED[name] is None:
+            samples = self.setup.measure(self.prompts, None, config.images, config.seed, progress)
+            return samples, fresh * len(self.prompts)
+        method, learning = settings_of(name, config, len(self.prompts), self.sampling.num_steps)
+        setup = self.setup
+        if method == "tune":  # opens the frozen model anew, as a tuned denoiser cannot be put back
+            setup = replace(setup, sampler=load_sampler(self.sampling))
+        # checks would cost what the others do not spend
+        evaluation = Evaluation(images=config.images, check_every=0)
+        groups = [(text,) for text in self.prompts] if METHODS[method].per_prompt else [self.prompts]
+        pictures, forwards = list[Samples](), 0
+        for number, prompts in enumerate(groups):
+            plan = Plan(method, prompts, learning, evaluation, self.sampling, setup.reward_name)
+            learner = build(method, setup.sampler, prompts, learning, setup.reward_name)
+            folder = RunFolder(states.with_name(f"{states.name}-{number}"))
+            folder.path.mkdir(parents=True, exist_ok=True)
+            session = Session(folder, Asked(plan, prompts, prompts), setup, learner)
+            session.learn(progress)
+            forwards += session.spent().denoiser_forwards
+            if (kept := learner.kept()) is not None:
+                pictures.append(setup.assess(kept, prompts[0], setup.embed))
+            else:
+                pictures += setup.measure(prompts, learner.noise, config.images, config.seed, progress)
+                forwards += fresh * len(prompts)
+        return pictures, forwards
+
+
+def read_settings(folder: RunFolder) -> tuple[CompareConfig, Sampling]:
+    """What the comparison in a folder was asked for."""
+    settings = folder.config()
+    if settings.get("method") != "compare":
+        raise ConfigError(f"{folder / CONFIG} was not written by diffalign compare")
+    return pick(CompareConfig, settings), pick(Sampling, settings)
 
 
 def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
@@ -162,6 +172,19 @@ def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
         with suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
     return rows
+
+
+def describe(prompt: str, samples: Samples) -> dict[str, Any]:
+    """A prompt's pictures as a line of the comparison holds them."""
+    distance = None
+    if samples.embeddings is not None and len(samples) > 1:
+        distance = mean_pairwise_distance(samples.embeddings)
+    return {
+        "prompt": prompt,
+        "reward": samples.reward.tolist(),
+        "judged": None if samples.judged is None else samples.judged.int().tolist(),
+        "distance": distance,
+    }
 
 
 def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -2,42 +2,35 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffalign.artifacts import RunFolder
-from diffalign.evaluation import Cost, Samples, Summary, assess, peak_memory_mb, pooled, summarise
-from diffalign.files import BEFORE_AFTER, BEST, CURVE, SUMMARY, versions
+from diffalign.evaluation import Cost, Samples, Summary, pooled, summarise
+from diffalign.files import BEFORE_AFTER, BEST, CURVE, SUMMARY, versions, write_json
 from diffalign.learners.best_of_n import BestOfN
-from diffalign.learners.contract import Learner
 from diffalign.learners.result import SearchResult
 from diffalign.loop import train
 from diffalign.metrics import bootstrap
 from diffalign.report.html import write_report
 from diffalign.report.plots import before_after, grid, reward_curve
-from diffalign.run.held_out import measure_pairs
-from diffalign.run.loading import Setup
 from diffalign.run.progress import Progress
-from diffalign.settings.evaluation import Evaluation, SearchEvaluation
+from diffalign.run.session import Session
+from diffalign.run.setup import Setup
 from diffalign.settings.search import SearchConfig
 
 SHOWN = 16  # pictures before and after
 SEARCH_SCHEMA = "diffalign.search/1"
 
 
-def count_evaluated(
-    learner: Learner, held_out: Sequence[str], evaluation: Evaluation | SearchEvaluation
-) -> int:
+def count_evaluated(session: Session) -> int:
     """How many pictures the conclusion makes."""
-    if isinstance(evaluation, SearchEvaluation):
-        return 0
-    number = 2 * evaluation.images
+    evaluation, prompts = session.asked.plan.evaluation, len(session.asked.held_out)
+    number = 2 * int(evaluation.images)
     if evaluation.baselines:
-        number += equal_cost(learner.total, len(held_out), evaluation.images)
-    return len(held_out) * number
+        number += equal_cost(session.learner.total, prompts, evaluation.images)
+    return prompts * number
 
 
 def equal_cost(queries: int, prompts: int, images: int) -> int:
@@ -46,67 +39,47 @@ def equal_cost(queries: int, prompts: int, images: int) -> int:
     return queries // prompts + images
 
 
-def conclude(
-    folder: RunFolder,
-    learner: Learner,
-    setup: Setup,
-    held_out: Sequence[str],
-    evaluation: Evaluation | SearchEvaluation,
-    progress: Progress,
-    record: Mapping[str, Any],
-) -> Summary | Mapping[str, Any]:
+def conclude(session: Session, progress: Progress) -> Summary | Mapping[str, Any]:
     """Evaluates what was learned, writes what is left, and returns what `summary.json` holds."""
-    run = {**record, **learner.record(), "guidance_scale": setup.sampler.guidance_scale, **versions()}
-    if (kept := learner.kept()) is not None or isinstance(evaluation, SearchEvaluation):
-        assert kept is not None
-        return _conclude_search(folder, learner, setup, kept, run)
-    seed, images, rows = learner.config.seed, evaluation.images, folder.metrics()
-    before, after, cost = measure_pairs(setup, learner, held_out, images, seed, progress)
-    forwards = cost["tuned"].denoiser_forwards + sum(row["denoiser_forwards"] for row in rows)
-    seconds = cost["tuned"].seconds + sum(row["seconds"] for row in rows)
-    cost["tuned"] = replace(
-        cost["tuned"], reward_queries=learner.queries, denoiser_forwards=forwards, seconds=seconds
-    )
+    learner, setup, plan = session.learner, session.setup, session.asked.plan
+    run = {**plan.record(), **learner.record(), "guidance_scale": setup.sampler.guidance_scale, **versions()}
+    if (kept := learner.kept()) is not None:
+        return _conclude_search(session, kept, run)
+    seed, images, prompts = plan.learning.seed, plan.evaluation.images, session.asked.held_out
+    before, after, cost = setup.measure_pairs(learner, prompts, images, seed, progress, session.spent())
     best: list[Samples] = []
-    if evaluation.baselines:
-        number, began = equal_cost(learner.queries, len(held_out), images), time.perf_counter()
-        with progress.phase("search", number * len(held_out)), learner.frozen():
-            best = [_best_of_n(setup, prompt, number, images, seed, progress) for prompt in held_out]
-        queries, seconds = number * len(held_out), time.perf_counter() - began
-        memory = cost["tuned"].peak_memory_mb
-        cost["best_of_n"] = Cost(queries, queries * setup.sampler.forwards, seconds, memory)
+    if plan.evaluation.baselines:
+        number, began = equal_cost(learner.queries, len(prompts), images), time.perf_counter()
+        with progress.phase("search", number * len(prompts)), learner.frozen():
+            best = [_best_of_n(setup, prompt, number, images, seed, progress) for prompt in prompts]
+        queries, seconds = number * len(prompts), time.perf_counter() - began
+        forwards, memory = queries * setup.sampler.forwards, cost["tuned"].peak_memory_mb
+        cost["best_of_n"] = Cost(queries, forwards, seconds, memory)
     summary = summarise(
         pooled(before),
         pooled(after),
         pooled(best) if best else None,
         cost,
-        prompt=held_out[0] if len(held_out) == 1 else f"{len(held_out)} held-out prompts",
-        model=setup.model,
-        reward=setup.reward_name,
-        judge=setup.judge_name,
+        prompt=prompts[0] if len(prompts) == 1 else f"{len(prompts)} held-out prompts",
+        **setup.names,
         run=run,
     )
-    learner.save(folder.path)
-    _draw(folder, learner, before, after, summary)
-    folder.write_json(SUMMARY, summary)
-    write_report(folder.path)  # which tells a finished run, and so comes last
+    learner.save(session.folder.path)
+    _draw(session, before, after, summary)
+    write_json(session.folder / SUMMARY, summary)
+    write_report(session.folder.path)  # which tells a finished run, and so comes last
     return summary
 
 
 def _best_of_n(setup: Setup, prompt: str, number: int, images: int, seed: int, progress: Progress) -> Samples:
-    """The best `images` of `number` pictures of the frozen model."""
     search = BestOfN(setup.sampler, [prompt], SearchConfig(queries=number, keep=images, seed=seed))
     for _ in train(search, setup.reward, on_batch=progress.advance):
         progress.reward(float(search.best.rewards.mean()), float(search.best.rewards.max()))
-    kept = search.best
-    judge = setup.judges.get(prompt)
-    return assess(kept.images, prompt, kept.kept_rewards(), judge=judge, embed=setup.embed)
+    return setup.assess(search.best, prompt, setup.embed)
 
 
-def _draw(
-    folder: RunFolder, learner: Learner, before: Sequence[Samples], after: Sequence[Samples], summary: Summary
-) -> None:
-    """The pictures before and after, and the reward of every query."""
+def _draw(session: Session, before: Sequence[Samples], after: Sequence[Samples], summary: Summary) -> None:
+    folder, learner = session.folder, session.learner
     each = max(1, SHOWN // len(before))
 
     def shown(parts: Sequence[Samples]) -> tuple[Tensor, Tensor | None]:
@@ -128,24 +101,13 @@ def _draw(
     )
 
 
-def _conclude_search(
-    folder: RunFolder, learner: Learner, setup: Setup, result: SearchResult, run: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The summary of the pictures that a search kept."""
-    prompt, rows = learner.prompts[0], folder.metrics()
-    kept = assess(result.images, prompt, result.kept_rewards(), judge=setup.judges.get(prompt))
-    cost = Cost(
-        learner.queries,
-        sum(row["denoiser_forwards"] for row in rows),
-        sum(row["seconds"] for row in rows),
-        peak_memory_mb(setup.sampler.pipeline.device),
-    )
+def _conclude_search(session: Session, result: SearchResult, run: Mapping[str, Any]) -> dict[str, Any]:
+    prompt, setup = session.learner.prompts[0], session.setup
+    kept = setup.assess(result, prompt)
     summary = {
         "schema": SEARCH_SCHEMA,
         "prompt": prompt,
-        "model": setup.model,
-        "reward": setup.reward_name,
-        "judge": setup.judge_name,
+        **setup.names,
         "all": {"reward": bootstrap(result.rewards).as_dict()},
         "kept": {
             "indices": list(result.indices),
@@ -154,11 +116,11 @@ def _conclude_search(
             "judged": None if kept.judged is None else kept.judged.tolist(),
             "judged_accuracy": None if kept.judged is None else bootstrap(kept.judged).as_dict(),
         },
-        "cost": cost.as_dict(),
+        "cost": session.spent().as_dict(),
         "run": dict(run),
     }
-    learner.save(folder.path)
-    title = f"“{prompt}”: the best {len(kept)} of {learner.queries} by {setup.reward_name}"
-    grid(kept.images, folder / BEST, title=title, verdicts=kept.judged)
-    folder.write_json(SUMMARY, summary)
+    session.learner.save(session.folder.path)
+    title = f"“{prompt}”: the best {len(kept)} of {session.learner.queries} by {setup.reward_name}"
+    grid(kept.images, session.folder / BEST, title=title, verdicts=kept.judged)
+    write_json(session.folder / SUMMARY, summary)
     return summary

@@ -37,20 +37,8 @@ def folders_for(texts: Sequence[str], parent: Path) -> list[Path]:
     ]
 
 
-def default_folder(plan: Plan) -> Path:
-    """Where a run is kept if nobody says."""
-    if isinstance(plan.prompts, tuple) and len(plan.prompts) == 1:
-        name = slug(plan.prompts[0])
-        return RUNS / (name if plan.method == "find" else f"{plan.method}-{name}")
-    return RUNS / f"{plan.method}-{plan.preset}"
-
-
 def read_plan(folder: RunFolder) -> Plan:
-    """What was asked for.
-
-    Raises:
-        ArtifactError: if the folder's config.yaml is corrupt, or holds something else.
-    """
+    """What was asked for; an ArtifactError if config.yaml is corrupt, or holds something else."""
     try:
         return Plan.of(folder.config())
     except ConfigError as error:
@@ -58,13 +46,6 @@ def read_plan(folder: RunFolder) -> Plan:
 
 
 def runs_in(path: Path) -> list[RunFolder]:
-    """The runs at `path`: itself, or those of several prompts in it.
-
-    Raises:
-        ArtifactError: if there is none.
-    """
-    if not (path / CONFIG).is_file() and path.is_dir():
-        inside = sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
-        if inside:
-            return [RunFolder(folder) for folder in inside]
-    return [RunFolder.resume(path)]
+    """The runs at `path`: itself, or those of several prompts in it."""
+    inside = [] if (path / CONFIG).is_file() else sorted(path.glob(f"*/{CONFIG}"))
+    return [RunFolder(file.parent) for file in inside] or [RunFolder.resume(path)]

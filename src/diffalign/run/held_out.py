@@ -1,22 +1,17 @@
-"""Fresh pictures of held-out prompts: while a learner learns (is the reward hacked?) and at the end."""
+"""Fresh pictures of held-out prompts while a learner learns: is the reward hacked?"""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
-from diffalign.evaluation import Cost, Samples, evaluate, peak_memory_mb
+from diffalign.learners.contract import Learner
 from diffalign.metrics import mean_pairwise_distance
-from diffalign.policies.noise import NoiseDistribution
-from diffalign.run.loading import Setup
 from diffalign.run.progress import Progress
+from diffalign.run.setup import Setup
 from diffalign.settings.evaluation import Evaluation, SearchEvaluation
 
 STREAM = "look"  # of random numbers: under another name a seed would give other pictures
-#: The distribution of a prompt's initial noise.
-Noise = Callable[[str], NoiseDistribution]
 #: Beyond these an alarm goes: a fall of the judged share below its best, and the share of the first check's
 #: diversity that is lost. Chosen by hand, wide enough that checks of few pictures seldom err.
 JUDGED_DROP, DIVERSITY_DROP = 0.1, 0.3
@@ -24,72 +19,15 @@ JUDGED_DROP, DIVERSITY_DROP = 0.1, 0.3
 
 def is_due(evaluation: Evaluation | SearchEvaluation, round: int) -> bool:
     """Whether held-out prompts are checked after `round`, counted from 1; of a search never."""
-    every = evaluation.check_every if isinstance(evaluation, Evaluation) else 0
+    every = evaluation.check_every
     return every > 0 and (round == 1 or round % every == 0)
 
 
-def measure(
-    setup: Setup,
-    prompts: Sequence[str],
-    noise: Noise,
-    images: int,
-    seed: int,
-    progress: Progress,
-    *,
-    stream: str = "evaluate",
-) -> tuple[list[Samples], float]:
-    """Fresh pictures of each prompt from its `noise`, and the seconds they took."""
-    began = time.perf_counter()
-    samples = [
-        evaluate(
-            setup.sampler,
-            prompt,
-            noise(prompt),
-            setup.reward,
-            judge=setup.judges.get(prompt),
-            embed=setup.embed,
-            n=images,
-            seed=seed,
-            stream=stream,
-            batch_size=setup.sampler.batch_size,
-            on_batch=progress.advance,
-        )
-        for prompt in prompts
-    ]
-    return samples, time.perf_counter() - began
-
-
-class Learned(Protocol):
-    """What fresh pictures are made with, such as a learner or an opened artefact."""
-
-    def noise(self, prompt: str) -> NoiseDistribution:
-        """What pictures of `prompt` start from."""
-
-    def frozen(self) -> AbstractContextManager[None]:
-        """Within it the model is as before any learning."""
-
-
-def measure_pairs(
-    setup: Setup, learned: Learned, prompts: Sequence[str], images: int, seed: int, progress: Progress
-) -> tuple[list[Samples], list[Samples], dict[str, Cost]]:
-    """Pictures of each prompt by the frozen model and by what was learned, in pairs of the same noise, and
-    the cost of making them, by row."""
-    standard = NoiseDistribution.standard(setup.sampler.latent_shape)
-    with progress.phase("evaluate", 2 * len(prompts) * images):
-        with learned.frozen():
-            before, before_seconds = measure(setup, prompts, lambda _: standard, images, seed, progress)
-        after, after_seconds = measure(setup, prompts, learned.noise, images, seed, progress)
-    memory = peak_memory_mb(setup.sampler.pipeline.device)
-    forwards = setup.sampler.forwards * images * len(prompts)
-    seconds = {"baseline": before_seconds, "tuned": after_seconds}
-    return before, after, {row: Cost(0, forwards, took, memory) for row, took in seconds.items()}
-
-
 def check_held_out(
-    setup: Setup, prompts: Sequence[str], noise: Noise, evaluation: Evaluation, seed: int, progress: Progress
+    setup: Setup, learner: Learner, prompts: Sequence[str], images: int, progress: Progress
 ) -> dict[str, float | None]:
     """Means over held-out prompts; the same noise at every check."""
-    samples, _ = measure(setup, prompts, noise, evaluation.check_images, seed, progress, stream=STREAM)
+    samples = setup.measure(prompts, learner.noise, images, learner.config.seed, progress, STREAM)
     judged = [part.judged for part in samples if part.judged is not None]
     distances = [mean_pairwise_distance(part.embeddings) for part in samples if part.embeddings is not None]
     return {

@@ -1,19 +1,19 @@
-"""From plans to finished folders: loads what they ask for, makes their folders, and runs them in turn."""
+"""From plans to finished folders: reads and loads what they ask for, begins folders, and runs in turn."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 from diffalign.artifacts import RunFolder
 from diffalign.evaluation import Summary
+from diffalign.run.asked import Asked
 from diffalign.run.checkpoint import resumable
-from diffalign.run.loading import Job, Loader, check_prompts
+from diffalign.run.conclusion import conclude, count_evaluated
+from diffalign.run.loading import Loader
 from diffalign.run.progress import Progress
-from diffalign.run.session import Session, count_pictures
-from diffalign.run.trackers import check_tracker, open_tracker
+from diffalign.run.session import Session
 from diffalign.settings.plan import Plan
 
 #: From the pictures of a run in all to whom it tells how far it is.
@@ -26,61 +26,43 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def start(
-    runs: Sequence[tuple[Path, Plan]], open_progress: OpenProgress, *, overwrite: bool = False
-) -> Iterator[Outcome]:
-    """Begins runs in new folders; what does not fit leaves no folder.
-
-    Raises:
-        ArtifactError: if a folder holds something already.
-        ConfigError, PipelineError, PromptError, RewardError: as `Loader.job`.
-    """
+def start(runs: Sequence[tuple[RunFolder, Plan]], open_progress: OpenProgress) -> Iterator[Outcome]:
+    """Begins runs in folders that were claimed for them; what does not fit leaves no folder."""
     loader = Loader()
-    if (tracker := runs[0][1].evaluation.tracker) is not None:
-        check_tracker(tracker)
-    for path, plan in runs:  # all, before the first has begun
-        if is_main():
-            RunFolder.check(path, overwrite)
-        if isinstance(plan.prompts, tuple):
-            check_prompts(plan.prompts, plan.reward, plan.evaluation.judge)
-    first = loader.job(runs[0][1])
-    folders = [RunFolder(path) for path, _ in runs]
+    asked = [Asked.of(plan) for _, plan in runs]  # all, before the first has begun
+    folders = [folder for folder, _ in runs]
+    first = loader.session(folders[0], asked[0])
     if is_main():
-        folders = [RunFolder.create(path, plan.mapping(), overwrite=overwrite) for path, plan in runs]
+        for folder, plan in runs:
+            folder.begin(plan.mapping())
     first.learner.processes.gather([None])  # the main process has made the folders
-    for i, (folder, (_, plan)) in enumerate(zip(folders, runs, strict=True)):
-        yield _run(folder, plan, partial(loader.job, plan) if i else lambda: first, open_progress)
+    return _run(runs, chain([first], map(loader.session, folders[1:], asked[1:])), open_progress)
 
 
 def resume(runs: Sequence[tuple[RunFolder, Plan]], open_progress: OpenProgress) -> Iterator[Outcome]:
-    """Goes on with runs that were begun, to the same results.
-
-    Raises:
-        ArtifactError: if a folder's state is corrupt, or was learned otherwise.
-        ConfigError, PipelineError, PromptError, RewardError: as `Loader.job`.
-    """
+    """Goes on with runs that were begun, to the same results."""
     loader = Loader()
     # those that need the same model and reward follow each other
-    for folder, plan in sorted(runs, key=lambda run: repr((run[1].sampling, run[1].reward))):
-        yield _run(folder, plan, partial(loader.job, plan), open_progress)
+    runs = sorted(runs, key=lambda run: repr((run[1].sampling, run[1].reward)))
+    return _run(runs, (loader.session(folder, Asked.of(plan)) for folder, plan in runs), open_progress)
 
 
-def _run(folder: RunFolder, plan: Plan, load: Callable[[], Job], open_progress: OpenProgress) -> Outcome:
-    if plan.evaluation.tracker is not None:
-        check_tracker(plan.evaluation.tracker)
-    with ExitStack() as stack:
-        if is_main():
-            stack.enter_context(folder.lock())
-        job = load()
-        stack.enter_context(resumable(folder.path, plan.method))
-        total = count_pictures(job.learner, job.held_out, plan.evaluation)
-        progress = stack.enter_context(open_progress(total))
-        for warning in job.warnings:
-            progress.warn(warning)
-        tracker = None
-        if plan.evaluation.tracker and job.learner.processes.is_main:
-            tracker = open_tracker(plan.evaluation.tracker, folder.path, plan.mapping())
-            stack.callback(tracker.finish)
-        measured = job.held_out, plan.evaluation
-        session = Session(folder, job.learner, job.setup, *measured, progress, plan.record(), tracker)
-        return session, session.run()
+def _run(
+    runs: Sequence[tuple[RunFolder, Plan]], sessions: Iterator[Session], open_progress: OpenProgress
+) -> Iterator[Outcome]:
+    for folder, plan in runs:
+        with ExitStack() as stack:
+            if is_main():
+                stack.enter_context(folder.lock())
+            session = next(sessions)  # is loaded now
+            total = session.count_learned() + count_evaluated(session)
+            stack.enter_context(resumable(folder.path, plan.method))
+            progress = stack.enter_context(open_progress(total))
+            for warning in session.setup.warnings:
+                progress.warn(warning)
+            main = session.learner.processes.is_main
+            if main:
+                stack.enter_context(session.asked.tracker.started(folder))
+            session.learn(progress)
+            summary = conclude(session, progress) if main else None
+        yield session, summary

@@ -1,66 +1,33 @@
-"""What a run needs: prompts, model, reward and judges, by the names that its plan gives, and its learner."""
+"""Model, reward and judges, by the names that a plan gives, and its learner."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
 
+from diffalign.artifacts import RunFolder
 from diffalign.diffusion import Sampler, load_pipeline
 from diffalign.diffusion.pipeline import denoiser, is_deterministic, takes_ddim
-from diffalign.evaluation import Judge, world_judge
-from diffalign.learners.contract import Learner
+from diffalign.evaluation import Judge
 from diffalign.learners.processes import own_device
 from diffalign.methods import build
 from diffalign.metrics import Embedder, embedder
-from diffalign.prompts import load_prompts
-from diffalign.prompts.sampling import spread
 from diffalign.rewards import RewardFunction, load_reward
+from diffalign.run.asked import Asked
+from diffalign.run.session import Session
+from diffalign.run.setup import Setup
 from diffalign.settings.evaluation import JudgeChoice
 from diffalign.settings.fields import ConfigError
-from diffalign.settings.plan import Plan
 from diffalign.settings.sampling import Sampling
 from diffalign.world.grammar import PromptError, parse
 from diffalign.world.judge import judge as scene_judge
 from diffalign.world.scenes import IMAGE_SIZE
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What a run samples, scores and measures with. The names are those that were asked for."""
-
-    sampler: Sampler
-    reward: RewardFunction
-    judges: Mapping[str, Judge | None]  # by prompt
-    embed: Embedder | None
-    model: str
-    reward_name: str
-    judge_name: str | None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run that may begin.
-
-    Attributes:
-        held_out: the prompts that it is measured on.
-        warnings: what one should know before.
-    """
-
-    plan: Plan
-    learner: Learner
-    setup: Setup
-    held_out: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
 def load_sampler(options: Sampling) -> Sampler:
-    """The model's pipeline, ready to sample.
-
-    Raises:
-        ConfigError, PipelineError: if device or model do not exist, or the model has no denoiser.
-    """
-    device = None if options.device is None else check_device(options.device)
+    """The model's pipeline, ready to sample."""
+    device = check_device(options.device)
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     pipeline = load_pipeline(options.model, device=device, dtype=dtype, scheduler=options.scheduler)
     denoiser(pipeline)
@@ -73,16 +40,10 @@ def load_sampler(options: Sampling) -> Sampler:
 
 
 def reward_for(name: str, options: Sampling) -> RewardFunction:
-    """The reward called `name`, where `options` say.
-
-    Raises:
-        RewardError, ConfigError: if it or its device is not there.
-    """
-    device = options.reward_device or options.device
+    """The reward called `name`, where `options` say."""
     flag = "--reward-device" if options.reward_device else "--device"
-    return load_reward(
-        name, device=None if device is None else check_device(device, flag), offload=options.offload
-    )
+    device = check_device(options.reward_device or options.device, flag)
+    return load_reward(name, device=device, offload=options.offload)
 
 
 class Loader:
@@ -92,54 +53,47 @@ class Loader:
         once = lru_cache(maxsize=1)
         self.sampler, self.reward, self.embedder = once(load_sampler), once(reward_for), once(embedder)
 
-    def job(self, plan: Plan) -> Job:
-        """All that `plan` asks for, checked.
+    def session(self, folder: RunFolder, asked: Asked) -> Session:
+        """A run that may begin in `folder`."""
+        plan = asked.plan
+        setup = self.setup(plan.sampling, plan.reward, plan.evaluation.judge, asked.held_out)
+        learner = build(plan.method, setup.sampler, asked.prompts, plan.learning, plan.reward)
+        return Session(folder, asked, setup, learner)
 
-        Raises:
-            ConfigError, PromptError: if the settings do not fit each other, the prompts or the model.
-            ArtifactError, PipelineError, RewardError: if something is not there.
-        """
-        prompts = plan.prompts if isinstance(plan.prompts, tuple) else read_prompts(plan.prompts)
-        named = getattr(plan.evaluation, "held_out", None)
-        held_out = spread(prompts) if named is None else read_prompts(named)
-        setup = self.setup(plan.sampling, plan.reward, plan.evaluation.judge, prompts, held_out)
-        learner = build(plan.method, setup.sampler, prompts, plan.learning, plan.reward)
-        return Job(plan, learner, setup, held_out, warnings_for(setup, plan.evaluation.judge, held_out))
-
-    def setup(
-        self,
-        sampling: Sampling,
-        reward: str,
-        judge: JudgeChoice,
-        prompts: Sequence[str],
-        held_out: Sequence[str],
-    ) -> Setup:
-        """Model, reward and judges.
-
-        Arguments:
-            prompts: that are learned from.
-            held_out: that are measured on, and so judged.
-
-        Raises:
-            ConfigError, PromptError, PipelineError, RewardError: as `job`.
-        """
-        check_prompts([*prompts, *held_out], reward, judge)
+    def setup(self, sampling: Sampling, reward: str, judge: JudgeChoice, prompts: Sequence[str]) -> Setup:
+        """Model, reward and judges of `prompts`."""
         if sampling.device is None and (device := own_device()) is not None:
             sampling = replace(sampling, device=str(device))
         function, sampler = self.reward(reward, sampling), self.sampler(sampling)
-        check_pictures(sampler, reward, judge)
-        judges = {prompt: load_judge(judge, sampling.model, prompt) for prompt in held_out}
-        name = "world-scene" if any(judges.values()) else None
-        embed = self.embedder(sampling.model)
-        return Setup(sampler, function, judges, embed, sampling.model, reward, name)
+        return make_setup(sampler, function, self.embedder, sampling.model, reward, judge, prompts)
 
 
-def check_device(name: str, flag: str = "--device") -> torch.device:
-    """The device called `name`, which `flag` asked for.
+def make_setup(
+    sampler: Sampler,
+    function: RewardFunction,
+    embed: Callable[[str], Embedder | None],
+    model: str,
+    reward: str,
+    judge: JudgeChoice,
+    prompts: Sequence[str],
+) -> Setup:
+    """What is loaded, checked, with the judges of `prompts` and what one should know before a run."""
+    check_pictures(sampler, reward, judge)
+    judges, warnings = dict[str, Judge | None](), [unrepeatable(sampler)]
+    if judge == "world-scene" or (judge == "auto" and model == "world"):
+        for prompt in prompts:
+            try:
+                parse(prompt)
+                judges[prompt] = scene_judge
+            except PromptError as error:
+                warnings.append(f"no judge for this prompt: {error}")
+    return Setup(sampler, function, judges, embed(model), model, reward, tuple(filter(None, warnings)))
 
-    Raises:
-        ConfigError: if it is not here.
-    """
+
+def check_device(name: str | None, flag: str = "--device") -> torch.device | None:
+    """The device called `name`, which `flag` asked for; None, which is torch's choice, without a name."""
+    if name is None:
+        return None
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -153,26 +107,8 @@ def check_device(name: str, flag: str = "--device") -> torch.device:
     return device
 
 
-def load_judge(choice: JudgeChoice, model: str, prompt: str) -> Judge | None:
-    """The judge of a prompt's pictures; None if there is none.
-
-    Raises:
-        PromptError: if a judge was asked for that cannot read the prompt.
-    """
-    if choice == "none":
-        return None
-    if choice == "auto":
-        return world_judge(model, prompt)
-    parse(prompt)
-    return scene_judge
-
-
 def check_pictures(sampler: Sampler, reward: str, judge: JudgeChoice) -> None:
-    """Checks, before anything is sampled, that the world's rewards and judge can read the model's pictures.
-
-    Raises:
-        ConfigError: if they have another size.
-    """
+    """Checks, before any is sampled, that the world's rewards and judge can read the model's pictures."""
     scale = getattr(sampler.pipeline, "vae_scale_factor", None)
     sizes = [scale * size for size in sampler.latent_shape[-2:]] if isinstance(scale, int) else []
     if all(size == IMAGE_SIZE for size in sizes):
@@ -189,40 +125,6 @@ def check_pictures(sampler: Sampler, reward: str, judge: JudgeChoice) -> None:
             )
 
 
-def check_prompts(prompts: Sequence[str], reward: str, judge: JudgeChoice) -> None:
-    """Checks, before anything is sampled, that the prompts can be used.
-
-    Raises:
-        ConfigError: if one is empty, or none is there.
-        PromptError: if the reward or the judge cannot read one.
-    """
-    if not prompts:
-        raise ConfigError("no prompt; write what the pictures should show, such as 'a blue car on the moon'")
-    for prompt in prompts:
-        if not prompt.strip():
-            raise ConfigError("the prompt is empty; write what the pictures should show")
-        if "world-scene" in (reward, judge):
-            try:
-                parse(prompt)
-            except PromptError as error:
-                flag = "--reward" if reward == "world-scene" else "--judge"
-                error.add_note(f"{flag} world-scene needs a prompt in the world's language")
-                raise
-
-
-def read_prompts(name: str) -> tuple[str, ...]:
-    """The prompts of a set or file, each once.
-
-    Raises:
-        ConfigError: if there is no such file.
-        UnknownPromptSetError, PromptFileError: if there is no such set, or the file holds no prompts.
-    """
-    try:
-        return tuple(dict.fromkeys(load_prompts(name).texts))
-    except FileNotFoundError as error:
-        raise ConfigError(str(error)) from error
-
-
 def unrepeatable(sampler: Sampler) -> str | None:
     """Why the model's pictures cannot be made again from their noise, and what helps; None if they can."""
     if is_deterministic(sampler.pipeline):
@@ -233,16 +135,3 @@ def unrepeatable(sampler: Sampler) -> str | None:
         f"{name} adds noise on the way, so x_T does not determine the picture: "
         f"pictures and figures are not reproducible{advice}"
     )
-
-
-def warnings_for(setup: Setup, judge: JudgeChoice, prompts: Sequence[str]) -> tuple[str, ...]:
-    """What one should know before a run: why its pictures cannot be made again, and which prompts have no
-    judge."""
-    warnings = [unrepeatable(setup.sampler)]
-    if judge == "auto" and setup.model == "world":
-        for prompt in prompts:
-            try:
-                parse(prompt)
-            except PromptError as error:
-                warnings.append(f"no judge for this prompt: {error}")
-    return tuple(warning for warning in warnings if warning)

@@ -36,14 +36,14 @@ class Opened:
         sampler: of the model, with the settings of learning.
         metadata: what was recorded: model, num_steps, reward, queries …
         artifact: what was learned or kept; tuned weights are the sampler's model's already.
-        dtype_note: why the pictures differ a little from those of learning, if they do.
+        notes: why the pictures differ a little from those of learning, if they do.
     """
 
     path: Path
     sampler: Sampler
     metadata: Mapping[str, str]
     artifact: Artifact | TunedWeights
-    dtype_note: str | None = None
+    notes: tuple[str, ...] = ()
 
     def check_prompt(self, prompt: str | None) -> str:
         """The prompt of pictures: the artefact's own, or the one that is given.
@@ -108,22 +108,17 @@ def load_artifact(path: Path | str, pipeline: Any = None) -> Artifact:
     path = Path(path)
     if not path.exists():
         raise ArtifactError(f"there is no {path}; give the folder of a run, or its noise or generator file")
-    if has_weights(path):
+    kind = kind_of(path)
+    if kind in files.WEIGHTS:
         raise ArtifactError(f"{path} holds tuned weights, which open_artifact opens with their model")
-    if has_generator(path):
+    if kind == files.GENERATOR:
         return NoiseGenerator.load(path, pipeline)
-    if path.name == files.NOISES or (path / files.NOISES).is_file():
-        return SearchResult.load(path)
-    return NoiseDistribution.load(path)
+    return (SearchResult if kind == files.NOISES else NoiseDistribution).load(path)
 
 
 def single_prompt_runs(folder: Path, prompt: str | None = None) -> tuple[list[Path], list[str]]:
     """The runs of one prompt each in a folder that is none itself, and the names of other runs in it; none of
-    either where the folder is a run.
-
-    Raises:
-        ConfigError: if there are some and a prompt is given.
-    """
+    either where the folder is a run."""
     if any((folder / name).is_file() for name in (files.CONFIG, files.NOISE, files.GENERATOR, files.NOISES)):
         return [], []
     runs = sorted(file.parent for name in (files.NOISE, files.NOISES) for file in folder.glob(f"*/{name}"))
@@ -133,26 +128,21 @@ def single_prompt_runs(folder: Path, prompt: str | None = None) -> tuple[list[Pa
     return runs, others if runs else []
 
 
-def has_generator(path: Path) -> bool:
-    """Whether this is a generator's file, or the folder holds one."""
-    return path.name == files.GENERATOR or (path / files.GENERATOR).is_file()
+def kind_of(path: Path) -> str:
+    """Of the names of what is learned, that of a file, or of what a folder holds; the noise's if none."""
 
+    def is_of(name: str) -> bool:
+        return (path / name).exists() or (path.name == name and path.is_file())
 
-def has_weights(path: Path) -> bool:
-    """Whether the folder holds a tuned denoiser."""
-    return (path / files.LORA).is_dir() or (path / files.DENOISER).is_dir()
+    return next(filter(is_of, files.LEARNED), files.NOISE)
 
 
 def recorded(path: Path) -> dict[str, str]:
-    """What an artefact says of what it was learned for.
-
-    Raises:
-        ArtifactError: if there is none, or it is damaged.
-    """
-    if not has_weights(path):
+    """What an artefact says of what it was learned for."""
+    if kind_of(path) not in files.WEIGHTS:
         return dict(load_artifact(path).metadata)
-    plan = read_plan(RunFolder.resume(path))
-    sampling, learned = plan.sampling, read_header(path / files.STATE)
+    plan, learned = read_plan(RunFolder.resume(path)), read_header(path / files.STATE)
+    sampling = plan.sampling
     return {
         "model": sampling.model,
         "num_steps": str(sampling.num_steps),
@@ -160,8 +150,8 @@ def recorded(path: Path) -> dict[str, str]:
         "scheduler": "DDIMScheduler" if sampling.scheduler == "ddim" else "",
         "reward": plan.reward,
         "queries": str(plan.learning.queries),
-        **({} if sampling.dtype is None else {"dtype": sampling.dtype}),
-        **{name: learned[name] for name in ("model_fingerprint",) if name in learned},
+        **({"dtype": sampling.dtype} if sampling.dtype else {}),
+        **({"model_fingerprint": learned["model_fingerprint"]} if "model_fingerprint" in learned else {}),
     }
 
 
@@ -175,12 +165,11 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
             for another model.
     """
     path, opening = Path(path), opening or Opening()
-    metadata, dtype, note = recorded(path), opening.dtype, None
-    learned_in = metadata.get("dtype")
-    device = str(opening.device or default_device())
+    kind, metadata, dtype, notes = kind_of(path), recorded(path), opening.dtype, tuple[str, ...]()
+    learned_in, device = metadata.get("dtype"), str(opening.device or default_device())
     if dtype is None and learned_in == "float16" and device.startswith("cpu"):
         dtype = "float32"
-        note = "learned in float16, made in float32 on this CPU: the pictures differ a little"
+        notes = ("learned in float16, made in float32 on this CPU: the pictures differ a little",)
     precision = dtype or learned_in
     if "bfloat16" in (dtype, learned_in):  # it rounds what tells a model, so this is read as it was recorded
         precision = learned_in or dtype
@@ -198,15 +187,15 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
             device=opening.device,
             dtype=precision,  # type: ignore[arg-type]
         )
-        if not (has_weights(path) or has_generator(path)):  # which are for all prompts
+        if kind in (files.NOISE, files.NOISES):  # the others are for all prompts
             metadata["prompt"]
     except (KeyError, ValueError) as error:
         raise ArtifactError(f"{path} does not say what it was learned for ({error})") from error
     sampler = load_sampler(options)
-    artifact: Artifact | TunedWeights
     model = fingerprint(sampler.pipeline)  # before weights change it
     check_fingerprint(metadata, model)
-    if has_weights(path):
+    artifact: Artifact | TunedWeights
+    if kind in files.WEIGHTS:
         artifact = TunedWeights(sampler.pipeline, path)
     else:
         artifact = load_artifact(path, sampler.pipeline)
@@ -219,4 +208,4 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
         raise ArtifactError(
             f"this noise was learned with {metadata['scheduler']}; {options.model!r} has {scheduler}"
         )
-    return Opened(path, sampler, metadata, artifact, note)
+    return Opened(path, sampler, metadata, artifact, notes)

@@ -28,9 +28,6 @@ def write_pictures(
         prompt: where the artefact was learned for all prompts.
         frozen: what the model makes without what was learned, of the same noise ε.
         out: the folder; pictures/ or frozen/ beside the artefact by default.
-
-    Raises:
-        ConfigError: if the prompt is missing, or not the artefact's own.
     """
     text, sampler = opened.check_prompt(prompt), opened.sampler
     if frozen:

@@ -45,17 +45,14 @@ def self_test(options: Sampling, reward_name: str) -> Iterator[tuple[str, Callab
 
 
 def _versions() -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions().items()) + (
-        f", Python {platform.python_version()}"
-    )
+    known = {**versions(), "Python": platform.python_version()}
+    return ", ".join(f"{name} {version}" for name, version in known.items())
 
 
 def _device(name: str | None) -> str:
     if name is None and torch.accelerator.is_available():
         name = str(torch.accelerator.current_accelerator())
-    device = check_device(name or "cpu")
-    threads = torch.get_num_threads()
-    return f"{device}, {threads} of {os.cpu_count()} CPU threads"
+    return f"{check_device(name or 'cpu')}, {torch.get_num_threads()} of {os.cpu_count()} CPU threads"
 
 
 def _scheduler(sampler: Sampler) -> str:

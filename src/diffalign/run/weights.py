@@ -39,15 +39,13 @@ class TunedWeights:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Within it the pipeline is as before any learning."""
-        whole = self.tuned is not self.original
-        if whole:
-            setattr(self.pipeline, self.part, self.original)
-        else:
+        adapter = self.tuned is self.original
+        setattr(self.pipeline, self.part, self.original)
+        if adapter:
             self.original.disable_adapters()
         try:
             yield
         finally:
-            if whole:
-                setattr(self.pipeline, self.part, self.tuned)
-            else:
+            setattr(self.pipeline, self.part, self.tuned)
+            if adapter:
                 self.original.enable_adapters()

@@ -1,7 +1,7 @@
 """What is measured of a run and what is kept of it, on the way and at the end."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from diffalign.settings.fields import ConfigError, NotNegative, Positive, Settings
 
@@ -70,3 +70,9 @@ class SearchEvaluation(Settings):
 
     judge: JudgeChoice = "auto"
     tracker: str | None = None
+    # it makes no fresh pictures
+    images: ClassVar[int] = 0
+    check_every: ClassVar[int] = 0
+    check_images: ClassVar[int] = 0
+    stop_on_alarm: ClassVar[bool] = False
+    baselines: ClassVar[bool] = False

@@ -1,0 +1,63 @@
+"""What a plan asks for, read and checked before anything is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from diffalign.prompts import load_prompts
+from diffalign.prompts.sampling import spread
+from diffalign.run.trackers import Tracker
+from diffalign.settings.evaluation import JudgeChoice
+from diffalign.settings.fields import ConfigError
+from diffalign.settings.plan import Plan
+from diffalign.world.grammar import PromptError, parse
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A plan, with what its names stand for.
+
+    Attributes:
+        prompts: that are learned from.
+        held_out: that are measured on, and so judged.
+    """
+
+    plan: Plan
+    prompts: tuple[str, ...]
+    held_out: tuple[str, ...]
+    tracker: Tracker = field(default_factory=Tracker)
+
+    @classmethod
+    def of(cls, plan: Plan) -> Self:
+        """Reads the prompts of `plan`, and checks them and its tracker."""
+        names = (plan.prompts, getattr(plan.evaluation, "held_out", None))
+        judge = plan.evaluation.judge
+        prompts, *others = (read_prompts(name, plan.reward, judge) for name in names if name is not None)
+        held_out = others[0] if others else spread(prompts)
+        return cls(plan, prompts, held_out, Tracker(plan.evaluation.tracker))
+
+
+def read_prompts(
+    given: str | Sequence[str], reward: str = "", judge: JudgeChoice = "none"
+) -> tuple[str, ...]:
+    """The prompts that are given, or those of the set or file of that name, each once; checked.
+
+    Raises:
+        ConfigError: if there is no prompt, or an empty one.
+        PromptError: if the reward or the judge cannot read one.
+        FileNotFoundError, PromptFileError, UnknownPromptSetError: as `load_prompts`.
+    """
+    texts = load_prompts(given).texts if isinstance(given, str) else given
+    if not texts:
+        raise ConfigError("no prompt; write what the pictures should show, such as 'a blue car on the moon'")
+    for prompt in texts:
+        if not prompt.strip():
+            raise ConfigError("the prompt is empty; write what the pictures should show")
+        if "world-scene" in (reward, judge):
+            try:
+                parse(prompt)
+            except PromptError as error:
+                flag = "--reward" if reward == "world-scene" else "--judge"
+                error.add_note(f"{flag} world-scene needs a prompt in the world's language")
+                raise
+    return tuple(dict.fromkeys(texts))
