@@ -83,17 +83,21 @@ def default_device() -> torch.device:
     return accelerator or torch.device("cpu")
 
 
+def denoiser_name(pipeline: Pipeline) -> str:
+    """The attribute that holds the pipeline's denoiser."""
+    return "unet" if hasattr(pipeline, "unet") else "transformer"
+
+
 def denoiser(pipeline: Pipeline) -> torch.nn.Module:
     """The pipeline's UNet or transformer.
 
     Raises:
         PipelineError: if it has neither.
     """
-    for name in ("unet", "transformer"):
-        module = getattr(pipeline, name, None)
-        if isinstance(module, torch.nn.Module):
-            return module
-    raise PipelineError(f"{type(pipeline).__name__} has neither a unet nor a transformer")
+    module = getattr(pipeline, denoiser_name(pipeline), None)
+    if not isinstance(module, torch.nn.Module):
+        raise PipelineError(f"{type(pipeline).__name__} has neither a unet nor a transformer")
+    return module
 
 
 def is_deterministic(pipeline: Pipeline) -> bool:

@@ -1,7 +1,6 @@
 """What every learner of a noise generator does: prompts in turn, one generator for all of them."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from diffalign.learners.contract import Learner, Request
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.prompts.sampling import prompts_in_turn
-from diffalign.rollout import Environment, Rollout, collect
+from diffalign.rollout import Environment, Rollout, collect, repeated
 from diffalign.settings.amortised import AmortisedConfig
 
 
@@ -19,7 +18,7 @@ class AmortisedLearner(Learner):
     """A generator that learns from a set of prompts."""
 
     config: AmortisedConfig
-    learned = "learned noise"
+    learned, artefact = "learned noise", GENERATOR
 
     def __init__(
         self, environment: Environment, prompts: Sequence[str], config: Any, generator: NoiseGenerator
@@ -29,7 +28,6 @@ class AmortisedLearner(Learner):
 
     @property
     def queries(self) -> int:
-        """Reward queries so far."""
         return self.rounds * self.config.prompts_per_round * self.config.samples_per_prompt
 
     def ask(self) -> Request:
@@ -37,10 +35,8 @@ class AmortisedLearner(Learner):
         config, samples = self.config, self.config.samples_per_prompt
         visits = range(self.rounds * config.prompts_per_round, (self.rounds + 1) * config.prompts_per_round)
         prompts = prompts_in_turn(self.prompts, visits, config.seed)
-        return Request(
-            range(visits.start * samples, visits.stop * samples),
-            tuple(prompt for prompt in prompts for _ in range(samples)),
-        )
+        numbers = range(visits.start * samples, visits.stop * samples)
+        return Request(numbers, repeated(prompts, samples))
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         """A batch a prompt, from its distribution."""
@@ -63,19 +59,11 @@ class AmortisedLearner(Learner):
 
     @torch.no_grad()
     def noise(self, prompt: str) -> NoiseDistribution:
-        """What has been learned so far, of `prompt`'s noise."""
         return self.generator(prompt)
 
     def result(self) -> NoiseGenerator:
-        """The generator, with its provenance as metadata."""
-        self.generator.metadata["queries"] = str(self.queries)
+        self.generator.metadata = self.provenance()
         return self.generator
 
-    def save(self, folder: Path) -> Path:
-        """Writes generator.safetensors."""
-        self.result().save(folder / GENERATOR)
-        return folder / GENERATOR
-
     def record(self) -> dict[str, str | int | float | None]:
-        """The generator's file, for the report."""
         return {"generator": GENERATOR}

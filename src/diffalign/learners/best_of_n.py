@@ -18,12 +18,9 @@ class BestOfN(SearchLearner):
     """Only a batch and the kept pictures are ever in memory."""
 
     def ask(self) -> Request:
-        """The next batch."""
-        numbers = range(self.queries, min(self.queries + self.environment.batch_size, self.config.queries))
-        return Request(numbers, self.prompts * len(numbers))
+        return self.next_samples(self.environment.batch_size)
 
     def sample(self, request: Request) -> Iterator[Rollout]:
-        """From N(0, I)."""
         standard = NoiseDistribution.standard(self.environment.latent_shape)
         prompt, seed = self.prompts[0], self.config.seed
         yield collect(standard, self.environment, prompt, request.groups, seed=seed, stream=STREAM)

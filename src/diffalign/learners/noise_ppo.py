@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
 
 import numpy as np
 import torch
@@ -15,11 +14,10 @@ from diffalign.diffusion import Sampler
 from diffalign.diffusion.conditions import prompt_states
 from diffalign.learners.amortised import AmortisedLearner
 from diffalign.learners.contract import Update, check_rewards
-from diffalign.learners.optimisers import load_optimiser, optimiser_tensors
 from diffalign.objectives import ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
-from diffalign.rollout import Environment, Rollout
+from diffalign.rollout import Environment, Rollout, repeated
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.noise_ppo import NoisePPOConfig
 
@@ -47,6 +45,7 @@ class NoisePPOLearner(AmortisedLearner):
 
     config: NoisePPOConfig
     generator: GaussianGenerator
+    remembered = "generator", "value", "optimiser"
 
     def __init__(
         self,
@@ -58,11 +57,10 @@ class NoisePPOLearner(AmortisedLearner):
         super().__init__(environment, prompts, config, generator)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.value: Final = ValueHead(generator.shape.text_width)
+            self.value = ValueHead(generator.shape.text_width)
         self.statistics = RunningStatistics(WINDOW)
         self.parameters = [*generator.parameters(), *self.value.parameters()]
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate)
-        self._modules: Final = {"generator": generator, "value": self.value}
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """By PPO: `epochs` passes, an optimiser step each `minibatch` prompts."""
@@ -82,10 +80,9 @@ class NoisePPOLearner(AmortisedLearner):
                 sizes.append(len(batch))
         self.rounds += 1
         self.optimiser_steps += len(losses)
-        return Update(
-            rollout.prompts,
+        return self.update(
+            rollout,
             rewards,
-            len(rewards) * self.environment.forwards,
             sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes),
             Diagnostics.mean(diagnostics, sizes),
             selected=len(rewards),
@@ -96,7 +93,7 @@ class NoisePPOLearner(AmortisedLearner):
     def _advantage(self, prompts: Sequence[str], rewards: Tensor, targets: Tensor) -> Tensor:
         """With shape `(P, K)`."""
         if self.config.baseline == "running":
-            each = [prompt for prompt in prompts for _ in range(self.config.samples_per_prompt)]
+            each = repeated(prompts, self.config.samples_per_prompt)
             return self.statistics.normalise(each, rewards).view_as(targets)
         if self.config.baseline == "leave-one-out":
             return torch.stack([leave_one_out(own) for own in targets])
@@ -134,21 +131,11 @@ class NoisePPOLearner(AmortisedLearner):
         self.optimiser.step()
         return loss.item(), diagnostics
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights of generator and value head, and the optimiser's moments."""
-        modules = self._modules.items()
-        tensors = {f"{name}.{key}": v for name, module in modules for key, v in module.state_dict().items()}
-        return tensors | optimiser_tensors("optimiser", self.optimiser)
-
     def strings(self) -> dict[str, str]:
-        """The rewards of the last rounds."""
         return {"statistics": self.statistics.state()}
 
     def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
-        """Puts back what `tensors` and `strings` returned."""
-        for name, module in self._modules.items():
-            module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
-        load_optimiser("optimiser", self.optimiser, tensors)
+        super().restore(tensors, strings)
         self.statistics.load(strings["statistics"])
 
 
@@ -161,11 +148,11 @@ def make_generator(
         ConfigError: if the settings do not fit the latents.
         PipelineError: if the pipeline's prompts cannot be read.
     """
-    pipeline = sampler.pipeline
+    states = partial(prompt_states, sampler.pipeline)
     try:
         shape = GaussianShape(
             sampler.latent_shape,
-            prompt_states(pipeline, prompts[0]).shape[-1],
+            states(prompts[0]).shape[-1],
             config.basis,
             config.std,
             config.patch,
@@ -173,7 +160,7 @@ def make_generator(
             config.layers,
             config.heads,
         )
-        return GaussianGenerator(shape, partial(prompt_states, pipeline), metadata, seed=config.seed)
+        return GaussianGenerator(shape, states, metadata, seed=config.seed)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

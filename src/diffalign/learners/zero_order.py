@@ -20,12 +20,9 @@ class ZeroOrder(SearchLearner):
     """The first `neighbours` are drawn from N(0, I), the rest around the best so far, as many at a time."""
 
     def ask(self) -> Request:
-        """The next neighbours."""
-        numbers = range(self.queries, min(self.queries + self.config.neighbours, self.config.queries))
-        return Request(numbers, self.prompts * len(numbers))
+        return self.next_samples(self.config.neighbours)
 
     def sample(self, request: Request) -> Iterator[Rollout]:
-        """From N(0, I), or around the pivot."""
         radius = self.config.radius
         x_T = seeded_noise(self.environment.latent_shape, self.config.seed, STREAM, request.groups)
         if self.queries:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from diffalign.diffusion import PipelineError, Sampler
 from diffalign.diffusion.conditions import GuidedDenoiser
+from diffalign.diffusion.pipeline import denoiser_name
 from diffalign.diffusion.transition import ddim_scheduler, ddim_std, ddim_transition
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -175,7 +176,6 @@ class DenoiserPolicy(nn.Module):
         if not self.rank:
             self.denoiser.save_pretrained(folder, safe_serialization=True)
             return
-        part = "unet" if hasattr(self.sampler.pipeline, "unet") else "transformer"
-        layers = get_peft_model_state_dict(self.denoiser)
         pipeline: Any = self.sampler.pipeline
-        pipeline.save_lora_weights(folder, **{f"{part}_lora_layers": layers})
+        layers = get_peft_model_state_dict(self.denoiser)
+        pipeline.save_lora_weights(folder, **{f"{denoiser_name(pipeline)}_lora_layers": layers})
