@@ -95,12 +95,11 @@ def collect(
     Arguments:
         antithetic: samples 2j and 2j + 1 use the noise ε and −ε.
     """
+    drawn = [index // 2 for index in indices] if antithetic else indices
+    epsilon = seeded_noise(distribution.latent, seed, stream, drawn)
     if antithetic:
-        epsilon = seeded_noise(distribution.latent, seed, stream, [index // 2 for index in indices])
         signs = torch.tensor([1.0 if index % 2 == 0 else -1.0 for index in indices])
         epsilon = epsilon * signs.view(-1, *[1] * (epsilon.ndim - 1))
-    else:
-        epsilon = seeded_noise(distribution.latent, seed, stream, indices)
     with torch.no_grad():
         x_T = distribution.transform(epsilon, distribution.components(seed, stream, indices))
         log_prob = distribution.log_prob(x_T)

@@ -23,8 +23,8 @@ class AmortisedLearner(Learner):
     def __init__(
         self, environment: Environment, prompts: Sequence[str], config: Any, generator: NoiseGenerator
     ) -> None:
-        super().__init__(environment, prompts, config, generator.metadata)
         self.generator = generator
+        super().__init__(environment, prompts, config, generator.metadata)
 
     @property
     def queries(self) -> int:

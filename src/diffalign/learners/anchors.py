@@ -15,7 +15,7 @@ from diffalign.learners.contract import Update, check_rewards
 from diffalign.objectives.diagnostics import diagnose
 from diffalign.policies.anchor_generator import AnchorGenerator, AnchorShape
 from diffalign.policies.noise import NoiseDistribution
-from diffalign.rollout import Environment, Rollout
+from diffalign.rollout import Rollout
 from diffalign.settings.anchors import AnchorConfig
 from diffalign.settings.fields import ConfigError
 
@@ -41,14 +41,8 @@ class AnchorLearner(AmortisedLearner):
     generator: AnchorGenerator
     remembered = "generator", "sums", "counts", "squares"
 
-    def __init__(
-        self,
-        environment: Environment,
-        prompts: Sequence[str],
-        config: AnchorConfig,
-        generator: AnchorGenerator,
-    ) -> None:
-        super().__init__(environment, prompts, config, generator)
+    def prepare(self) -> None:
+        config, generator = self.config, self.generator
         visits = config.rounds * config.prompts_per_round
         if config.samples_per_prompt * math.ceil(visits / len(self.prompts)) < 2:
             raise ConfigError(

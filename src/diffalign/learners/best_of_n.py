@@ -6,12 +6,8 @@ Symbols:    x_T = initial noise, r = rewards, c = prompt
 References: Ma et al. (2025), section 3 (random search), https://arxiv.org/abs/2501.09732
 """
 
-from collections.abc import Iterator
-
 from diffalign.learners.contract import Request
-from diffalign.learners.search import STREAM, SearchLearner
-from diffalign.policies.noise import NoiseDistribution
-from diffalign.rollout import Rollout, collect
+from diffalign.learners.search import SearchLearner
 
 
 class BestOfN(SearchLearner):
@@ -19,8 +15,3 @@ class BestOfN(SearchLearner):
 
     def ask(self) -> Request:
         return self.next_samples(self.environment.batch_size)
-
-    def sample(self, request: Request) -> Iterator[Rollout]:
-        standard = NoiseDistribution.standard(self.environment.latent_shape)
-        prompt, seed = self.prompts[0], self.config.seed
-        yield collect(standard, self.environment, prompt, request.groups, seed=seed, stream=STREAM)

@@ -122,6 +122,10 @@ class Learner(ABC):
         self.metadata = dict(metadata or {})
         self.processes = Processes()
         self.rounds = self.optimiser_steps = 0
+        self.prepare()
+
+    def prepare(self) -> None:  # noqa: B027
+        """Makes what this learner has beside what all have."""
 
     @property
     @abstractmethod

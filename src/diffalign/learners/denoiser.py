@@ -192,7 +192,7 @@ class DenoiserLearner(Learner):
         config, group = self.config, torch.arange(len(prompts)) // self.config.branches
         if self.objective.unit > 1:
             group = group if config.branches > 1 else couples(prompts)
-            return list(zip(*pairs(advantage, group, config.threshold), strict=True))
+            return pairs(advantage, group, config.threshold)
         if config.branches == 1 and not config.threshold:
             return [(i,) for i in range(len(advantage))]
         return [(i,) for i in best_and_worst(advantage, group, config.threshold)]

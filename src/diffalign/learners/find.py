@@ -95,17 +95,11 @@ class FindLearner(Learner):
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         """From the current distribution."""
-        current, config, size = self.distribution(), self.config, self.environment.batch_size
+        config, size = self.config, self.environment.batch_size
+        current = self.distribution(), self.environment, self.prompts[0]
         for start in range(0, len(request.groups), size):
             numbers = request.groups[start : start + size]
-            yield collect(
-                current,
-                self.environment,
-                self.prompts[0],
-                numbers,
-                seed=config.seed,
-                antithetic=config.antithetic,
-            )
+            yield collect(*current, numbers, seed=config.seed, antithetic=config.antithetic)
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """Calibrates the rewards and takes one step."""
@@ -192,12 +186,7 @@ class FindLearner(Learner):
 def build(
     sampler: Sampler, prompts: Sequence[str], config: FindConfig, metadata: Mapping[str, str]
 ) -> FindLearner:
-    """A learner that starts from N(0, I), or from the generator that `config.start` names.
-
-    Raises:
-        ArtifactError: if there is no such generator of this model.
-        ConfigError: if there is not one prompt.
-    """
+    """A learner that starts from N(0, I), or from the generator that `config.start` names."""
     if not config.start:
         return FindLearner(sampler, prompts, config, metadata)
     generator = NoiseGenerator.load(config.start, sampler.pipeline)

@@ -17,7 +17,7 @@ from diffalign.learners.contract import Update, check_rewards
 from diffalign.objectives import ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
-from diffalign.rollout import Environment, Rollout, repeated
+from diffalign.rollout import Rollout, repeated
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.noise_ppo import NoisePPOConfig
 
@@ -47,14 +47,8 @@ class NoisePPOLearner(AmortisedLearner):
     generator: GaussianGenerator
     remembered = "generator", "value", "optimiser"
 
-    def __init__(
-        self,
-        environment: Environment,
-        prompts: Sequence[str],
-        config: NoisePPOConfig,
-        generator: GaussianGenerator,
-    ) -> None:
-        super().__init__(environment, prompts, config, generator)
+    def prepare(self) -> None:
+        config, generator = self.config, self.generator
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.value = ValueHead(generator.shape.text_width)

@@ -1,18 +1,17 @@
 """What every search does: it keeps the best pictures, and learns nothing else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.sampler import seeded_noise
 from diffalign.files import NOISES
-from diffalign.learners.contract import Learner, Update, check_rewards
+from diffalign.learners.contract import Learner, Request, Update, check_rewards
 from diffalign.learners.result import SearchResult
-from diffalign.rollout import Environment, Rollout
+from diffalign.rollout import Rollout, sample_noise
 from diffalign.settings.search import SearchConfig
-
-STREAM = "search"  # of random numbers
 
 
 class SearchLearner(Learner):
@@ -31,25 +30,25 @@ class SearchLearner(Learner):
     config: SearchConfig
     learned, artefact, one_prompt = "kept pictures", NOISES, True
 
-    def __init__(
-        self,
-        environment: Environment,
-        prompts: Sequence[str],
-        config: SearchConfig,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(environment, prompts, config, metadata)
-        self.best = SearchResult(
-            torch.empty(0, *environment.latent_shape), torch.empty(0), torch.empty(0), ()
-        )
-        self.prepare()
-
     def prepare(self) -> None:
-        """What a search needs beside what it keeps; most need nothing."""
+        latents = torch.empty(0, *self.environment.latent_shape)
+        self.best = SearchResult(latents, torch.empty(0), torch.empty(0), ())
 
     @property
     def queries(self) -> int:
         return len(self.best.rewards)
+
+    def sample(self, request: Request) -> Iterator[Rollout]:
+        x_T = self.candidates(self.draw(request))
+        yield sample_noise(self.environment, self.prompts[0], x_T, request.groups)
+
+    def draw(self, request: Request) -> Tensor:
+        """Standard normal noise of the samples that were asked for."""
+        return seeded_noise(self.environment.latent_shape, self.config.seed, "search", request.groups)
+
+    def candidates(self, epsilon: Tensor) -> Tensor:
+        """The noise to try, of standard normal noise, both `(B, *latent)`."""
+        return epsilon
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         check_rewards(rollout, rewards)

@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffalign.diffusion.sampler import seeded_noise
 from diffalign.learners.contract import Request, Update, check_rewards
 from diffalign.learners.result import SearchResult
-from diffalign.learners.search import STREAM, SearchLearner
+from diffalign.learners.search import SearchLearner
 from diffalign.rollout import Rollout, sample_noise
 from diffalign.settings.fields import ConfigError
 
@@ -44,7 +43,7 @@ class Spectral(SearchLearner):
     remembered = "mean", "std"
 
     def prepare(self) -> None:
-        """Starts from N(0, I)."""
+        super().prepare()
         check_latents(self.environment.latent_shape)
         self.preview = self.environment
         self.mean = low_band(torch.zeros(1, *self.environment.latent_shape), LEVEL)
@@ -64,11 +63,11 @@ class Spectral(SearchLearner):
         """Previews of the distribution's noise, or pictures of the best previews'."""
         environment, x_T = self.environment, self.best.x_T
         if self.previewing:
-            epsilon = seeded_noise(environment.latent_shape, self.config.seed, STREAM, request.groups)
-            z = low_band(epsilon, LEVEL)
-            x_T = epsilon + spread(self.mean + (self.std - 1) * z, LEVEL)
-            environment = self.preview
+            environment, x_T = self.preview, self.candidates(self.draw(request))
         yield sample_noise(environment, self.prompts[0], x_T, request.groups)
+
+    def candidates(self, epsilon: Tensor) -> Tensor:
+        return epsilon + spread(self.mean + (self.std - 1) * low_band(epsilon, LEVEL), LEVEL)
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """Keeps the best previews and moves the distribution to the elites, or orders the pictures."""

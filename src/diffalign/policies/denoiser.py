@@ -22,21 +22,10 @@ from diffalign.diffusion.conditions import GuidedDenoiser
 from diffalign.diffusion.pipeline import denoiser_name
 from diffalign.diffusion.transition import ddim_scheduler, ddim_std, ddim_transition
 
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+_OTHERS = ["proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut"]
 #: Ends of the names of the layers that an adapter is put on, in UNets and transformers.
-TARGETS = {
-    "attention": _ATTENTION,
-    "all": (
-        *_ATTENTION,
-        "proj_in",
-        "proj_out",
-        "ff.net.0.proj",
-        "ff.net.2",
-        "conv1",
-        "conv2",
-        "conv_shortcut",
-    ),
-}
+TARGETS = {"attention": _ATTENTION, "all": _ATTENTION + _OTHERS}
 
 
 class DenoiserPolicy(nn.Module):
@@ -91,11 +80,10 @@ class DenoiserPolicy(nn.Module):
         self.denoiser.eval().requires_grad_(rank == 0)
         if gradient_checkpointing:
             network.enable_gradient_checkpointing()
-        self._first: list[Tensor] | None = None
         if rank:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS[targets]))
+                config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[targets])
                 network.add_adapter(config)
             for parameter in self.learned():
                 parameter.data = parameter.data.float()  # small steps are lost in half precision
@@ -141,21 +129,18 @@ class DenoiserPolicy(nn.Module):
     def frozen(self) -> Iterator[None]:
         """Within it the pipeline is as it was before any learning: the adapter is off, or all weights are
         the first ones."""
+        before, after = self._swap, self._swap
         if self.rank:
-            self.denoiser.disable_adapters()
-            try:
-                yield
-            finally:
-                self.denoiser.enable_adapters()
-            return
-        assert self._first is not None
-        for parameter, first in zip(self.learned(), self._first, strict=True):
-            parameter.data, first.data = first.data, parameter.data
+            before, after = self.denoiser.disable_adapters, self.denoiser.enable_adapters
+        before()
         try:
             yield
         finally:
-            for parameter, first in zip(self.learned(), self._first, strict=True):
-                parameter.data, first.data = first.data, parameter.data
+            after()
+
+    def _swap(self) -> None:
+        for parameter, first in zip(self.learned(), self._first, strict=True):
+            parameter.data, first.data = first.data, parameter.data
 
     @torch.no_grad()
     def decode(self, x_0: Tensor) -> Tensor:

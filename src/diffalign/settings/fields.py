@@ -57,11 +57,6 @@ class Settings:
         for name, hint in _hints(kind).items():
             _check(name, getattr(self, name), hint)
 
-    def differing(self, names: tuple[str, ...]) -> str:
-        """Those of `names` that are not what they are by default, as a list."""
-        defaults = {field.name: field.default for field in fields(self)}  # type: ignore[arg-type]
-        return ", ".join(name for name in names if getattr(self, name) != defaults[name])
-
 
 @lru_cache
 def _hints(kind: Any) -> dict[str, Any]:
@@ -126,10 +121,6 @@ def pick(kind: type[S], given: Mapping[str, Any]) -> S:
 
 
 def check_basis(name: str) -> None:
-    """Checks the name of a basis.
-
-    Raises:
-        ConfigError: if there is no such basis.
-    """
+    """Raises a `ConfigError` if there is no basis of this name."""
     if not re.fullmatch(r"identity|dct[1-9]\d*", name):
         raise ConfigError(f"basis must be identity, or dctK for the K×K lowest frequencies, not {name!r}")
