@@ -4,7 +4,7 @@ A family is a function from a prompt to arguments of the denoiser, and a row of 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,8 +95,7 @@ class GuidedDenoiser:
         if extra := sampler.extra_conditions():
             raise PipelineError(f"tuning knows no {', '.join(extra)}; leave it out of the sampler")
         self.pipeline, self.network = pipeline, denoiser(pipeline)
-        self.guidance_scale: Final = sampler.guidance_scale or 1.0
-        self.guided: Final = sampler.guided
+        self.guidance_scale, self.guided = sampler.guidance_scale or 1.0, sampler.guided
         height, width = sampler.latent_shape[-2:]
         self._size = height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
         self._encoded: dict[str, tuple[Arguments, Arguments]] = {}

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
@@ -11,9 +11,9 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from diffalign.diffusion.cards import CARDS
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import unknown
+from diffalign.settings.sampling import Scheduler
 
-#: What `load_pipeline` does about the scheduler.
-SCHEDULERS = ("keep", "ddim")
+SCHEDULERS = get_args(Scheduler)
 _FINGERPRINT_DIGITS = 12  # 48 bits, so that two models hardly ever share them
 _FINGERPRINT_VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.

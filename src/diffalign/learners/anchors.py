@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from diffalign.advantages.process import posterior
 from diffalign.diffusion import Sampler
-from diffalign.diffusion.conditions import prompt_states
-from diffalign.learners.amortised import AmortisedLearner
+from diffalign.learners.amortised import AmortisedLearner, make_generator
 from diffalign.learners.contract import Update, check_rewards
 from diffalign.objectives.diagnostics import diagnose
-from diffalign.policies.anchor_generator import AnchorGenerator, AnchorShape
+from diffalign.policies.anchor_generator import AnchorGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rollout import Rollout
 from diffalign.settings.anchors import AnchorConfig
@@ -114,15 +112,6 @@ class AnchorLearner(AmortisedLearner):
 def build(
     sampler: Sampler, prompts: Sequence[str], config: AnchorConfig, metadata: Mapping[str, str]
 ) -> AnchorLearner:
-    """A learner to whom all anchors are worth the same."""
-    states = partial(prompt_states, sampler.pipeline)
-    shape = AnchorShape(
-        sampler.latent_shape,
-        states(prompts[0]).shape[-1],
-        len(prompts),
-        config.components,
-        config.correlation,
-        config.effective,
-    )
-    generator = AnchorGenerator(shape, states, metadata, seed=config.seed)
+    """A learner to whom all anchors are worth the same; raises what `make_generator` does."""
+    generator = make_generator(AnchorGenerator, sampler, prompts, config, metadata)
     return AnchorLearner(sampler, prompts, config, generator)

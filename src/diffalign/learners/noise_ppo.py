@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -11,14 +10,12 @@ from torch import Tensor, nn
 from diffalign.advantages import leave_one_out, standardise
 from diffalign.advantages.running import RunningStatistics
 from diffalign.diffusion import Sampler
-from diffalign.diffusion.conditions import prompt_states
-from diffalign.learners.amortised import AmortisedLearner
+from diffalign.learners.amortised import AmortisedLearner, make_generator
 from diffalign.learners.contract import Update, check_rewards
 from diffalign.objectives import ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
-from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
+from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.rollout import Rollout, repeated
-from diffalign.settings.fields import ConfigError
 from diffalign.settings.noise_ppo import NoisePPOConfig
 
 WINDOW = 8  # rounds whose rewards are a prompt's running baseline
@@ -104,14 +101,11 @@ class NoisePPOLearner(AmortisedLearner):
         prompts = [rollout.prompts[i * samples] for i in batch]
         noises, old = rollout.x_T.split(samples), rollout.log_prob.split(samples)
         policies = [self.generator(prompt) for prompt in prompts]
-        log_prob = torch.cat([p.log_prob(noises[i]) for p, i in zip(policies, batch, strict=True)])
-        old_log_prob = torch.cat([old[i] for i in batch])
         # whole decisions: the generator decides on few coefficients of many elements
+        log_prob = elements * torch.cat([p.log_prob(noises[i]) for p, i in zip(policies, batch, strict=True)])
+        old_log_prob = elements * torch.cat([old[i] for i in batch])
         loss, diagnostics = ppo_loss(
-            elements * log_prob,
-            elements * old_log_prob,
-            advantage.reshape(-1, 1),
-            clip_range=config.clip_range,
+            log_prob, old_log_prob, advantage.reshape(-1, 1), clip_range=config.clip_range
         )
         if config.kl_weight:
             divergence = torch.stack([self.generator.divergence(policy) for policy in policies]).mean()
@@ -133,34 +127,9 @@ class NoisePPOLearner(AmortisedLearner):
         self.statistics.load(strings["statistics"])
 
 
-def make_generator(
-    sampler: Sampler, prompts: Sequence[str], config: NoisePPOConfig, metadata: Mapping[str, str]
-) -> GaussianGenerator:
-    """A generator that starts as N(0, I), of the shape that latents, prompts and settings give it.
-
-    Raises:
-        ConfigError: if the settings do not fit the latents.
-        PipelineError: if the pipeline's prompts cannot be read.
-    """
-    states = partial(prompt_states, sampler.pipeline)
-    try:
-        shape = GaussianShape(
-            sampler.latent_shape,
-            states(prompts[0]).shape[-1],
-            config.basis,
-            config.std,
-            config.patch,
-            config.width,
-            config.layers,
-            config.heads,
-        )
-        return GaussianGenerator(shape, states, metadata, seed=config.seed)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
 def build(
     sampler: Sampler, prompts: Sequence[str], config: NoisePPOConfig, metadata: Mapping[str, str]
 ) -> NoisePPOLearner:
     """A learner whose generator starts as N(0, I); raises what `make_generator` does."""
-    return NoisePPOLearner(sampler, prompts, config, make_generator(sampler, prompts, config, metadata))
+    generator = make_generator(GaussianGenerator, sampler, prompts, config, metadata)
+    return NoisePPOLearner(sampler, prompts, config, generator)

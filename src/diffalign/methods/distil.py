@@ -5,8 +5,8 @@ from pathlib import Path
 
 from diffalign.diffusion import Sampler
 from diffalign.files import NOISE, ArtifactError
+from diffalign.learners.amortised import make_generator
 from diffalign.learners.distil import distil as fit
-from diffalign.learners.noise_ppo import make_generator
 from diffalign.methods.provenance import provenance
 from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.policies.noise import NoiseDistribution
@@ -41,7 +41,7 @@ class Distillation:
             noise.check_model(metadata["model_fingerprint"], sampler.latent_shape)
             self.noises[noise.metadata["prompt"]] = noise
         self.steps, self.learning_rate, self.seed = steps, learning_rate, config.seed
-        self.generator: GaussianGenerator = make_generator(sampler, list(self.noises), config, metadata)
+        self.generator = make_generator(GaussianGenerator, sampler, list(self.noises), config, metadata)
 
     def __iter__(self) -> Iterator[float]:
         return fit(

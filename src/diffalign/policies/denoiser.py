@@ -61,30 +61,28 @@ class DenoiserPolicy(nn.Module):
                 f"all weights are tuned in float32, as {sampler.pipeline.dtype} loses small steps; load the "
                 "model in float32, or tune an adapter (lora_rank above 0)"
             )
-        self.sampler, self.eta, self.rank = sampler, eta, rank
+        self.sampler, self.eta, self.rank, self.guided = sampler, eta, rank, sampler.guided
         self.scheduler = ddim_scheduler(sampler.pipeline, sampler.num_steps)
         self.timesteps: list[int] = self.scheduler.timesteps.tolist()
         self.stds = [ddim_std(self.scheduler, t, eta) for t in self.timesteps]
         self.guide = GuidedDenoiser(sampler)
         network: Any = self.guide.network
+        self.denoiser: Any = network
         if getattr(network, "peft_config", None):
             raise PipelineError(
                 "this pipeline's denoiser has an adapter already; load the pipeline anew, or call "
                 "pipeline.unload_lora_weights()"
             )
         if rank and not hasattr(network, "add_adapter"):
-            raise PipelineError(
-                f"diffusers puts no adapter on a {type(network).__name__}; lora_rank 0 tunes all its weights"
-            )
-        self.denoiser: Any = network
-        self.denoiser.eval().requires_grad_(rank == 0)
+            kind = type(network).__name__
+            raise PipelineError(f"diffusers puts no adapter on a {kind}; lora_rank 0 tunes all its weights")
+        network.eval().requires_grad_(rank == 0)
         if gradient_checkpointing:
             network.enable_gradient_checkpointing()
         if rank:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[targets])
-                network.add_adapter(config)
+                network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[targets]))
             for parameter in self.learned():
                 parameter.data = parameter.data.float()  # small steps are lost in half precision
         else:
@@ -103,11 +101,6 @@ class DenoiserPolicy(nn.Module):
     def learned(self) -> list[nn.Parameter]:
         """The parameters that are learned, in a fixed order."""
         return [parameter for parameter in self.denoiser.parameters() if parameter.requires_grad]
-
-    @property
-    def guided(self) -> bool:
-        """Whether guidance doubles the denoiser's batch."""
-        return self.guide.guided
 
     def forward(self, x_t: Tensor, step: int, prompts: Sequence[str]) -> tuple[Tensor, float]:
         """Mean `(B, *latent)`, float32, and standard deviation of decision `step`, counted from the noise.

@@ -9,14 +9,13 @@ References: Miao et al. (2025), https://arxiv.org/abs/2506.12036
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from diffalign.policies.basis import Basis
-from diffalign.policies.generator import NoiseGenerator, States
+from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import MAX_COEFFICIENT, NoiseDistribution
 
 
@@ -48,10 +47,6 @@ class GaussianShape:
 class GaussianGenerator(NoiseGenerator):
     """The learnable generator; it starts as N(0, I) for every prompt.
 
-    Arguments:
-        shape, states, metadata: as of `NoiseGenerator`.
-        seed: of its first weights.
-
     Raises:
         ValueError: if patches do not tile the latent, or there is no such basis.
     """
@@ -60,15 +55,8 @@ class GaussianGenerator(NoiseGenerator):
     shape_type = GaussianShape
     shape: GaussianShape
 
-    def __init__(
-        self,
-        shape: GaussianShape,
-        states: States | None = None,
-        metadata: Mapping[str, str] | None = None,
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(shape, states, metadata)
+    def make(self, seed: int) -> None:
+        shape = self.shape
         self.coefficients = Basis(shape.basis, shape.latent).shape
         *channels, height, width = self.coefficients
         self.patch = shape.patch if shape.basis == "identity" else 1

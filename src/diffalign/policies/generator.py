@@ -29,6 +29,7 @@ class NoiseGenerator(nn.Module, ABC):
         shape: what it is made of, a dataclass with `latent` and `text_width`.
         states: the token states `(L, text_width)` of a prompt; None loads those of the model in `metadata`.
         metadata: what it was learned for (model, steps, reward …); strings.
+        seed: of what it is made of at first.
     """
 
     #: Of the header, by which `load` finds the class.
@@ -42,11 +43,21 @@ class NoiseGenerator(nn.Module, ABC):
         _KINDS[cls.kind] = cls
 
     def __init__(
-        self, shape: Any, states: States | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        shape: Any,
+        states: States | None = None,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.shape, self.metadata = shape, dict(metadata or {})
         self._states, self._known = states, dict[str, Tensor]()
+        self.make(seed)
+
+    @abstractmethod
+    def make(self, seed: int) -> None:
+        """Makes its parameters and buffers."""
 
     def states(self, prompt: str) -> Tensor:
         """The prompt's token states, `(L, text_width)`; each prompt is encoded once."""

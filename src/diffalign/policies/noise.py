@@ -47,9 +47,8 @@ class NoiseDistribution:
     weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        shape = Basis(self.basis, self.latent).shape
-        if self.weights is not None:
-            shape = (*self.weights.shape, *shape)
+        mixture = () if self.weights is None else self.weights.shape
+        shape = (*mixture, *Basis(self.basis, self.latent).shape)
         if self.mean.shape != shape or self.std.shape != shape:
             raise ValueError(
                 f"mean {tuple(self.mean.shape)} and std {tuple(self.std.shape)} must both have shape {shape}"
@@ -116,8 +115,7 @@ class NoiseDistribution:
         """Log-density of `x_T`, `(B, *latent)` → `(B, 1)`: its mean (or sum) over the latent's elements."""
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}")
-        basis = Basis(self.basis, self.latent)
-        z = basis.project(x_T)
+        z = Basis(self.basis, self.latent).project(x_T)
         if self.weights is None:
             log_prob = _gaussian(z, self.mean, self.std)
         else:

@@ -69,10 +69,9 @@ def _check(name: str, value: Any, hint: Any) -> None:
         if value is None:
             return
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
-    bounds: tuple[Any, ...] = ()
+    extras: list[Any] = []
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
-        bounds = tuple(extra for extra in extras if isinstance(extra, Bounds))
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             choices = ", ".join(map(str, get_args(hint)))
@@ -83,8 +82,8 @@ def _check(name: str, value: Any, hint: Any) -> None:
         raise ConfigError(f"{name} must be of the type {hint.__name__}, not {value!r}")
     if hint is float and not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, not {value}")
-    for bound in bounds:
-        if value not in bound:
+    for bound in extras:
+        if isinstance(bound, Bounds) and value not in bound:
             raise ConfigError(f"{name} must be {bound}, not {value}")
 
 
