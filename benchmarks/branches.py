@@ -17,7 +17,6 @@ from diffalign.diffusion.transition import ddim_transition
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.rewards.world_clip import WorldClip
 from diffalign.rollout import collect_trajectories
-from diffalign.strategies import Branches
 from diffalign.world.judge import judge
 
 
@@ -51,7 +50,7 @@ def main() -> None:
         for number, text in enumerate(texts):
             groups = range(1000 * number, 1000 * number + arguments.groups)
             drawn = collect_trajectories(
-                policy, groups, [text] * len(groups), range(start, 20), Branches(arguments.branches), seed=0
+                policy, groups, [text] * len(groups), range(start, 20), arguments.branches, seed=0
             )
             prompts = list(drawn.prompts)
             scores = torch.stack([clip(drawn.images, prompts), judge(drawn.images, prompts)[0].float()])

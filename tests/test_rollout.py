@@ -10,7 +10,6 @@ from diffalign.diffusion.sampler import seeded_noise
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rollout import INITIAL_NOISE, Rollout, collect, collect_trajectories
-from diffalign.strategies import Branches
 from tests.toys import AnalyticPolicy, Toy
 
 LATENT, PROMPTS = (2, 4, 4), ["a dog", "a cat"]
@@ -19,8 +18,9 @@ LATENT, PROMPTS = (2, 4, 4), ["a dog", "a cat"]
 def test_branches_share_what_comes_before_the_interval(tiny_pipeline_folder: Path) -> None:
     sampler = Sampler(load_pipeline(tiny_pipeline_folder, device="cpu"), num_steps=4, guidance_scale=2.0)
     policy = DenoiserPolicy(sampler)
-    drawn = collect_trajectories(policy, [0, 1], PROMPTS, range(1, 4), Branches(3), seed=0)
+    drawn = collect_trajectories(policy, [0, 1], PROMPTS, range(1, 4), 3, seed=0)
     assert drawn.x.shape == (4, 6, 4, 8, 8) and drawn.log_prob.shape == (6, 3)
+    assert drawn.indices == tuple(range(6)) and drawn.prompts == (*["a dog"] * 3, *["a cat"] * 3)
     start, end = drawn.x[0], drawn.x[-1]
     assert torch.equal(start[0], start[2]) and not torch.equal(start[0], start[3])
     assert not torch.allclose(end[0], end[1])
@@ -47,10 +47,10 @@ def test_antithetic_samples_are_mirrored_in_pairs() -> None:
 def test_parts_are_joined_along_the_samples() -> None:
     policy = AnalyticPolicy()
     parts = [
-        collect_trajectories(policy, [i], [prompt], range(2, 5), Branches(2), seed=0)
+        collect_trajectories(policy, [i], [prompt], range(2, 5), 2, seed=0)
         for i, prompt in enumerate(PROMPTS)
     ]
-    whole = collect_trajectories(policy, [0, 1], PROMPTS, range(2, 5), Branches(2), seed=0)
+    whole = collect_trajectories(policy, [0, 1], PROMPTS, range(2, 5), 2, seed=0)
     joined = Rollout.cat(parts)
     assert torch.equal(joined.x, whole.x) and torch.equal(joined.log_prob, whole.log_prob)
     assert torch.equal(joined.images, whole.images)
@@ -60,6 +60,6 @@ def test_parts_are_joined_along_the_samples() -> None:
 def test_an_interval_ends_at_the_picture() -> None:
     for interval in (range(3), range(5, 5)):
         with pytest.raises(ValueError, match="ends at the last of 5 steps"):
-            collect_trajectories(AnalyticPolicy(), [0], ["a"], interval, Branches(), seed=0)
+            collect_trajectories(AnalyticPolicy(), [0], ["a"], interval, seed=0)
     with pytest.raises(ValueError, match="2 groups need as many prompts, not 1"):
-        collect_trajectories(AnalyticPolicy(), [0, 1], ["a"], range(5), Branches(), seed=0)
+        collect_trajectories(AnalyticPolicy(), [0, 1], ["a"], range(5), seed=0)

@@ -11,7 +11,6 @@ from diffalign.diffusion.sampler import seeded_noise
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.policies.noise import NoiseDistribution
-from diffalign.strategies import Branches
 
 #: Decisions are numbered like sampler steps, from the noise; the initial noise comes before step 0.
 INITIAL_NOISE = range(-1, 0)
@@ -76,6 +75,11 @@ class Rollout:
         )
 
 
+def repeated(prompts: Sequence[str], times: int) -> tuple[str, ...]:
+    """One prompt a sample, of groups with `times` samples each."""
+    return tuple(prompt for prompt in prompts for _ in range(times))
+
+
 def collect(
     distribution: NoiseDistribution,
     environment: Environment,
@@ -91,12 +95,11 @@ def collect(
     Arguments:
         antithetic: samples 2j and 2j + 1 use the noise ε and −ε.
     """
+    drawn = [index // 2 for index in indices] if antithetic else indices
+    epsilon = seeded_noise(distribution.latent, seed, stream, drawn)
     if antithetic:
-        epsilon = seeded_noise(distribution.latent, seed, stream, [index // 2 for index in indices])
         signs = torch.tensor([1.0 if index % 2 == 0 else -1.0 for index in indices])
         epsilon = epsilon * signs.view(-1, *[1] * (epsilon.ndim - 1))
-    else:
-        epsilon = seeded_noise(distribution.latent, seed, stream, indices)
     with torch.no_grad():
         x_T = distribution.transform(epsilon, distribution.components(seed, stream, indices))
         log_prob = distribution.log_prob(x_T)
@@ -119,23 +122,27 @@ def collect_trajectories(
     groups: Sequence[int],
     prompts: Sequence[str],
     interval: range,
-    branches: Branches,
+    branches: int = 1,
     *,
     seed: int,
     stream: str = "train",
 ) -> Rollout:
-    """Draws the samples of `groups`; the steps before `interval`, once a group, are not kept.
+    """Draws the samples of `groups`, whose steps before `interval` are made once a group and not kept.
+
+    So the rewards of a group differ by decisions in the interval alone (Hu et al., CVPR 2025, section 4.2,
+    https://arxiv.org/abs/2503.11240).
 
     Arguments:
         groups: their numbers, which with the seed determine the noise.
         prompts: one a group.
+        branches: b samples a group, that part where `interval` starts; sample i is of group i // b.
 
     Raises:
         ValueError: if `interval` does not end with the last step, or the prompts are not one a group.
     """
     if interval.stop != len(policy.timesteps) or not interval:
         raise ValueError(f"an interval ends at the last of {len(policy.timesteps)} steps, not at {interval}")
-    indices = branches.samples(groups)
+    indices = [group * branches + branch for group in groups for branch in range(branches)]
     if len(prompts) != len(groups):
         raise ValueError(f"{len(groups)} groups need as many prompts, not {len(prompts)}")
     device, latent = policy.device, policy.sampler.latent_shape
@@ -147,8 +154,7 @@ def collect_trajectories(
     for step in range(interval.start):
         mean, std = policy(x_t, step, prompts)
         x_t = mean + std * noise(step, groups)
-    x_t = branches.split(x_t)
-    each = [prompt for prompt in prompts for _ in range(branches.number)]
+    x_t, each = x_t.repeat_interleave(branches, 0), repeated(prompts, branches)
     x, log_prob = [x_t], []
     for step in interval:
         mean, std = policy(x_t, step, each)
@@ -156,4 +162,4 @@ def collect_trajectories(
         x.append(x_t)
         log_prob.append(gaussian_log_prob(x_t, mean, std))
     images = policy.decode(x_t)
-    return Rollout(torch.stack(x), torch.stack(log_prob, 1), interval, images, tuple(each), tuple(indices))
+    return Rollout(torch.stack(x), torch.stack(log_prob, 1), interval, images, each, tuple(indices))

@@ -34,9 +34,9 @@ def test_the_best_and_the_worst_of_a_group_are_chosen_if_they_are_good_and_bad()
     group = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
     assert best_and_worst(advantage, group, 0.5) == [0, 2, 4]
     assert best_and_worst(advantage, group, 2.0) == []
-    assert pairs(advantage, group, 0.5) == ([0], [2])
-    assert pairs(advantage, group, 0.0) == ([0, 4, 6], [2, 5, 8])
-    assert pairs(torch.zeros(4), torch.tensor([0, 0, 1, 1]), 0.0) == ([], [])
+    assert pairs(advantage, group, 0.5) == [(0, 2)]
+    assert pairs(advantage, group, 0.0) == [(0, 2), (4, 5), (6, 8)]
+    assert pairs(torch.zeros(4), torch.tensor([0, 0, 1, 1]), 0.0) == []
     with pytest.raises(ValueError, match="must be"):
         best_and_worst(advantage, group[:, None], 0.5)
 

@@ -112,7 +112,7 @@ def test_a_learner_and_a_row_are_a_method(
     module: Any = ModuleType("toy_shift")
     module.build = ShiftLearner
     monkeypatch.setitem(sys.modules, "toy_shift", module)
-    row = Method(ShiftConfig, {"default": ShiftConfig()}, HeldOutEvaluation, False, "toy_shift", "Shift.\n")
+    row = Method({"default": ShiftConfig()}, HeldOutEvaluation, False, "toy_shift", "Shift.\n")
     monkeypatch.setitem(METHODS, "shift", row)  # type: ignore[arg-type]
     monkeypatch.setattr("diffalign.run.session.SAVE_EVERY", 0.0)
 

@@ -39,7 +39,7 @@ from diffalign.settings.find import FindConfig
 from diffalign.settings.noise_ppo import NoisePPOConfig
 from diffalign.settings.search import SearchConfig
 from diffalign.settings.tune import TuneConfig
-from diffalign.strategies import backward_interval, full_interval
+from diffalign.strategies import backward_interval
 from tests.rewards import tiny
 from tests.toys import WIDTH, AnalyticPolicy, Toy, sides
 
@@ -224,7 +224,7 @@ ADVANTAGES: Mapping[str, Callable[[Tensor], Tensor]] = {
 # Strategies: the interval of a round, of (steps, round, rounds)
 
 INTERVALS: Mapping[str, Callable[[int, int, int], range]] = {
-    "full": lambda steps, round, rounds: full_interval(steps),
+    "full": lambda steps, round, rounds: range(steps),
     "backward": lambda steps, round, rounds: backward_interval(steps, round, rounds, 3),
 }
 

@@ -12,7 +12,6 @@ from diffalign.diffusion.sampler import seeded_noise
 from diffalign.policies import NoiseDistribution, NoiseGenerator
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.rollout import collect, collect_trajectories
-from diffalign.strategies import Branches
 from tests.toys import Toy, sides
 
 from .tables import LATENT, METADATA, NOISE_POLICIES, PROMPTS
@@ -129,7 +128,7 @@ def test_a_denoisers_decisions(denoiser: DenoiserPolicy) -> None:
 def test_a_denoisers_samples(denoiser: DenoiserPolicy) -> None:
     def drawn(groups: range, seed: int = 0):
         prompts = ["a dog" if group % 2 else "a cat" for group in groups]
-        return collect_trajectories(denoiser, groups, prompts, range(1, 4), Branches(2), seed=seed)
+        return collect_trajectories(denoiser, groups, prompts, range(1, 4), 2, seed=seed)
 
     whole = drawn(range(8))
     assert whole.x.shape == (4, 16, 4, 8, 8) and whole.log_prob.shape == (16, 3)

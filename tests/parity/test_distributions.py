@@ -17,13 +17,13 @@ from diffalign.diffusion import seeded_noise
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.objectives import gaussian_kl
 from diffalign.policies import NoiseDistribution
-from diffalign.policies.basis import make_basis
+from diffalign.policies.basis import Basis
 
 LATENT = (2, 6, 5)
 
 
 def gaussian(basis: str = "identity", *components: int) -> NoiseDistribution:
-    shape = (*components, *make_basis(basis, LATENT).shape)
+    shape = (*components, *Basis(basis, LATENT).shape)
     generator = torch.Generator().manual_seed(0)
     mean = 0.3 * torch.randn(shape, generator=generator)
     weights = torch.arange(1.0, components[0] + 1) if components else None

@@ -9,14 +9,14 @@ import torch
 from diffalign.diffusion import seeded_noise
 from diffalign.files import ArtifactError, save_tensors
 from diffalign.policies import NoiseDistribution, NoisePolicy
-from diffalign.policies.basis import dct_matrix, make_basis
+from diffalign.policies.basis import Basis, dct_matrix
 from diffalign.policies.noise import FORMAT
 
 LATENT = (2, 6, 5)
 
 
 def random_distribution(basis: str) -> NoiseDistribution:
-    shape = make_basis(basis, LATENT).shape
+    shape = Basis(basis, LATENT).shape
     generator = torch.Generator().manual_seed(0)
     mean = 0.3 * torch.randn(shape, generator=generator)
     return NoiseDistribution(
@@ -40,7 +40,7 @@ def test_weights_are_probabilities(weights: list[float]) -> None:
 @pytest.mark.parametrize("basis", ["identity", "dct2"])
 def test_moments_of_samples(basis: str) -> None:
     distribution = random_distribution(basis)
-    z = make_basis(basis, LATENT).project(distribution.sample(4000, seed=3))
+    z = Basis(basis, LATENT).project(distribution.sample(4000, seed=3))
     torch.testing.assert_close(z.mean(0), distribution.mean, atol=0.12, rtol=0)
     torch.testing.assert_close(z.std(0), distribution.std, atol=0.1, rtol=0)
 
@@ -128,7 +128,7 @@ def test_another_model_is_refused() -> None:
 
 def test_unknown_bases_and_modes_are_named() -> None:
     with pytest.raises(ValueError, match="unknown basis 'wavelet'"):
-        make_basis("wavelet", LATENT)
+        Basis("wavelet", LATENT)
     with pytest.raises(ValueError, match="preserving"):
         NoisePolicy(LATENT, std="fixed")
     with pytest.raises(ValueError, match="must both have shape"):

@@ -118,7 +118,7 @@ def build(
 
 
 PRESETS = {"default": ShiftConfig(), "short": ShiftConfig(rounds=2, samples=3)}
-ROW = Method(ShiftConfig, PRESETS, FindEvaluation, True, __name__, "Learn a shift of the noise.")
+ROW = Method(PRESETS, FindEvaluation, True, __name__, "Learn a shift of the noise.")
 
 # Its runs
 

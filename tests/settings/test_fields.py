@@ -41,8 +41,7 @@ def test_what_is_given_and_what_is_allowed_is_named(change: dict[str, Any], mess
 
 def test_what_fits_is_taken() -> None:
     own = Own(2, 1, "b", True, "x", -1.0)
-    assert own.differing(("share", "kind", "flag")) == "share, kind, flag"
-    assert Own(1).differing(("share", "kind", "limit")) == ""
+    assert (own.number, own.share, own.kind, own.flag) == (2, 1, "b", True)
 
 
 def test_unknown_presets_and_settings_are_named() -> None:

@@ -20,18 +20,13 @@ def best_and_worst(advantage: Tensor, group: Tensor, threshold: float) -> list[i
     Raises:
         ValueError: if the shapes differ.
     """
-    _check(advantage, group)
-    chosen: set[int] = set()
-    for best, worst in _extremes(advantage, group):
-        if advantage[best] >= threshold:
-            chosen.add(best)
-        if advantage[worst] <= -threshold:
-            chosen.add(worst)
-    return sorted(chosen)
+    extremes = _extremes(advantage, group)
+    good = {best for best, _ in extremes if advantage[best] >= threshold}
+    return sorted(good | {worst for _, worst in extremes if advantage[worst] <= -threshold})
 
 
-def pairs(advantage: Tensor, group: Tensor, threshold: float) -> tuple[list[int], list[int]]:
-    """Indices of winners and of losers: the best and the worst sample of each group, if both qualify.
+def pairs(advantage: Tensor, group: Tensor, threshold: float) -> list[tuple[int, ...]]:
+    """Indices of a winner and a loser each: the best and the worst sample of each group, if both qualify.
 
     Arguments:
         advantage, group, threshold: as of `best_and_worst`; with threshold 0 any two that differ qualify.
@@ -39,14 +34,12 @@ def pairs(advantage: Tensor, group: Tensor, threshold: float) -> tuple[list[int]
     Raises:
         ValueError: if the shapes differ.
     """
-    _check(advantage, group)
-    selected = [
+    return [
         (best, worst)
         for best, worst in _extremes(advantage, group)
         if advantage[best] > advantage[worst]
         and (not threshold or (advantage[best] >= threshold and advantage[worst] <= -threshold))
     ]
-    return [best for best, _ in selected], [worst for _, worst in selected]
 
 
 def couples(prompts: Sequence[str]) -> Tensor:
@@ -60,15 +53,12 @@ def couples(prompts: Sequence[str]) -> Tensor:
     return torch.tensor(group)
 
 
-def _check(advantage: Tensor, group: Tensor) -> None:
+def _extremes(advantage: Tensor, group: Tensor) -> list[tuple[int, int]]:
+    """Indices of the best and the worst sample of each group."""
     if advantage.shape != group.shape or advantage.ndim != 1:
         raise ValueError(
             f"advantage and group must be (B,), not {tuple(advantage.shape)} and {tuple(group.shape)}"
         )
-
-
-def _extremes(advantage: Tensor, group: Tensor) -> list[tuple[int, int]]:
-    """Indices of the best and the worst sample of each group."""
     extremes = []
     for number in group.unique():
         members = (group == number).nonzero()[:, 0]

@@ -3,20 +3,15 @@
 A family is a function from a prompt to arguments of the denoiser, and a row of `FAMILIES`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffalign.diffusion.pipeline import PipelineError, denoiser
-from diffalign.diffusion.protocol import LatentPipeline, Pipeline
+from diffalign.diffusion.protocol import Pipeline
 from diffalign.diffusion.sampler import Sampler
-
-if TYPE_CHECKING:
-    from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline, StableDiffusionXLPipeline
 
 #: The denoiser's arguments for one prompt, each with a batch of 1; a dot leads into a dictionary.
 Arguments = dict[str, Tensor]
@@ -24,14 +19,16 @@ Arguments = dict[str, Tensor]
 Size = tuple[int, int]
 
 
-def _stable_diffusion(pipeline: LatentPipeline, prompt: str, size: Size) -> tuple[Arguments, Arguments]:
+#: Of a pipeline, a prompt and a size: a prompt's arguments, and those of the negative prompt.
+Encoder = Callable[[Any, str, Size], tuple[Arguments, Arguments]]
+
+
+def _stable_diffusion(pipeline: Any, prompt: str, size: Size) -> tuple[Arguments, Arguments]:
     embeds, negative = pipeline.encode_prompt(prompt, pipeline.device, 1, True)[:2]
     return {"encoder_hidden_states": embeds}, {"encoder_hidden_states": negative}
 
 
-def _stable_diffusion_xl(
-    pipeline: StableDiffusionXLPipeline, prompt: str, size: Size
-) -> tuple[Arguments, Arguments]:
+def _stable_diffusion_xl(pipeline: Any, prompt: str, size: Size) -> tuple[Arguments, Arguments]:
     embeds, negative, pooled, negative_pooled = pipeline.encode_prompt(
         prompt, device=pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=True
     )
@@ -47,9 +44,7 @@ def _stable_diffusion_xl(
     )
 
 
-def _pixart(
-    pipeline: PixArtAlphaPipeline | PixArtSigmaPipeline, prompt: str, size: Size
-) -> tuple[Arguments, Arguments]:
+def _pixart(pipeline: Any, prompt: str, size: Size) -> tuple[Arguments, Arguments]:
     embeds, mask, negative, negative_mask = pipeline.encode_prompt(
         prompt, device=pipeline.device, clean_caption=True
     )  # as its call does
@@ -64,8 +59,8 @@ def _pixart(
     )
 
 
-#: By the name of the pipeline's class: a prompt's arguments, and those of the negative prompt.
-FAMILIES: dict[str, Callable[[LatentPipeline, str, Size], tuple[Arguments, Arguments]]] = {
+#: By the name of the pipeline's class.
+FAMILIES: dict[str, Encoder] = {
     "StableDiffusionPipeline": _stable_diffusion,
     "StableDiffusionXLPipeline": _stable_diffusion_xl,
     "PixArtAlphaPipeline": _pixart,
@@ -73,8 +68,14 @@ FAMILIES: dict[str, Callable[[LatentPipeline, str, Size], tuple[Arguments, Argum
 }
 
 
-def _has_family(pipeline: Pipeline) -> TypeGuard[LatentPipeline]:
-    return type(pipeline).__name__ in FAMILIES
+def _encoder(pipeline: Pipeline) -> Encoder:
+    name = type(pipeline).__name__
+    if name not in FAMILIES:
+        raise PipelineError(
+            f"a {name}'s denoiser cannot be tuned nor its prompts read, only those of {', '.join(FAMILIES)}; "
+            "find learns the initial noise of any pipeline instead"
+        )
+    return FAMILIES[name]
 
 
 class GuidedDenoiser:
@@ -89,20 +90,14 @@ class GuidedDenoiser:
     """
 
     def __init__(self, sampler: Sampler) -> None:
-        pipeline = sampler.pipeline
-        if not _has_family(pipeline):
-            raise PipelineError(
-                f"the denoiser of a {type(pipeline).__name__} cannot be tuned, only those of "
-                f"{', '.join(FAMILIES)}; find learns the initial noise of any pipeline instead"
-            )
+        pipeline: Any = sampler.pipeline
+        self._encode = _encoder(pipeline)
         if extra := sampler.extra_conditions():
             raise PipelineError(f"tuning knows no {', '.join(extra)}; leave it out of the sampler")
         self.pipeline, self.network = pipeline, denoiser(pipeline)
-        self.guidance_scale: Final = sampler.guidance_scale or 1.0
-        self.guided: Final = sampler.guided
-        self._encode = FAMILIES[type(pipeline).__name__]
+        self.guidance_scale, self.guided = sampler.guidance_scale or 1.0, sampler.guided
         height, width = sampler.latent_shape[-2:]
-        self._size = (height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor)
+        self._size = height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
         self._encoded: dict[str, tuple[Arguments, Arguments]] = {}
 
     def __call__(self, x_t: Tensor, t: int, prompts: Sequence[str]) -> Tensor:
@@ -140,7 +135,7 @@ class GuidedDenoiser:
 
 
 @torch.no_grad()
-def prompt_states(pipeline: Pipeline, prompt: str) -> Tensor:
+def prompt_states(pipeline: Any, prompt: str) -> Tensor:
     """The text encoder's token states of `prompt`, float32 on the CPU with shape `(L, d)`.
 
     States of padding are left out where the denoiser does not see them either.
@@ -148,12 +143,10 @@ def prompt_states(pipeline: Pipeline, prompt: str) -> Tensor:
     Raises:
         PipelineError: if the pipeline is of no known family.
     """
-    name = type(pipeline).__name__
-    if not _has_family(pipeline):
-        raise PipelineError(f"a {name}'s prompts cannot be read, only those of {', '.join(FAMILIES)}")
+    encode = _encoder(pipeline)
     network: Any = denoiser(pipeline)
     side = pipeline.vae_scale_factor * network.config.sample_size
-    arguments = FAMILIES[name](pipeline, prompt, (side, side))[0]
+    arguments = encode(pipeline, prompt, (side, side))[0]
     states = arguments["encoder_hidden_states"][0]
     if "encoder_attention_mask" in arguments:
         states = states[arguments["encoder_attention_mask"][0].bool()]

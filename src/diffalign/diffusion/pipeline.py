@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
@@ -11,9 +11,9 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from diffalign.diffusion.cards import CARDS
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import unknown
+from diffalign.settings.sampling import Scheduler
 
-#: What `load_pipeline` does about the scheduler.
-SCHEDULERS = ("keep", "ddim")
+SCHEDULERS = get_args(Scheduler)
 _FINGERPRINT_DIGITS = 12  # 48 bits, so that two models hardly ever share them
 _FINGERPRINT_VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
@@ -83,17 +83,21 @@ def default_device() -> torch.device:
     return accelerator or torch.device("cpu")
 
 
+def denoiser_name(pipeline: Pipeline) -> str:
+    """The attribute that holds the pipeline's denoiser."""
+    return "unet" if hasattr(pipeline, "unet") else "transformer"
+
+
 def denoiser(pipeline: Pipeline) -> torch.nn.Module:
     """The pipeline's UNet or transformer.
 
     Raises:
         PipelineError: if it has neither.
     """
-    for name in ("unet", "transformer"):
-        module = getattr(pipeline, name, None)
-        if isinstance(module, torch.nn.Module):
-            return module
-    raise PipelineError(f"{type(pipeline).__name__} has neither a unet nor a transformer")
+    module = getattr(pipeline, denoiser_name(pipeline), None)
+    if not isinstance(module, torch.nn.Module):
+        raise PipelineError(f"{type(pipeline).__name__} has neither a unet nor a transformer")
+    return module
 
 
 def is_deterministic(pipeline: Pipeline) -> bool:

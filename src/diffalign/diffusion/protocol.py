@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
 
 @runtime_checkable
@@ -46,16 +45,3 @@ class Pipeline(Protocol):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """An output with `images` `(B, 3, H, W)` or `frames` `(B, F, 3, H, W)`."""
-
-
-class LatentPipeline(Pipeline, Protocol):
-    """A pipeline with an autoencoder and a text encoder that is called by itself.
-
-    Attributes:
-        vae_scale_factor: pixels of a picture, along an axis, for each pixel of its latent.
-    """
-
-    vae_scale_factor: int
-
-    def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """Embeddings of a prompt and of the negative prompt, in the order of the pipeline's class."""

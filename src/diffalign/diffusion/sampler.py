@@ -97,24 +97,16 @@ class Sampler:
         known.add("use_resolution_binning")  # changes height and width alone
         return sorted((self._call.keys() - known) | self.encoding.keys())
 
-    def encode(self, prompt: str) -> dict[str, Any]:
-        """The pipeline's arguments that carry `prompt`: its embeddings where the pipeline takes them."""
-        if self._encode_prompt is None:
-            return {"prompt": prompt}
-        if prompt not in self._conditions:
-            device = self.pipeline.device
-            with torch.no_grad():
-                both = self._encode_prompt(prompt, device, 1, self.guided, **self.encoding)
-            names = ("prompt_embeds", "negative_prompt_embeds") if self.guided else ("prompt_embeds",)
-            self._conditions[prompt] = dict(zip(names, both, strict=False))
-        return self._conditions[prompt]
-
-    def _joined(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """The conditions of several prompts as one batch: embeddings concatenated, or a list of texts."""
+    def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """The pipeline's arguments that carry `prompts`: their embeddings where the pipeline takes them."""
         if self._encode_prompt is None:
             return {"prompt": list(prompts)}
-        conditions = [self.encode(prompt) for prompt in prompts]
-        return {name: torch.cat([c[name] for c in conditions]) for name in conditions[0]}
+        names = ("prompt_embeds", "negative_prompt_embeds") if self.guided else ("prompt_embeds",)
+        for prompt in set(prompts) - self._conditions.keys():
+            with torch.no_grad():
+                both = self._encode_prompt(prompt, self.pipeline.device, 1, self.guided, **self.encoding)
+            self._conditions[prompt] = dict(zip(names, both, strict=False))
+        return {name: torch.cat([self._conditions[prompt][name] for prompt in prompts]) for name in names}
 
     def __call__(self, x_T: Tensor, prompt: str | Sequence[str]) -> Tensor:
         """Pictures with shape `(B, 3, H, W)` (video `(B, F, 3, H, W)`), float32 in [0, 1].
@@ -139,9 +131,9 @@ class Sampler:
                 batch = slice(start, start + self.batch_size)
                 latents = x_T[batch].to(self.pipeline.device, self.pipeline.dtype)
                 if isinstance(prompt, str) and self._repeats:
-                    condition = {**self.encode(prompt), "num_images_per_prompt": len(latents)}
+                    condition = {**self.encode([prompt]), "num_images_per_prompt": len(latents)}
                 else:
-                    condition = self._joined(prompts[batch])
+                    condition = self.encode(prompts[batch])
                 output = self.pipeline(**condition, latents=latents, **self._call)
                 pictures = output.images if hasattr(output, "images") else output.frames
                 batches.append(torch.as_tensor(pictures).float())

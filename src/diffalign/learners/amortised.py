@@ -1,35 +1,40 @@
 """What every learner of a noise generator does: prompts in turn, one generator for all of them."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
+from diffalign.diffusion import Sampler
+from diffalign.diffusion.conditions import prompt_states
 from diffalign.files import GENERATOR
 from diffalign.learners.contract import Learner, Request
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.prompts.sampling import prompts_in_turn
-from diffalign.rollout import Environment, Rollout, collect
+from diffalign.rollout import Environment, Rollout, collect, repeated
 from diffalign.settings.amortised import AmortisedConfig
+from diffalign.settings.fields import ConfigError, pick
+
+G = TypeVar("G", bound=NoiseGenerator)
 
 
 class AmortisedLearner(Learner):
     """A generator that learns from a set of prompts."""
 
     config: AmortisedConfig
-    learned = "learned noise"
+    learned, artefact = "learned noise", GENERATOR
 
     def __init__(
         self, environment: Environment, prompts: Sequence[str], config: Any, generator: NoiseGenerator
     ) -> None:
-        super().__init__(environment, prompts, config, generator.metadata)
         self.generator = generator
+        super().__init__(environment, prompts, config, generator.metadata)
 
     @property
     def queries(self) -> int:
-        """Reward queries so far."""
         return self.rounds * self.config.prompts_per_round * self.config.samples_per_prompt
 
     def ask(self) -> Request:
@@ -37,23 +42,19 @@ class AmortisedLearner(Learner):
         config, samples = self.config, self.config.samples_per_prompt
         visits = range(self.rounds * config.prompts_per_round, (self.rounds + 1) * config.prompts_per_round)
         prompts = prompts_in_turn(self.prompts, visits, config.seed)
-        return Request(
-            range(visits.start * samples, visits.stop * samples),
-            tuple(prompt for prompt in prompts for _ in range(samples)),
-        )
+        numbers = range(visits.start * samples, visits.stop * samples)
+        return Request(numbers, repeated(prompts, samples))
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         """A batch a prompt, from its distribution."""
-        samples = self.config.samples_per_prompt
+        samples, seed = self.config.samples_per_prompt, self.config.seed
         for start in range(0, len(request.groups), samples):
             prompt, numbers = request.prompts[start], request.groups[start : start + samples]
-            noise = self.exploring(prompt)
-            yield collect(noise, self.environment, prompt, numbers, seed=self.config.seed)
+            yield collect(self.exploring(prompt), self.environment, prompt, numbers, seed=seed)
 
-    @torch.no_grad()
     def exploring(self, prompt: str) -> NoiseDistribution:
         """What `prompt`'s next samples are drawn from, without gradient."""
-        return self.generator(prompt)
+        return self.noise(prompt)
 
     @torch.no_grad()
     def divergence(self, prompts: Sequence[str]) -> float:
@@ -63,19 +64,29 @@ class AmortisedLearner(Learner):
 
     @torch.no_grad()
     def noise(self, prompt: str) -> NoiseDistribution:
-        """What has been learned so far, of `prompt`'s noise."""
         return self.generator(prompt)
 
     def result(self) -> NoiseGenerator:
-        """The generator, with its provenance as metadata."""
-        self.generator.metadata["queries"] = str(self.queries)
+        self.generator.metadata = self.provenance()
         return self.generator
 
-    def save(self, folder: Path) -> Path:
-        """Writes generator.safetensors."""
-        self.result().save(folder / GENERATOR)
-        return folder / GENERATOR
-
     def record(self) -> dict[str, str | int | float | None]:
-        """The generator's file, for the report."""
         return {"generator": GENERATOR}
+
+
+def make_generator(
+    kind: type[G], sampler: Sampler, prompts: Sequence[str], config: Any, metadata: Mapping[str, str]
+) -> G:
+    """A generator of the shape that latents, prompts and settings give it.
+
+    Raises:
+        ConfigError: if the settings do not fit the latents.
+        PipelineError: if the pipeline's prompts cannot be read.
+    """
+    states = partial(prompt_states, sampler.pipeline)
+    given = {**asdict(config), "latent": sampler.latent_shape, "prompts": len(prompts)}
+    given["text_width"] = states(prompts[0]).shape[-1]
+    try:
+        return kind(pick(kind.shape_type, given), states, metadata, seed=config.seed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -2,20 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from diffalign.advantages.process import posterior
 from diffalign.diffusion import Sampler
-from diffalign.diffusion.conditions import prompt_states
-from diffalign.learners.amortised import AmortisedLearner
+from diffalign.learners.amortised import AmortisedLearner, make_generator
 from diffalign.learners.contract import Update, check_rewards
 from diffalign.objectives.diagnostics import diagnose
-from diffalign.policies.anchor_generator import AnchorGenerator, AnchorShape
+from diffalign.policies.anchor_generator import AnchorGenerator
 from diffalign.policies.noise import NoiseDistribution
-from diffalign.rollout import Environment, Rollout
+from diffalign.rollout import Rollout
 from diffalign.settings.anchors import AnchorConfig
 from diffalign.settings.fields import ConfigError
 
@@ -39,15 +37,10 @@ class AnchorLearner(AmortisedLearner):
 
     config: AnchorConfig
     generator: AnchorGenerator
+    remembered = "generator", "sums", "counts", "squares"
 
-    def __init__(
-        self,
-        environment: Environment,
-        prompts: Sequence[str],
-        config: AnchorConfig,
-        generator: AnchorGenerator,
-    ) -> None:
-        super().__init__(environment, prompts, config, generator)
+    def prepare(self) -> None:
+        config, generator = self.config, self.generator
         visits = config.rounds * config.prompts_per_round
         if config.samples_per_prompt * math.ceil(visits / len(self.prompts)) < 2:
             raise ConfigError(
@@ -56,8 +49,7 @@ class AnchorLearner(AmortisedLearner):
             )
         generator.learn_from(self.prompts)
         size = len(self.prompts), generator.shape.components
-        self.sums, self.counts = torch.zeros(size).double(), torch.zeros(size).double()
-        self.squares = torch.zeros(size).double()
+        self.sums, self.counts, self.squares = torch.zeros(3, *size, dtype=torch.float64)
 
     @torch.no_grad()
     def exploring(self, prompt: str) -> NoiseDistribution:
@@ -85,10 +77,9 @@ class AnchorLearner(AmortisedLearner):
             expected.append(float(noise.weights @ self.generator.values(prompt)) / scale)
             log_ratio.append(elements * (noise.log_prob(x_T) - old))
         self.rounds += 1
-        return Update(
-            rollout.prompts,
+        return self.update(
+            rollout,
             rewards,
-            len(rewards) * self.environment.forwards,
             -sum(expected) / len(expected),
             diagnose(torch.cat(log_ratio)),
             selected=len(rewards),
@@ -117,36 +108,10 @@ class AnchorLearner(AmortisedLearner):
         self.generator.coefficients.copy_(scale * weights)
         return scale
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The generator's, and the rewards so far."""
-        generator = {f"generator.{name}": value for name, value in self.generator.state_dict().items()}
-        return {**generator, "sums": self.sums, "counts": self.counts, "squares": self.squares}
-
-    def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
-        """Puts back what `tensors` returned."""
-        names = self.generator.state_dict()
-        self.generator.load_state_dict({name: tensors[f"generator.{name}"] for name in names})
-        self.sums, self.counts = tensors["sums"].clone(), tensors["counts"].clone()
-        self.squares = tensors["squares"].clone()
-
 
 def build(
     sampler: Sampler, prompts: Sequence[str], config: AnchorConfig, metadata: Mapping[str, str]
 ) -> AnchorLearner:
-    """A learner to whom all anchors are worth the same.
-
-    Raises:
-        ConfigError: if there are too few samples of the prompts.
-        PipelineError: if the pipeline's prompts cannot be read.
-    """
-    shape = AnchorShape(
-        sampler.latent_shape,
-        prompt_states(sampler.pipeline, prompts[0]).shape[-1],
-        len(prompts),
-        config.components,
-        config.correlation,
-        config.effective,
-    )
-    states = partial(prompt_states, sampler.pipeline)
-    generator = AnchorGenerator(shape, states, metadata, seed=config.seed)
+    """A learner to whom all anchors are worth the same; raises what `make_generator` does."""
+    generator = make_generator(AnchorGenerator, sampler, prompts, config, metadata)
     return AnchorLearner(sampler, prompts, config, generator)

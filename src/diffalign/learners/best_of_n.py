@@ -6,24 +6,12 @@ Symbols:    x_T = initial noise, r = rewards, c = prompt
 References: Ma et al. (2025), section 3 (random search), https://arxiv.org/abs/2501.09732
 """
 
-from collections.abc import Iterator
-
 from diffalign.learners.contract import Request
-from diffalign.learners.search import STREAM, SearchLearner
-from diffalign.policies.noise import NoiseDistribution
-from diffalign.rollout import Rollout, collect
+from diffalign.learners.search import SearchLearner
 
 
 class BestOfN(SearchLearner):
     """Only a batch and the kept pictures are ever in memory."""
 
     def ask(self) -> Request:
-        """The next batch."""
-        numbers = range(self.queries, min(self.queries + self.environment.batch_size, self.config.queries))
-        return Request(numbers, self.prompts * len(numbers))
-
-    def sample(self, request: Request) -> Iterator[Rollout]:
-        """From N(0, I)."""
-        standard = NoiseDistribution.standard(self.environment.latent_shape)
-        prompt, seed = self.prompts[0], self.config.seed
-        yield collect(standard, self.environment, prompt, request.groups, seed=seed, stream=STREAM)
+        return self.next_samples(self.environment.batch_size)

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn, optim
 
+from diffalign.learners.optimisers import load_optimiser, optimiser_tensors
 from diffalign.learners.processes import Processes
 from diffalign.learners.result import SearchResult
 from diffalign.objectives.diagnostics import Diagnostics
@@ -92,13 +93,19 @@ class Learner(ABC):
         rounds, optimiser_steps: so far.
 
     Raises:
-        ConfigError: if there are no prompts, or one is empty.
+        ConfigError: if there are no prompts, more than the one that is learned from, or one is empty.
     """
 
     #: Settings of time and memory alone: a state may be loaded with others.
     free: ClassVar[tuple[str, ...]] = ()
-    #: What the pictures after learning are called, and the artefact's name in the run's folder.
+    #: What the pictures after learning are called.
     learned: ClassVar[str]
+    #: The artefact's name in the run's folder.
+    artefact: ClassVar[str]
+    #: Whether it learns from one prompt alone.
+    one_prompt: ClassVar[bool] = False
+    #: Attributes that a state holds: tensors by their name, modules and optimisers by what is in them.
+    remembered: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -109,10 +116,16 @@ class Learner(ABC):
     ) -> None:
         if not prompts or not all(prompt.strip() for prompt in prompts):
             raise ConfigError("learning needs at least one prompt, none of them empty")
+        if self.one_prompt and len(prompts) != 1:
+            raise ConfigError(f"one prompt at a time is learned from, or searched, not {len(prompts)}")
         self.environment, self.prompts, self.config = environment, tuple(prompts), config
         self.metadata = dict(metadata or {})
         self.processes = Processes()
         self.rounds = self.optimiser_steps = 0
+        self.prepare()
+
+    def prepare(self) -> None:  # noqa: B027
+        """Makes what this learner has beside what all have."""
 
     @property
     @abstractmethod
@@ -145,13 +158,38 @@ class Learner(ABC):
             ValueError: if there is not one finite reward a sample; the learner is as it was.
         """
 
-    @abstractmethod
+    def next_samples(self, number: int) -> Request:
+        """Of the one prompt, as many as `number` or as queries are left."""
+        numbers = range(self.queries, min(self.queries + number, self.total))
+        return Request(numbers, self.prompts * len(numbers))
+
+    def update(self, rollout: Rollout, rewards: Tensor, *learned: Any, **more: Any) -> Update:
+        """The `Update` of a round that this process alone sampled, all pictures with all steps."""
+        return Update(rollout.prompts, rewards, len(rewards) * self.environment.forwards, *learned, **more)
+
     def tensors(self) -> dict[str, Tensor]:
         """All that was learned, and what learning on needs."""
+        tensors: dict[str, Tensor] = {}
+        for name in self.remembered:
+            match getattr(self, name):
+                case nn.Module() as module:
+                    tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+                case optim.Optimizer() as optimiser:
+                    tensors |= optimiser_tensors(name, optimiser)
+                case tensor:
+                    tensors[name] = tensor
+        return tensors
 
-    @abstractmethod
     def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
         """Puts back what `tensors` and `strings` returned."""
+        for name in self.remembered:
+            match getattr(self, name):
+                case nn.Module() as module:
+                    module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
+                case optim.Optimizer() as optimiser:
+                    load_optimiser(name, optimiser, tensors)
+                case _:
+                    setattr(self, name, tensors[name].clone())  # as it may be changed in place
 
     def strings(self) -> dict[str, str]:
         """What learning on needs beside tensors and counts."""
@@ -184,13 +222,18 @@ class Learner(ABC):
         kind, latent = type(self).__name__, list(self.environment.latent_shape)
         return json.dumps({"learner": kind, "latent": latent, "prompts": self.prompts, **settings})
 
+    def provenance(self) -> dict[str, str]:
+        """The metadata of the result."""
+        return {**self.metadata, "queries": str(self.queries)}
+
     @abstractmethod
     def result(self) -> Any:
         """What was learned so far, with its provenance."""
 
-    @abstractmethod
     def save(self, folder: Path) -> Path:
         """Writes what was learned into `folder`, atomically; returns the file or folder."""
+        self.result().save(folder / self.artefact)
+        return folder / self.artefact
 
     def noise(self, prompt: str) -> NoiseDistribution:
         """What fresh pictures of `prompt` start from; N(0, I) unless noise is what is learned."""

@@ -25,7 +25,6 @@ class Decision(NamedTuple):
     """
 
     x_next: Tensor
-
     log_prob: Tensor
     old_log_prob: Tensor
     advantage: Tensor
@@ -33,22 +32,15 @@ class Decision(NamedTuple):
     std: float
     pretrained_mean: Tensor
 
-
-def _pg(decision: Decision, config: TuneConfig) -> Loss:
-    return policy_gradient_loss(decision.log_prob, decision.old_log_prob, decision.advantage)
-
-
-def _ppo(decision: Decision, config: TuneConfig) -> Loss:
-    return ppo_loss(
-        decision.log_prob, decision.old_log_prob, decision.advantage, clip_range=config.clip_range
-    )
+    @property
+    def ratios(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What objectives with ratios of probabilities read."""
+        return self.log_prob, self.old_log_prob, self.advantage
 
 
 def _dpok(decision: Decision, config: TuneConfig) -> Loss:
     return dpok_loss(
-        decision.log_prob,
-        decision.old_log_prob,
-        decision.advantage,
+        *decision.ratios,
         gaussian_kl(decision.mean, decision.pretrained_mean, decision.std)[:, None].cpu(),
         clip_range=config.clip_range,
         alpha=config.dpok_alpha,
@@ -80,8 +72,10 @@ class Objective:
 
 #: By the name of `TuneConfig.objective`.
 OBJECTIVES: Mapping[str, Objective] = {
-    "pg": Objective(_pg),
-    "ppo": Objective(_ppo, clips=True),
+    "pg": Objective(lambda decision, config: policy_gradient_loss(*decision.ratios)),
+    "ppo": Objective(
+        lambda decision, config: ppo_loss(*decision.ratios, clip_range=config.clip_range), clips=True
+    ),
     "dpok": Objective(_dpok, pretrained=True, clips=True),
     "dpo": Objective(_dpo, pretrained=True, unit=2),
 }

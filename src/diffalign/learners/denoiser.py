@@ -13,19 +13,20 @@ from torch import Tensor
 from diffalign.advantages.contrast import best_and_worst, couples, pairs
 from diffalign.advantages.running import RunningStatistics
 from diffalign.diffusion import Sampler
+from diffalign.diffusion.pipeline import denoiser_name
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.files import DENOISER, LORA, replacing_folder
 from diffalign.learners.contract import Learner, Request, Update, check_rewards
 from diffalign.learners.decisions import OBJECTIVES, Decision
-from diffalign.learners.optimisers import load_optimiser, make_adamw, optimiser_tensors
+from diffalign.learners.optimisers import make_adamw
 from diffalign.learners.processes import Processes
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.prompts.sampling import prompts_in_turn
-from diffalign.rollout import Rollout, collect_trajectories
+from diffalign.rollout import Rollout, collect_trajectories, repeated
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.tune import TuneConfig
-from diffalign.strategies import Branches, backward_interval, full_interval
+from diffalign.strategies import backward_interval
 
 
 class DenoiserLearner(Learner):
@@ -38,6 +39,7 @@ class DenoiserLearner(Learner):
     config: TuneConfig
     learned = "tuned model"
     free = ("micro_batch", "gradient_checkpointing")
+    remembered = ("optimiser",)
 
     def __init__(
         self,
@@ -57,9 +59,9 @@ class DenoiserLearner(Learner):
                 f"{config.lora_rank}"
             )
         self.policy: Final = policy
-        self.objective, self.branches = OBJECTIVES[config.objective], Branches(config.branches)
-        self.statistics = RunningStatistics(config.window)
-        self.optimiser = make_adamw(policy.learned(), config)
+        self.objective, self.statistics = OBJECTIVES[config.objective], RunningStatistics(config.window)
+        self.parameters = policy.learned()
+        self.optimiser = make_adamw(self.parameters, config)
         # half precision loses small gradients unless they are scaled up
         device, half = policy.device, policy.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -86,7 +88,6 @@ class DenoiserLearner(Learner):
 
     @property
     def queries(self) -> int:
-        """Reward queries so far."""
         return self.rounds * self.config.samples
 
     def ask(self) -> Request:
@@ -104,33 +105,33 @@ class DenoiserLearner(Learner):
 
     def interval(self) -> range:
         """The steps that the next round learns, counted from the noise."""
-        steps = len(self.policy.timesteps)
-        if self.config.interval == "full":
-            return full_interval(steps)
-        return backward_interval(steps, self.rounds, self.config.rounds, self.config.first_steps)
+        steps, config = len(self.policy.timesteps), self.config
+        if config.interval == "full":
+            return range(steps)
+        return backward_interval(steps, self.rounds, config.rounds, config.first_steps)
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         """This process's shards, in batches of whole groups."""
         positions = sorted(i for shard in self.processes.share(request.shards) for i in shard)
-        size = max(1, self.environment.batch_size // self.branches.number)
+        size = max(1, self.environment.batch_size // self.config.branches)
         for batch in (positions[i : i + size] for i in range(0, len(positions), size)):
             yield collect_trajectories(
                 self.policy,
                 [request.groups[i] for i in batch],
                 [request.prompts[i] for i in batch],
                 request.interval,
-                self.branches,
+                self.config.branches,
                 seed=self.config.seed,
             )
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """Learns from this process's part of the samples, and with the others' gradients."""
         check_rewards(rollout, rewards)
-        config, branches, request = self.config, self.branches.number, self.ask()
-        first = request.groups.start * branches
+        config, request = self.config, self.ask()
+        first = request.groups.start * config.branches
         rows = {index - first: row for row, index in enumerate(rollout.indices)}
         gathered = self.processes.gather(list(zip(rows, rewards.tolist(), strict=True)))
-        prompts = [prompt for prompt in request.prompts for _ in range(branches)]
+        prompts = repeated(request.prompts, config.branches)
         scores = torch.tensor([reward for _, reward in sorted(gathered)])
         advantage = self.statistics.normalise(prompts, scores)
         units = self._units(prompts, advantage)
@@ -153,7 +154,7 @@ class DenoiserLearner(Learner):
         # dpo's ratios are to the pretrained model
         ratio_error = diagnostics[0].max_ratio_error if losses and self.objective.unit == 1 else 0.0
         return Update(
-            tuple(prompts),
+            prompts,
             scores,
             self._forwards(request, selected),
             sum(loss * n for loss, n in zip(losses, sizes, strict=True)) / max(1, sum(sizes)),
@@ -166,8 +167,7 @@ class DenoiserLearner(Learner):
 
     def _forwards(self, request: Request, selected: int) -> int:
         """Of sampling, the steps before the interval once a group, and of learning, its reference too."""
-        samples = len(request.groups) * self.branches.number
-        sampled = request.interval.start * len(request.groups) + len(request.interval) * samples
+        sampled = request.interval.start * len(request.groups) + len(request.interval) * self.config.samples
         learned = (2 if self.objective.pretrained else 1) * selected * len(request.interval)
         return (2 if self.policy.guided else 1) * (sampled + learned)
 
@@ -189,10 +189,10 @@ class DenoiserLearner(Learner):
 
     def _units(self, prompts: Sequence[str], advantage: Tensor) -> list[tuple[int, ...]]:
         """What a loss is made of: samples, or pairs of a winner and a loser."""
-        config, group = self.config, torch.arange(len(prompts)) // self.branches.number
+        config, group = self.config, torch.arange(len(prompts)) // self.config.branches
         if self.objective.unit > 1:
             group = group if config.branches > 1 else couples(prompts)
-            return list(zip(*pairs(advantage, group, config.threshold), strict=True))
+            return pairs(advantage, group, config.threshold)
         if config.branches == 1 and not config.threshold:
             return [(i,) for i in range(len(advantage))]
         return [(i,) for i in best_and_worst(advantage, group, config.threshold)]
@@ -201,7 +201,7 @@ class DenoiserLearner(Learner):
         self, rollout: Rollout, advantage: Tensor, units: list[tuple[int, ...]], number: int
     ) -> tuple[float, Diagnostics]:
         """One optimiser step from `units`, this process's of `number`: all samples weigh the same."""
-        config, parameters = self.config, self.policy.learned()
+        config = self.config
         self.optimiser.zero_grad(set_to_none=True)
         chunk = max(1, config.micro_batch // self.objective.unit)
         total, seen = 0.0, list[tuple[Diagnostics, int]]()
@@ -214,9 +214,9 @@ class DenoiserLearner(Learner):
                 self.scaler.scale(loss).backward()
                 total += loss.item()
                 seen.append((diagnostics, len(part)))
-        self.processes.add_gradients(parameters)
+        self.processes.add_gradients(self.parameters)
         self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         gathered = self.processes.gather([(total, seen)])
@@ -238,26 +238,21 @@ class DenoiserLearner(Learner):
         return self.objective.loss(decision, self.config)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Learned weights and the optimiser's moments."""
-        tensors = {f"policy.{i}": p.detach() for i, p in enumerate(self.policy.learned())}
-        return tensors | optimiser_tensors("optimiser", self.optimiser)
+        return {**super().tensors(), **{f"policy.{i}": p.detach() for i, p in enumerate(self.parameters)}}
 
     def strings(self) -> dict[str, str]:
-        """The gradient scaler, and the rewards of the last rounds."""
         scaler = json.dumps(self.scaler.state_dict())
         return {"scaler": scaler, "statistics": self.statistics.state()}
 
     def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
-        """Puts back what `tensors` and `strings` returned."""
+        super().restore(tensors, strings)
         with torch.no_grad():
-            for i, parameter in enumerate(self.policy.learned()):
+            for i, parameter in enumerate(self.parameters):
                 parameter.copy_(tensors[f"policy.{i}"])
-        load_optimiser("optimiser", self.optimiser, tensors)
         self.scaler.load_state_dict(json.loads(strings["scaler"]))
         self.statistics.load(strings["statistics"])
 
     def result(self) -> DenoiserPolicy:
-        """The policy; its pipeline samples with what was learned."""
         return self.policy
 
     def save(self, folder: Path) -> Path:
@@ -268,24 +263,17 @@ class DenoiserLearner(Learner):
         return path
 
     def frozen(self) -> AbstractContextManager[None]:
-        """Within it the pipeline samples as before any learning."""
         return self.policy.frozen()
 
     def record(self) -> dict[str, str | int | float | None]:
-        """The adapter's rank and the denoiser's part, for the report."""
-        part = "unet" if hasattr(self.policy.sampler.pipeline, "unet") else "transformer"
+        part = denoiser_name(self.policy.sampler.pipeline)
         return {"lora_rank": self.config.lora_rank, "denoiser": part}
 
 
 def build(
     sampler: Sampler, prompts: Sequence[str], config: TuneConfig, metadata: Mapping[str, str]
 ) -> DenoiserLearner:
-    """A learner of the sampler's pipeline, which is changed in place.
-
-    Raises:
-        ConfigError: if the settings do not fit the sampler or the prompts.
-        PipelineError: if the pipeline's denoiser cannot be tuned.
-    """
+    """A learner of the sampler's pipeline, which is changed in place."""
     policy = DenoiserPolicy(
         sampler,
         eta=config.eta,

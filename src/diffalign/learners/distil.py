@@ -45,8 +45,7 @@ def distil(
     for step in range(steps):
         chosen = np.random.default_rng([seed, step]).permutation(len(texts))[:prompts]
         losses = []
-        for i in chosen.tolist():
-            text = texts[i]
+        for text in (texts[i] for i in chosen):
             x_T = noises[text].sample(samples, seed, stream="distil", start=step * samples)
             losses.append(-generator(text).log_prob(x_T).mean())
         loss = torch.stack(losses).mean()

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffalign.advantages import ValueNet, leave_one_out, rank, standardise
 from diffalign.advantages.drcm import value_loss
 from diffalign.diffusion import Sampler
 from diffalign.files import NOISE
 from diffalign.learners.contract import Learner, Request, Update, check_rewards
-from diffalign.learners.optimisers import load_optimiser, optimiser_tensors
 from diffalign.objectives import policy_gradient_loss, ppo_loss
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.mixture import MixturePolicy
@@ -42,7 +40,8 @@ class FindLearner(Learner):
     """
 
     config: FindConfig
-    learned = "learned noise"
+    learned, artefact, one_prompt = "learned noise", NOISE, True
+    remembered: tuple[str, ...] = "x_T", "rewards", "means", "stds", "policy", "optimiser"
 
     def __init__(
         self,
@@ -53,8 +52,6 @@ class FindLearner(Learner):
         start: NoiseDistribution | None = None,
     ) -> None:
         super().__init__(environment, prompts, config, metadata)
-        if len(self.prompts) != 1:
-            raise ConfigError(f"noise is learned for one prompt at a time, not for {len(self.prompts)}")
         latent = environment.latent_shape
         self.policy: NoisePolicy | MixturePolicy
         try:
@@ -69,15 +66,12 @@ class FindLearner(Learner):
             self.optimiser = NaturalGradient(self.policy, config.learning_rate)
         else:
             self.optimiser = torch.optim.AdamW(self.policy.parameters(), lr=config.learning_rate)
-        self._modules: dict[str, nn.Module] = {"policy": self.policy}
-        self._optimisers = {"optimiser": self.optimiser}
         if config.advantage == "drcm":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
                 self.value = ValueNet(self.distribution().mean.numel())
             self.value_optimiser = torch.optim.AdamW(self.value.parameters(), lr=config.value_learning_rate)
-            self._modules["value"] = self.value
-            self._optimisers["value_optimiser"] = self.value_optimiser
+            self.remembered += ("value", "value_optimiser")
         self.rewards = torch.empty(0)
         # RCA reads all samples so far, DRCM the distribution of each update
         self.x_T = torch.empty(0, *latent)
@@ -86,7 +80,6 @@ class FindLearner(Learner):
 
     @property
     def queries(self) -> int:
-        """Reward queries so far."""
         return len(self.rewards)
 
     def distribution(self) -> NoiseDistribution:
@@ -98,23 +91,15 @@ class FindLearner(Learner):
 
     def ask(self) -> Request:
         """A mixture's centres first, then a batch an update."""
-        batch = self.config.batch if self.queries else self.config.first
-        numbers = range(self.queries, min(self.queries + batch, self.config.queries))
-        return Request(numbers, self.prompts * len(numbers))
+        return self.next_samples(self.config.batch if self.queries else self.config.first)
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         """From the current distribution."""
-        current, config, size = self.distribution(), self.config, self.environment.batch_size
+        config, size = self.config, self.environment.batch_size
+        current = self.distribution(), self.environment, self.prompts[0]
         for start in range(0, len(request.groups), size):
             numbers = request.groups[start : start + size]
-            yield collect(
-                current,
-                self.environment,
-                self.prompts[0],
-                numbers,
-                seed=config.seed,
-                antithetic=config.antithetic,
-            )
+            yield collect(*current, numbers, seed=config.seed, antithetic=config.antithetic)
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """Calibrates the rewards and takes one step."""
@@ -145,10 +130,9 @@ class FindLearner(Learner):
         self.rounds += 1
         self.optimiser_steps += 1
         learned = self.distribution()
-        return Update(
-            rollout.prompts,
+        return self.update(
+            rollout,
             rewards,
-            len(rewards) * self.environment.forwards,
             loss.item(),
             diagnostics,
             selected=len(x_T),
@@ -182,50 +166,27 @@ class FindLearner(Learner):
         return rewards - expected
 
     def tensors(self) -> dict[str, Tensor]:
-        """Rewards, networks and optimisers, and what RCA and DRCM remember."""
-        tensors = {"x_T": self.x_T, "rewards": self.rewards, "means": self.means, "stds": self.stds}
+        tensors = super().tensors()
         if self.config.history:
             tensors |= {"previous.mean": self.previous.mean, "previous.std": self.previous.std}
-        for prefix, module in self._modules.items():
-            tensors |= {f"{prefix}.{name}": value.detach() for name, value in module.state_dict().items()}
-        for prefix, optimiser in self._optimisers.items():
-            tensors |= optimiser_tensors(prefix, optimiser)
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
-        """Puts back what `tensors` returned."""
-        self.x_T, self.rewards = tensors["x_T"], tensors["rewards"]
-        self.means, self.stds = tensors["means"], tensors["stds"]
+        super().restore(tensors, strings)
         if self.config.history:
             self.previous = replace(self.previous, mean=tensors["previous.mean"], std=tensors["previous.std"])
-        for prefix, module in self._modules.items():
-            module.load_state_dict({n: tensors[f"{prefix}.{n}"] for n in module.state_dict()})
-        for prefix, optimiser in self._optimisers.items():
-            load_optimiser(prefix, optimiser, tensors)
 
     def result(self) -> NoiseDistribution:
-        """What has been learned so far, with its provenance as metadata."""
-        return replace(self.distribution(), metadata={**self.metadata, "queries": str(self.queries)})
-
-    def save(self, folder: Path) -> Path:
-        """Writes noise.safetensors."""
-        self.result().save(folder / NOISE)
-        return folder / NOISE
+        return replace(self.distribution(), metadata=self.provenance())
 
     def noise(self, prompt: str) -> NoiseDistribution:
-        """What has been learned so far; of the one prompt."""
         return self.distribution()
 
 
 def build(
     sampler: Sampler, prompts: Sequence[str], config: FindConfig, metadata: Mapping[str, str]
 ) -> FindLearner:
-    """A learner that starts from N(0, I), or from the generator that `config.start` names.
-
-    Raises:
-        ArtifactError: if there is no such generator of this model.
-        ConfigError: if there is not one prompt.
-    """
+    """A learner that starts from N(0, I), or from the generator that `config.start` names."""
     if not config.start:
         return FindLearner(sampler, prompts, config, metadata)
     generator = NoiseGenerator.load(config.start, sampler.pipeline)

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Final
 
 import numpy as np
 import torch
@@ -12,15 +10,12 @@ from torch import Tensor, nn
 from diffalign.advantages import leave_one_out, standardise
 from diffalign.advantages.running import RunningStatistics
 from diffalign.diffusion import Sampler
-from diffalign.diffusion.conditions import prompt_states
-from diffalign.learners.amortised import AmortisedLearner
+from diffalign.learners.amortised import AmortisedLearner, make_generator
 from diffalign.learners.contract import Update, check_rewards
-from diffalign.learners.optimisers import load_optimiser, optimiser_tensors
 from diffalign.objectives import ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
-from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
-from diffalign.rollout import Environment, Rollout
-from diffalign.settings.fields import ConfigError
+from diffalign.policies.gaussian_generator import GaussianGenerator
+from diffalign.rollout import Rollout, repeated
 from diffalign.settings.noise_ppo import NoisePPOConfig
 
 WINDOW = 8  # rounds whose rewards are a prompt's running baseline
@@ -47,22 +42,16 @@ class NoisePPOLearner(AmortisedLearner):
 
     config: NoisePPOConfig
     generator: GaussianGenerator
+    remembered = "generator", "value", "optimiser"
 
-    def __init__(
-        self,
-        environment: Environment,
-        prompts: Sequence[str],
-        config: NoisePPOConfig,
-        generator: GaussianGenerator,
-    ) -> None:
-        super().__init__(environment, prompts, config, generator)
+    def prepare(self) -> None:
+        config, generator = self.config, self.generator
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.value: Final = ValueHead(generator.shape.text_width)
+            self.value = ValueHead(generator.shape.text_width)
         self.statistics = RunningStatistics(WINDOW)
         self.parameters = [*generator.parameters(), *self.value.parameters()]
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate)
-        self._modules: Final = {"generator": generator, "value": self.value}
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """By PPO: `epochs` passes, an optimiser step each `minibatch` prompts."""
@@ -82,10 +71,9 @@ class NoisePPOLearner(AmortisedLearner):
                 sizes.append(len(batch))
         self.rounds += 1
         self.optimiser_steps += len(losses)
-        return Update(
-            rollout.prompts,
+        return self.update(
+            rollout,
             rewards,
-            len(rewards) * self.environment.forwards,
             sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes),
             Diagnostics.mean(diagnostics, sizes),
             selected=len(rewards),
@@ -96,7 +84,7 @@ class NoisePPOLearner(AmortisedLearner):
     def _advantage(self, prompts: Sequence[str], rewards: Tensor, targets: Tensor) -> Tensor:
         """With shape `(P, K)`."""
         if self.config.baseline == "running":
-            each = [prompt for prompt in prompts for _ in range(self.config.samples_per_prompt)]
+            each = repeated(prompts, self.config.samples_per_prompt)
             return self.statistics.normalise(each, rewards).view_as(targets)
         if self.config.baseline == "leave-one-out":
             return torch.stack([leave_one_out(own) for own in targets])
@@ -113,14 +101,11 @@ class NoisePPOLearner(AmortisedLearner):
         prompts = [rollout.prompts[i * samples] for i in batch]
         noises, old = rollout.x_T.split(samples), rollout.log_prob.split(samples)
         policies = [self.generator(prompt) for prompt in prompts]
-        log_prob = torch.cat([p.log_prob(noises[i]) for p, i in zip(policies, batch, strict=True)])
-        old_log_prob = torch.cat([old[i] for i in batch])
         # whole decisions: the generator decides on few coefficients of many elements
+        log_prob = elements * torch.cat([p.log_prob(noises[i]) for p, i in zip(policies, batch, strict=True)])
+        old_log_prob = elements * torch.cat([old[i] for i in batch])
         loss, diagnostics = ppo_loss(
-            elements * log_prob,
-            elements * old_log_prob,
-            advantage.reshape(-1, 1),
-            clip_range=config.clip_range,
+            log_prob, old_log_prob, advantage.reshape(-1, 1), clip_range=config.clip_range
         )
         if config.kl_weight:
             divergence = torch.stack([self.generator.divergence(policy) for policy in policies]).mean()
@@ -134,52 +119,17 @@ class NoisePPOLearner(AmortisedLearner):
         self.optimiser.step()
         return loss.item(), diagnostics
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights of generator and value head, and the optimiser's moments."""
-        modules = self._modules.items()
-        tensors = {f"{name}.{key}": v for name, module in modules for key, v in module.state_dict().items()}
-        return tensors | optimiser_tensors("optimiser", self.optimiser)
-
     def strings(self) -> dict[str, str]:
-        """The rewards of the last rounds."""
         return {"statistics": self.statistics.state()}
 
     def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
-        """Puts back what `tensors` and `strings` returned."""
-        for name, module in self._modules.items():
-            module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
-        load_optimiser("optimiser", self.optimiser, tensors)
+        super().restore(tensors, strings)
         self.statistics.load(strings["statistics"])
-
-
-def make_generator(
-    sampler: Sampler, prompts: Sequence[str], config: NoisePPOConfig, metadata: Mapping[str, str]
-) -> GaussianGenerator:
-    """A generator that starts as N(0, I), of the shape that latents, prompts and settings give it.
-
-    Raises:
-        ConfigError: if the settings do not fit the latents.
-        PipelineError: if the pipeline's prompts cannot be read.
-    """
-    pipeline = sampler.pipeline
-    try:
-        shape = GaussianShape(
-            sampler.latent_shape,
-            prompt_states(pipeline, prompts[0]).shape[-1],
-            config.basis,
-            config.std,
-            config.patch,
-            config.width,
-            config.layers,
-            config.heads,
-        )
-        return GaussianGenerator(shape, partial(prompt_states, pipeline), metadata, seed=config.seed)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def build(
     sampler: Sampler, prompts: Sequence[str], config: NoisePPOConfig, metadata: Mapping[str, str]
 ) -> NoisePPOLearner:
     """A learner whose generator starts as N(0, I); raises what `make_generator` does."""
-    return NoisePPOLearner(sampler, prompts, config, make_generator(sampler, prompts, config, metadata))
+    generator = make_generator(GaussianGenerator, sampler, prompts, config, metadata)
+    return NoisePPOLearner(sampler, prompts, config, generator)

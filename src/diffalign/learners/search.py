@@ -1,20 +1,17 @@
 """What every search does: it keeps the best pictures, and learns nothing else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.sampler import seeded_noise
 from diffalign.files import NOISES
-from diffalign.learners.contract import Learner, Update, check_rewards
+from diffalign.learners.contract import Learner, Request, Update, check_rewards
 from diffalign.learners.result import SearchResult
-from diffalign.rollout import Environment, Rollout
-from diffalign.settings.fields import ConfigError
+from diffalign.rollout import Rollout, sample_noise
 from diffalign.settings.search import SearchConfig
-
-STREAM = "search"  # of random numbers
 
 
 class SearchLearner(Learner):
@@ -31,58 +28,46 @@ class SearchLearner(Learner):
     """
 
     config: SearchConfig
-    learned = "kept pictures"
-
-    def __init__(
-        self,
-        environment: Environment,
-        prompts: Sequence[str],
-        config: SearchConfig,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(environment, prompts, config, metadata)
-        if len(self.prompts) != 1:
-            raise ConfigError(f"one prompt is searched at a time, not {len(self.prompts)}")
-        self.best = SearchResult(
-            torch.empty(0, *environment.latent_shape), torch.empty(0), torch.empty(0), ()
-        )
-        self.prepare()
+    learned, artefact, one_prompt = "kept pictures", NOISES, True
 
     def prepare(self) -> None:
-        """What a search needs beside what it keeps; most need nothing."""
+        latents = torch.empty(0, *self.environment.latent_shape)
+        self.best = SearchResult(latents, torch.empty(0), torch.empty(0), ())
 
     @property
     def queries(self) -> int:
-        """Reward queries so far."""
         return len(self.best.rewards)
 
+    def sample(self, request: Request) -> Iterator[Rollout]:
+        x_T = self.candidates(self.draw(request))
+        yield sample_noise(self.environment, self.prompts[0], x_T, request.groups)
+
+    def draw(self, request: Request) -> Tensor:
+        """Standard normal noise of the samples that were asked for."""
+        return seeded_noise(self.environment.latent_shape, self.config.seed, "search", request.groups)
+
+    def candidates(self, epsilon: Tensor) -> Tensor:
+        """The noise to try, of standard normal noise, both `(B, *latent)`."""
+        return epsilon
+
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
-        """Keeps the best."""
         check_rewards(rollout, rewards)
         self.best = self.best.merged(rollout.x_T, rollout.images, rewards, self.config.keep)
         self.rounds += 1
-        return Update(rollout.prompts, rewards, len(rewards) * self.environment.forwards)
+        return self.update(rollout, rewards)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is kept, and all rewards so far."""
         best = self.best
-        indices = torch.tensor(best.indices, dtype=torch.int64)
-        return {"x_T": best.x_T, "images": best.images, "rewards": best.rewards, "indices": indices}
+        kept = {"x_T": best.x_T, "images": best.images, "rewards": best.rewards}
+        return {**super().tensors(), **kept, "indices": torch.tensor(best.indices, dtype=torch.int64)}
 
     def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
-        """Puts back what `tensors` returned."""
+        super().restore(tensors, strings)
         indices = tuple(tensors["indices"].tolist())
         self.best = SearchResult(tensors["x_T"], tensors["images"], tensors["rewards"], indices)
 
     def result(self) -> SearchResult:
-        """What is kept, with its provenance as metadata."""
-        return replace(self.best, metadata={**self.metadata, "queries": str(self.queries)})
+        return replace(self.best, metadata=self.provenance())
 
     def kept(self) -> SearchResult:
-        """What is kept."""
         return self.best
-
-    def save(self, folder: Path) -> Path:
-        """Writes noises.safetensors."""
-        self.result().save(folder / NOISES)
-        return folder / NOISES

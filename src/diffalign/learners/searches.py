@@ -20,11 +20,7 @@ SEARCHES: Mapping[str, type[SearchLearner]] = {
 def build(
     sampler: Sampler, prompts: Sequence[str], config: SearchConfig, metadata: Mapping[str, str]
 ) -> SearchLearner:
-    """The search that `config.algorithm` names.
-
-    Raises:
-        ConfigError: if there is not one prompt, or the search does not know the model's latents.
-    """
+    """The search that `config.algorithm` names."""
     search = SEARCHES[config.algorithm](sampler, prompts, config, metadata)
     if isinstance(search, Spectral):
         search.preview = Sampler(

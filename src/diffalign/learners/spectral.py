@@ -10,16 +10,16 @@ References: Spectral Evolution Search (2026), https://arxiv.org/abs/2602.03208
             Rubinstein (1999), cross-entropy method, https://doi.org/10.1023/A:1010091220143
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffalign.diffusion.sampler import seeded_noise
 from diffalign.learners.contract import Request, Update, check_rewards
 from diffalign.learners.result import SearchResult
-from diffalign.learners.search import STREAM, SearchLearner
+from diffalign.learners.search import SearchLearner
 from diffalign.rollout import Rollout, sample_noise
 from diffalign.settings.fields import ConfigError
 
@@ -40,8 +40,10 @@ class Spectral(SearchLearner):
         ConfigError: if the latents have no band.
     """
 
+    remembered = "mean", "std"
+
     def prepare(self) -> None:
-        """Starts from N(0, I)."""
+        super().prepare()
         check_latents(self.environment.latent_shape)
         self.preview = self.environment
         self.mean = low_band(torch.zeros(1, *self.environment.latent_shape), LEVEL)
@@ -54,20 +56,18 @@ class Spectral(SearchLearner):
 
     def ask(self) -> Request:
         """A population of previews, and at last the kept ones as pictures."""
-        previews = self.config.queries - self.config.keep
-        end = min(self.queries + self.config.population, previews) if self.previewing else self.config.queries
-        numbers = range(self.queries, end)
-        return Request(numbers, self.prompts * len(numbers))
+        left = self.total - self.config.keep - self.queries  # previews
+        return self.next_samples(min(self.config.population, left) if self.previewing else self.config.keep)
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         """Previews of the distribution's noise, or pictures of the best previews'."""
         environment, x_T = self.environment, self.best.x_T
         if self.previewing:
-            epsilon = seeded_noise(environment.latent_shape, self.config.seed, STREAM, request.groups)
-            z = low_band(epsilon, LEVEL)
-            x_T = epsilon + spread(self.mean + (self.std - 1) * z, LEVEL)
-            environment = self.preview
+            environment, x_T = self.preview, self.candidates(self.draw(request))
         yield sample_noise(environment, self.prompts[0], x_T, request.groups)
+
+    def candidates(self, epsilon: Tensor) -> Tensor:
+        return epsilon + spread(self.mean + (self.std - 1) * low_band(epsilon, LEVEL), LEVEL)
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """Keeps the best previews and moves the distribution to the elites, or orders the pictures."""
@@ -81,30 +81,16 @@ class Spectral(SearchLearner):
                 tuple(first + i for i in order.tolist()),
             )
             self.rounds += 1
-            return Update(rollout.prompts, rewards, len(rewards) * self.environment.forwards)
+            return self.update(rollout, rewards)
         count = min(len(rewards), max(2, round(self.config.elites * len(rewards))))
         elites = low_band(rollout.x_T[rewards.topk(count).indices], LEVEL)
         self.mean = elites.mean(0, keepdim=True)
         self.std = elites.std(0, keepdim=True, correction=0).clamp_min(LEAST_STD)
-        update = super().tell(rollout, rewards)
-        return Update(update.prompts, rewards, len(rewards) * self.preview.forwards)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is kept, and the band's distribution."""
-        return super().tensors() | {"mean": self.mean, "std": self.std}
-
-    def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
-        """Puts back what `tensors` returned."""
-        super().restore(tensors, strings)
-        self.mean, self.std = tensors["mean"], tensors["std"]
+        return replace(super().tell(rollout, rewards), forwards=len(rewards) * self.preview.forwards)
 
 
 def check_latents(latent_shape: Sequence[int]) -> None:
-    """Checks that latents of this shape have a lowest band.
-
-    Raises:
-        ConfigError: if they have none.
-    """
+    """Raises a `ConfigError` if latents of this shape have no lowest band."""
     if any(size % 2**LEVEL for size in latent_shape[-2:]):
         size = "×".join(map(str, latent_shape[-2:]))
         raise ConfigError(f"spectral searches latents whose sides divide by {2**LEVEL}, not of {size}")

@@ -8,26 +8,21 @@ Symbols:    x* = pivot, λ = radius
 References: Ma et al. (2025), section 3 (zero-order search), https://arxiv.org/abs/2501.09732
 """
 
-from collections.abc import Iterator
+from torch import Tensor
 
-from diffalign.diffusion.sampler import seeded_noise
 from diffalign.learners.contract import Request
-from diffalign.learners.search import STREAM, SearchLearner
-from diffalign.rollout import Rollout, sample_noise
+from diffalign.learners.search import SearchLearner
 
 
 class ZeroOrder(SearchLearner):
     """The first `neighbours` are drawn from N(0, I), the rest around the best so far, as many at a time."""
 
     def ask(self) -> Request:
-        """The next neighbours."""
-        numbers = range(self.queries, min(self.queries + self.config.neighbours, self.config.queries))
-        return Request(numbers, self.prompts * len(numbers))
+        return self.next_samples(self.config.neighbours)
 
-    def sample(self, request: Request) -> Iterator[Rollout]:
-        """From N(0, I), or around the pivot."""
+    def candidates(self, epsilon: Tensor) -> Tensor:
+        if not self.queries:
+            return epsilon
         radius = self.config.radius
-        x_T = seeded_noise(self.environment.latent_shape, self.config.seed, STREAM, request.groups)
-        if self.queries:
-            x_T = (self.best.x_T[:1] + radius * x_T) / (1 + radius**2) ** 0.5
-        yield sample_noise(self.environment, self.prompts[0], x_T, request.groups)
+        norm: float = (1 + radius**2) ** 0.5
+        return (self.best.x_T[:1] + radius * epsilon) / norm

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from diffalign.diffusion import Sampler
 from diffalign.files import NOISE, ArtifactError
+from diffalign.learners.amortised import make_generator
 from diffalign.learners.distil import distil as fit
-from diffalign.learners.noise_ppo import make_generator
 from diffalign.methods.provenance import provenance
 from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.policies.noise import NoiseDistribution
@@ -38,5 +38,5 @@ def distillation(
             raise ArtifactError(f"{file} does not say for which prompt it was learned")
         noise.check_model(metadata["model_fingerprint"], sampler.latent_shape)
         noises[noise.metadata["prompt"]] = noise
-    generator = make_generator(sampler, list(noises), config, metadata)
+    generator = make_generator(GaussianGenerator, sampler, list(noises), config, metadata)
     return generator, fit(generator, noises, steps=steps, learning_rate=learning_rate, seed=config.seed)

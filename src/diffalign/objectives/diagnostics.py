@@ -45,11 +45,7 @@ def diagnose(log_ratio: Tensor, clip_range: float = float("inf")) -> Diagnostics
 
 
 def check_shapes(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> None:
-    """Checks that all have the same shape `(B, K)`.
-
-    Raises:
-        ValueError: if they differ, which would broadcast.
-    """
+    """Raises a `ValueError` unless all have the same shape `(B, K)`: others would broadcast."""
     if not log_prob.shape == old_log_prob.shape == advantage.shape or log_prob.ndim != 2:
         shapes = (tuple(log_prob.shape), tuple(old_log_prob.shape), tuple(advantage.shape))
         raise ValueError(f"log_prob, old_log_prob and advantage must all be (B, K), not {shapes}")

@@ -18,14 +18,14 @@ References: Peters et al. (AAAI 2010), relative entropy policy search, https://d
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from diffalign.diffusion.sampler import seeded_noise
-from diffalign.policies.generator import NoiseGenerator, States
+from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.policies.reps import reps_weights
 
@@ -60,10 +60,6 @@ class AnchorShape:
 class AnchorGenerator(NoiseGenerator):
     """Anchors, and what each is worth to a prompt; at first all are worth the same.
 
-    Arguments:
-        shape, states, metadata: as of `NoiseGenerator`.
-        seed: of the anchors.
-
     Attributes:
         anchors: c, `(K, *latent)`.
         features: of the prompts of training, `(P, d)`, of length 1.
@@ -79,15 +75,8 @@ class AnchorGenerator(NoiseGenerator):
     centre: Tensor
     coefficients: Tensor
 
-    def __init__(
-        self,
-        shape: AnchorShape,
-        states: States | None = None,
-        metadata: Mapping[str, str] | None = None,
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(shape, states, metadata)
+    def make(self, seed: int) -> None:
+        shape = self.shape
         anchors = seeded_noise(shape.latent, seed, STREAM, range(shape.components))
         self.register_buffer("anchors", anchors)
         self.register_buffer("features", torch.zeros(shape.prompts, shape.text_width))

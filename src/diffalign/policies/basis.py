@@ -7,60 +7,48 @@ a policy that learns in them has k²·C dimensions instead of H·W·C.
 """
 
 import math
-from abc import ABC, abstractmethod
+import re
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-class Basis(ABC):
-    """A linear map between a latent `(B, *latent)` and coefficients `(B, *shape)`, with B Bᵀ = I."""
+class Basis:
+    """A linear map between a latent `(B, *latent)` and coefficients `(B, *shape)`, with B Bᵀ = I.
 
-    name: str
-    shape: tuple[int, ...]
+    Arguments:
+        name: "identity", where every element of the latent is its own dimension, as in FIND; or "dctK", the
+            K × K lowest DCT modes over the last two axes, in every channel (and frame).
+        latent: the shape of one latent.
 
-    @abstractmethod
-    def project(self, x: Tensor) -> Tensor:
-        """Coefficients with shape `(B, *shape)` of latents with shape `(B, *latent)`."""
+    Raises:
+        ValueError: if there is no such basis, or none of such latents.
+    """
 
-    @abstractmethod
-    def expand(self, z: Tensor) -> Tensor:
-        """Latents with shape `(B, *latent)` of coefficients with shape `(B, *shape)`."""
-
-
-class Identity(Basis):
-    """Every element of the latent is its own dimension, as in FIND."""
-
-    name = "identity"
-
-    def __init__(self, latent: Sequence[int]) -> None:
-        self.shape = tuple(latent)
-
-    def project(self, x: Tensor) -> Tensor:
-        return x
-
-    def expand(self, z: Tensor) -> Tensor:
-        return z
-
-
-class LowFrequency(Basis):
-    """The `modes` × `modes` lowest DCT modes over the last two axes, in every channel (and frame)."""
-
-    def __init__(self, latent: Sequence[int], modes: int) -> None:
+    def __init__(self, name: str, latent: Sequence[int]) -> None:
+        self.shape, self.matrices = tuple(latent), tuple[Tensor, ...]()
+        if name == "identity":
+            return
+        if not re.fullmatch(r"dct[1-9]\d*", name):
+            raise ValueError(
+                f"unknown basis {name!r}; choose 'identity' or 'dctK' with K modes an axis, such as 'dct3'"
+            )
         if len(latent) < 3:
             raise ValueError(f"a latent of shape {tuple(latent)} has no height and width to take modes of")
-        *channels, height, width = latent
-        self.name = f"dct{modes}"
-        self.rows = dct_matrix(height, min(modes, height))
-        self.columns = dct_matrix(width, min(modes, width))
-        self.shape = (*channels, len(self.rows), len(self.columns))
+        self.matrices = tuple(dct_matrix(n, min(int(name[3:]), n)) for n in latent[-2:])
+        self.shape = (*latent[:-2], *map(len, self.matrices))
 
     def project(self, x: Tensor) -> Tensor:
-        return torch.einsum("...hw,mh,nw->...mn", x, self.rows.to(x), self.columns.to(x))
+        """Coefficients with shape `(B, *shape)` of latents with shape `(B, *latent)`."""
+        return self._apply("...hw,mh,nw->...mn", x)
 
     def expand(self, z: Tensor) -> Tensor:
-        return torch.einsum("...mn,mh,nw->...hw", z, self.rows.to(z), self.columns.to(z))
+        """Latents with shape `(B, *latent)` of coefficients with shape `(B, *shape)`."""
+        return self._apply("...mn,mh,nw->...hw", z)
+
+    def _apply(self, equation: str, x: Tensor) -> Tensor:
+        return torch.einsum(equation, x, *(matrix.to(x) for matrix in self.matrices)) if self.matrices else x
 
 
 def dct_matrix(n: int, modes: int) -> Tensor:
@@ -68,18 +56,3 @@ def dct_matrix(n: int, modes: int) -> Tensor:
     m, i = torch.arange(modes)[:, None], torch.arange(n)[None]
     scale = torch.where(m > 0, math.sqrt(2 / n), math.sqrt(1 / n))
     return scale * torch.cos(math.pi * m * (i + 0.5) / n)
-
-
-def make_basis(name: str, latent: Sequence[int]) -> Basis:
-    """The basis called `name` ("identity", "dct3" …) for latents of shape `latent`.
-
-    Raises:
-        ValueError: if there is no such basis.
-    """
-    if name == "identity":
-        return Identity(latent)
-    if name.startswith("dct") and name[3:].isdigit() and int(name[3:]) > 0:
-        return LowFrequency(latent, int(name[3:]))
-    raise ValueError(
-        f"unknown basis {name!r}; choose 'identity' or 'dctK' with K modes an axis, such as 'dct3'"
-    )

@@ -19,23 +19,13 @@ from torch import Tensor, nn
 
 from diffalign.diffusion import PipelineError, Sampler
 from diffalign.diffusion.conditions import GuidedDenoiser
+from diffalign.diffusion.pipeline import denoiser_name
 from diffalign.diffusion.transition import ddim_scheduler, ddim_std, ddim_transition
 
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+_OTHERS = ["proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut"]
 #: Ends of the names of the layers that an adapter is put on, in UNets and transformers.
-TARGETS = {
-    "attention": _ATTENTION,
-    "all": (
-        *_ATTENTION,
-        "proj_in",
-        "proj_out",
-        "ff.net.0.proj",
-        "ff.net.2",
-        "conv1",
-        "conv2",
-        "conv_shortcut",
-    ),
-}
+TARGETS = {"attention": _ATTENTION, "all": _ATTENTION + _OTHERS}
 
 
 class DenoiserPolicy(nn.Module):
@@ -71,31 +61,28 @@ class DenoiserPolicy(nn.Module):
                 f"all weights are tuned in float32, as {sampler.pipeline.dtype} loses small steps; load the "
                 "model in float32, or tune an adapter (lora_rank above 0)"
             )
-        self.sampler, self.eta, self.rank = sampler, eta, rank
+        self.sampler, self.eta, self.rank, self.guided = sampler, eta, rank, sampler.guided
         self.scheduler = ddim_scheduler(sampler.pipeline, sampler.num_steps)
         self.timesteps: list[int] = self.scheduler.timesteps.tolist()
         self.stds = [ddim_std(self.scheduler, t, eta) for t in self.timesteps]
         self.guide = GuidedDenoiser(sampler)
         network: Any = self.guide.network
+        self.denoiser: Any = network
         if getattr(network, "peft_config", None):
             raise PipelineError(
                 "this pipeline's denoiser has an adapter already; load the pipeline anew, or call "
                 "pipeline.unload_lora_weights()"
             )
         if rank and not hasattr(network, "add_adapter"):
-            raise PipelineError(
-                f"diffusers puts no adapter on a {type(network).__name__}; lora_rank 0 tunes all its weights"
-            )
-        self.denoiser: Any = network
-        self.denoiser.eval().requires_grad_(rank == 0)
+            kind = type(network).__name__
+            raise PipelineError(f"diffusers puts no adapter on a {kind}; lora_rank 0 tunes all its weights")
+        network.eval().requires_grad_(rank == 0)
         if gradient_checkpointing:
             network.enable_gradient_checkpointing()
-        self._first: list[Tensor] | None = None
         if rank:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS[targets]))
-                network.add_adapter(config)
+                network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[targets]))
             for parameter in self.learned():
                 parameter.data = parameter.data.float()  # small steps are lost in half precision
         else:
@@ -114,11 +101,6 @@ class DenoiserPolicy(nn.Module):
     def learned(self) -> list[nn.Parameter]:
         """The parameters that are learned, in a fixed order."""
         return [parameter for parameter in self.denoiser.parameters() if parameter.requires_grad]
-
-    @property
-    def guided(self) -> bool:
-        """Whether guidance doubles the denoiser's batch."""
-        return self.guide.guided
 
     def forward(self, x_t: Tensor, step: int, prompts: Sequence[str]) -> tuple[Tensor, float]:
         """Mean `(B, *latent)`, float32, and standard deviation of decision `step`, counted from the noise.
@@ -140,21 +122,18 @@ class DenoiserPolicy(nn.Module):
     def frozen(self) -> Iterator[None]:
         """Within it the pipeline is as it was before any learning: the adapter is off, or all weights are
         the first ones."""
+        before, after = self._swap, self._swap
         if self.rank:
-            self.denoiser.disable_adapters()
-            try:
-                yield
-            finally:
-                self.denoiser.enable_adapters()
-            return
-        assert self._first is not None
-        for parameter, first in zip(self.learned(), self._first, strict=True):
-            parameter.data, first.data = first.data, parameter.data
+            before, after = self.denoiser.disable_adapters, self.denoiser.enable_adapters
+        before()
         try:
             yield
         finally:
-            for parameter, first in zip(self.learned(), self._first, strict=True):
-                parameter.data, first.data = first.data, parameter.data
+            after()
+
+    def _swap(self) -> None:
+        for parameter, first in zip(self.learned(), self._first, strict=True):
+            parameter.data, first.data = first.data, parameter.data
 
     @torch.no_grad()
     def decode(self, x_0: Tensor) -> Tensor:
@@ -175,7 +154,6 @@ class DenoiserPolicy(nn.Module):
         if not self.rank:
             self.denoiser.save_pretrained(folder, safe_serialization=True)
             return
-        part = "unet" if hasattr(self.sampler.pipeline, "unet") else "transformer"
-        layers = get_peft_model_state_dict(self.denoiser)
         pipeline: Any = self.sampler.pipeline
-        pipeline.save_lora_weights(folder, **{f"{part}_lora_layers": layers})
+        layers = get_peft_model_state_dict(self.denoiser)
+        pipeline.save_lora_weights(folder, **{f"{denoiser_name(pipeline)}_lora_layers": layers})

@@ -9,17 +9,14 @@ References: Miao et al. (2025), https://arxiv.org/abs/2506.12036
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from diffalign.policies.basis import make_basis
-from diffalign.policies.generator import NoiseGenerator, States
-from diffalign.policies.noise import NoiseDistribution
-
-MAX_COEFFICIENT = 0.95  # of a variance-preserving mean, whose square must stay below 1
+from diffalign.policies.basis import Basis
+from diffalign.policies.generator import NoiseGenerator
+from diffalign.policies.noise import MAX_COEFFICIENT, NoiseDistribution
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,6 @@ class GaussianShape:
 class GaussianGenerator(NoiseGenerator):
     """The learnable generator; it starts as N(0, I) for every prompt.
 
-    Arguments:
-        shape, states, metadata: as of `NoiseGenerator`.
-        seed: of its first weights.
-
     Raises:
         ValueError: if patches do not tile the latent, or there is no such basis.
     """
@@ -62,23 +55,15 @@ class GaussianGenerator(NoiseGenerator):
     shape_type = GaussianShape
     shape: GaussianShape
 
-    def __init__(
-        self,
-        shape: GaussianShape,
-        states: States | None = None,
-        metadata: Mapping[str, str] | None = None,
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(shape, states, metadata)
-        coefficients = make_basis(shape.basis, shape.latent).shape
-        *channels, height, width = coefficients
+    def make(self, seed: int) -> None:
+        shape = self.shape
+        self.coefficients = Basis(shape.basis, shape.latent).shape
+        *channels, height, width = self.coefficients
         self.patch = shape.patch if shape.basis == "identity" else 1
         if height % self.patch or width % self.patch:
             raise ValueError(f"patches of {self.patch} do not tile a latent of {height} × {width}")
         self.channels = math.prod(channels)
         self.grid = height // self.patch, width // self.patch
-        self.coefficients = coefficients
         outputs = (2 if shape.std == "learned" else 1) * self.channels * self.patch**2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -105,7 +90,3 @@ class GaussianGenerator(NoiseGenerator):
         else:
             mean, std = out[0], out[1].clamp(-3, 3).exp()
         return NoiseDistribution(mean, std, self.shape.latent, self.shape.basis)
-
-    def divergence(self, noise: NoiseDistribution) -> Tensor:
-        """KL(π ‖ N(0, I))."""
-        return noise.kl()

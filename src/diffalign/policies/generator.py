@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from diffalign.diffusion import fingerprint, load_pipeline
 from diffalign.diffusion.conditions import prompt_states
 from diffalign.files import GENERATOR, ArtifactError, load_tensors, save_tensors
-from diffalign.policies.noise import NoiseDistribution
+from diffalign.policies.noise import NoiseDistribution, check_fingerprint
 
 FORMAT = "diffalign.generator/3"
 #: Classes by the kind that their files name.
@@ -29,6 +29,7 @@ class NoiseGenerator(nn.Module, ABC):
         shape: what it is made of, a dataclass with `latent` and `text_width`.
         states: the token states `(L, text_width)` of a prompt; None loads those of the model in `metadata`.
         metadata: what it was learned for (model, steps, reward …); strings.
+        seed: of what it is made of at first.
     """
 
     #: Of the header, by which `load` finds the class.
@@ -42,11 +43,21 @@ class NoiseGenerator(nn.Module, ABC):
         _KINDS[cls.kind] = cls
 
     def __init__(
-        self, shape: Any, states: States | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        shape: Any,
+        states: States | None = None,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.shape, self.metadata = shape, dict(metadata or {})
         self._states, self._known = states, dict[str, Tensor]()
+        self.make(seed)
+
+    @abstractmethod
+    def make(self, seed: int) -> None:
+        """Makes its parameters and buffers."""
 
     def states(self, prompt: str) -> Tensor:
         """The prompt's token states, `(L, text_width)`; each prompt is encoded once."""
@@ -65,9 +76,9 @@ class NoiseGenerator(nn.Module, ABC):
         """What a search's or another learner's first `n` samples are drawn from."""
         return self(prompt)
 
-    @abstractmethod
     def divergence(self, noise: NoiseDistribution) -> Tensor:
-        """Of a prompt's noise from what the generator starts as, in nats, a scalar."""
+        """Of a prompt's noise from what the generator starts as, such as N(0, I), in nats, a scalar."""
+        return noise.kl()
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[str], seed: int, *, stream: str = "sample") -> Tensor:
@@ -75,8 +86,7 @@ class NoiseGenerator(nn.Module, ABC):
 
         Sample i depends on `seed`, `stream`, i and its prompt alone.
         """
-        drawn = [self(p).sample(1, seed, stream=stream, start=i) for i, p in enumerate(prompts)]
-        return torch.cat(drawn)
+        return torch.cat([self(p).sample(1, seed, stream=stream, start=i) for i, p in enumerate(prompts)])
 
     def fingerprint(self) -> str:
         """A hash of the weights, as 12 hexadecimal digits."""
@@ -113,10 +123,6 @@ class NoiseGenerator(nn.Module, ABC):
             generator.load_state_dict(tensors)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"{path} is no noise generator that can be read: {error!r}") from error
-        learned_for = header.get("model_fingerprint")
-        if pipeline is not None and learned_for not in (None, given := fingerprint(pipeline)):
-            raise ArtifactError(
-                f"{path} was learned for the model {header.get('model')!r}, whose fingerprint is "
-                f"{learned_for}; the given model's is {given}"
-            )
+        if pipeline is not None:
+            check_fingerprint(header, fingerprint(pipeline))
         return generator

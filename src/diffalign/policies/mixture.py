@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from diffalign.policies.basis import make_basis
+from diffalign.policies.basis import Basis
 from diffalign.policies.noise import NoiseDistribution
 
 
@@ -47,7 +47,7 @@ class MixturePolicy(nn.Module):
         super().__init__()
         self.start = start or NoiseDistribution.standard(latent)
         self.latent, self.basis, self.correlation = tuple(latent), basis, correlation
-        shape = make_basis(basis, self.latent).shape
+        shape = Basis(basis, self.latent).shape
         self.logits = nn.Parameter(torch.zeros(components))
         self.centres: Tensor
         self.grown: Tensor
@@ -62,7 +62,7 @@ class MixturePolicy(nn.Module):
         """
         if len(x_T) != len(self.centres):
             raise ValueError(f"a mixture of {len(self.centres)} grows from as many samples, not {len(x_T)}")
-        self.centres.copy_(make_basis(self.basis, self.latent).project(x_T))
+        self.centres.copy_(Basis(self.basis, self.latent).project(x_T))
         self.grown.fill_(True)
 
     def forward(self) -> NoiseDistribution:

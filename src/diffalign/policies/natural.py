@@ -18,15 +18,12 @@ References: Amari (1998), https://doi.org/10.1162/089976698300017746
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from diffalign.policies.mixture import MixturePolicy
-from diffalign.policies.noise import NoisePolicy
-
-MAX_COEFFICIENT = 0.95  # of a variance-preserving mean, whose square must stay below 1
+from diffalign.policies.noise import MAX_COEFFICIENT, NoisePolicy
 
 
 class NaturalGradient(torch.optim.Optimizer):
@@ -37,28 +34,19 @@ class NaturalGradient(torch.optim.Optimizer):
         self.policy = policy
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Takes one step from the parameters' gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        policy = self.policy
+        policy: Any = self.policy
         scale = self.param_groups[0]["lr"] * math.prod(policy.latent)
         if isinstance(policy, MixturePolicy):
-            if policy.logits.grad is not None:
-                share = policy.logits.softmax(0).clamp_min(1 / len(policy.logits))
-                policy.logits.data.sub_(scale * policy.logits.grad / share)
-            return loss
-        mean, gradient = policy.mean.data, policy.mean.grad
-        if gradient is None:
-            return loss
+            share = policy.logits.softmax(0).clamp_min(1 / len(policy.logits))
+            policy.logits.sub_(scale * policy.logits.grad / share)
+            return
+        mean, gradient = policy.mean, policy.mean.grad
         if policy.std_mode == "preserving":
             variance = 1 - mean.square()
             mean.sub_(scale * gradient * variance.square() / (1 + mean.square()))
             mean.clamp_(-MAX_COEFFICIENT, MAX_COEFFICIENT)
         else:
             mean.sub_(scale * gradient * (2 * policy.log_std).exp())
-            if policy.log_std.grad is not None:
-                policy.log_std.data.sub_(scale * policy.log_std.grad / 2)
-        return loss
+            policy.log_std.sub_(scale * policy.log_std.grad / 2)

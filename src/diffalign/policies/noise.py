@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.diffusion.sampler import seeded_noise
+from diffalign.diffusion.transition import LOG_2PI
 from diffalign.files import NOISE, ArtifactError, load_tensors, save_tensors
-from diffalign.policies.basis import make_basis
+from diffalign.policies.basis import Basis
 
-LOG_2PI = math.log(2 * math.pi)
+MAX_COEFFICIENT = 0.95  # of a variance-preserving mean, whose square must stay below 1
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 FORMAT = "diffalign.noise/2"
 
@@ -46,9 +47,8 @@ class NoiseDistribution:
     weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        shape = make_basis(self.basis, self.latent).shape
-        if self.weights is not None:
-            shape = (*self.weights.shape, *shape)
+        mixture = () if self.weights is None else self.weights.shape
+        shape = (*mixture, *Basis(self.basis, self.latent).shape)
         if self.mean.shape != shape or self.std.shape != shape:
             raise ValueError(
                 f"mean {tuple(self.mean.shape)} and std {tuple(self.std.shape)} must both have shape {shape}"
@@ -69,12 +69,10 @@ class NoiseDistribution:
         Arguments:
             components: of a mixture, the component of each sample, with shape `(B,)`.
         """
-        basis = make_basis(self.basis, self.latent)
-        z = basis.project(epsilon)
-        mean, std = (
-            (self.mean, self.std) if components is None else (self.mean[components], self.std[components])
-        )
-        return epsilon + basis.expand(mean + (std - 1) * z)
+        basis = Basis(self.basis, self.latent)
+        chosen = ... if components is None else components
+        z = self.mean[chosen] + (self.std[chosen] - 1) * basis.project(epsilon)
+        return epsilon + basis.expand(z)
 
     def components(self, seed: int, stream: str, indices: Sequence[int]) -> Tensor | None:
         """The component of a mixture that each sample is drawn from, `(B,)`; None for one Gaussian.
@@ -117,8 +115,7 @@ class NoiseDistribution:
         """Log-density of `x_T`, `(B, *latent)` → `(B, 1)`: its mean (or sum) over the latent's elements."""
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}")
-        basis = make_basis(self.basis, self.latent)
-        z = basis.project(x_T)
+        z = Basis(self.basis, self.latent).project(x_T)
         if self.weights is None:
             log_prob = _gaussian(z, self.mean, self.std)
         else:
@@ -141,12 +138,9 @@ class NoiseDistribution:
         """Writes a safetensors file, atomically."""
         header = dict(self.metadata, basis=self.basis, latent=",".join(map(str, self.latent)))
         tensors = {"mean": self.mean, "std": self.std}
-        save_tensors(
-            Path(path),
-            tensors if self.weights is None else tensors | {"weights": self.weights},
-            header,
-            FORMAT,
-        )
+        if self.weights is not None:
+            tensors["weights"] = self.weights
+        save_tensors(Path(path), tensors, header, FORMAT)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -168,11 +162,7 @@ class NoiseDistribution:
             raise ArtifactError(f"{path} is no noise that can be read: {error}") from error
 
     def check_model(self, model: str, latent: Sequence[int]) -> None:
-        """Compares the fingerprint and latent shape of a pipeline with those it was learned for.
-
-        Raises:
-            ArtifactError: if they differ.
-        """
+        """Raises an `ArtifactError` if it was learned for another fingerprint or latent shape."""
         if tuple(latent) != self.latent:
             raise ArtifactError(
                 f"this noise has shape {self.latent}; the model's latents have {tuple(latent)}"
@@ -181,11 +171,7 @@ class NoiseDistribution:
 
 
 def check_fingerprint(metadata: Mapping[str, str], model: str) -> None:
-    """Compares the fingerprint of a pipeline with that of what was learned.
-
-    Raises:
-        ArtifactError: if `metadata` has another one.
-    """
+    """Raises an `ArtifactError` if `metadata` is of another model than that with the fingerprint `model`."""
     learned = metadata.get("model_fingerprint", model)
     if learned != model:
         raise ArtifactError(
@@ -216,7 +202,7 @@ class NoisePolicy(nn.Module):
         if std not in ("learned", "preserving"):
             raise ValueError(f"std must be 'learned' or 'preserving', not {std!r}")
         self.latent, self.basis, self.std_mode = tuple(latent), basis, std
-        shape = make_basis(basis, self.latent).shape
+        shape = Basis(basis, self.latent).shape
         self.mean = nn.Parameter(torch.zeros(shape))
         if std == "learned":
             self.log_std = nn.Parameter(torch.zeros(shape))

@@ -16,7 +16,6 @@ from diffalign.rewards import score
 from diffalign.rollout import collect_trajectories
 from diffalign.run.loading import check_device, check_pictures, load_sampler, reward_for, unrepeatable
 from diffalign.settings.sampling import Sampling
-from diffalign.strategies import Branches
 
 PROMPT = "a dog on the grass"
 SAME_PICTURE = 1e-3  # largest difference of two pictures of the same noise
@@ -89,7 +88,7 @@ def _decisions(sampler: Sampler) -> str:
         policy = DenoiserPolicy(sampler, rank=4 if hasattr(sampler.pipeline, "load_lora_weights") else 0)
     except PipelineError as error:
         return f"not to be tuned: {error}"
-    made = collect_trajectories(policy, range(3), [PROMPT] * 3, range(2), Branches(), seed=0)
+    made = collect_trajectories(policy, range(3), [PROMPT] * 3, range(2), seed=0)
     errors = []
     for step in made.interval:  # with gradient and in other batches, as learning does
         for i, prompt in enumerate(made.prompts):

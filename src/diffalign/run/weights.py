@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from diffalign.diffusion.pipeline import denoiser
+from diffalign.diffusion.pipeline import denoiser, denoiser_name
 from diffalign.files import DENOISER, LORA, ArtifactError
 
 
@@ -23,7 +23,7 @@ class TunedWeights:
     """
 
     def __init__(self, pipeline: Any, folder: Path) -> None:
-        self.pipeline, self.part = pipeline, "unet" if hasattr(pipeline, "unet") else "transformer"
+        self.pipeline, self.part = pipeline, denoiser_name(pipeline)
         self.original: Any = denoiser(pipeline)
         self.tuned = self.original
         try:

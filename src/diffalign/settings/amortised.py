@@ -1,7 +1,5 @@
 """What every generator of initial noise shares that is learned for many prompts."""
 
-# no `from __future__ import annotations`: cyclopts reads a subclass's inherited fields in its own module
-
 from dataclasses import dataclass
 
 from diffalign.settings.fields import Positive, Seed, Settings

@@ -57,11 +57,6 @@ class Settings:
         for name, hint in _hints(kind).items():
             _check(name, getattr(self, name), hint)
 
-    def differing(self, names: tuple[str, ...]) -> str:
-        """Those of `names` that are not what they are by default, as a list."""
-        defaults = {field.name: field.default for field in fields(self)}  # type: ignore[arg-type]
-        return ", ".join(name for name in names if getattr(self, name) != defaults[name])
-
 
 @lru_cache
 def _hints(kind: Any) -> dict[str, Any]:
@@ -74,10 +69,9 @@ def _check(name: str, value: Any, hint: Any) -> None:
         if value is None:
             return
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
-    bounds: tuple[Any, ...] = ()
+    extras: list[Any] = []
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
-        bounds = tuple(extra for extra in extras if isinstance(extra, Bounds))
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             choices = ", ".join(map(str, get_args(hint)))
@@ -88,8 +82,8 @@ def _check(name: str, value: Any, hint: Any) -> None:
         raise ConfigError(f"{name} must be of the type {hint.__name__}, not {value!r}")
     if hint is float and not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, not {value}")
-    for bound in bounds:
-        if value not in bound:
+    for bound in extras:
+        if isinstance(bound, Bounds) and value not in bound:
             raise ConfigError(f"{name} must be {bound}, not {value}")
 
 
@@ -126,10 +120,6 @@ def pick(kind: type[S], given: Mapping[str, Any]) -> S:
 
 
 def check_basis(name: str) -> None:
-    """Checks the name of a basis.
-
-    Raises:
-        ConfigError: if there is no such basis.
-    """
+    """Raises a `ConfigError` if there is no basis of this name."""
     if not re.fullmatch(r"identity|dct[1-9]\d*", name):
         raise ConfigError(f"basis must be identity, or dctK for the K×K lowest frequencies, not {name!r}")

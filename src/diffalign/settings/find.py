@@ -1,9 +1,10 @@
 """FIND: the noise of one prompt (Chen et al., ACM MM 2024, https://arxiv.org/abs/2407.19453)."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from diffalign.settings.fields import (
+    Bounds,
     ConfigError,
     NotNegative,
     Positive,
@@ -13,8 +14,6 @@ from diffalign.settings.fields import (
     check_basis,
 )
 
-#: Calibrations that compare the rewards of a batch, beside FIND's value network "drcm" and "none".
-COMPARING = ("rank", "leave-one-out", "standardise")
 LEAST_QUERIES = 5  # of a mixture: two components, and three queries to tell them apart
 
 
@@ -49,7 +48,7 @@ class FindConfig(Settings):
     correlation: Share = 0.99
     std: Literal["learned", "preserving"] = "preserving"
     advantage: Literal["drcm", "rank", "leave-one-out", "standardise", "none"] = "standardise"
-    clip_range: float = 0.0
+    clip_range: Annotated[float, Bounds(at_least=0, below=1)] = 0.0
     optimiser: Literal["adamw", "natural"] = "natural"
     learning_rate: PositiveFloat = 0.75
     value_learning_rate: PositiveFloat = 1e-3
@@ -62,8 +61,6 @@ class FindConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_basis(self.basis)
-        if not 0 <= self.clip_range < 1:
-            raise ConfigError(f"clip_range must be at least 0 and below 1, not {self.clip_range}")
         if self.std == "preserving" and self.optimiser != "natural":
             raise ConfigError("std preserving keeps |m| below 1, which optimiser natural alone sees to")
         if self.components == 1:
@@ -84,7 +81,7 @@ class FindConfig(Settings):
             raise ConfigError("start draws a mixture's first samples: components must not be 0")
         if self.history and self.optimiser == "natural":
             raise ConfigError("optimiser natural reads its own batch alone; leave history out")
-        if self.batch == 1 and self.advantage in COMPARING and not self.history:
+        if self.batch == 1 and self.advantage not in ("drcm", "none") and not self.history:
             raise ConfigError(f"advantage {self.advantage!r} compares samples, so batch must be above 1")
 
     @property

@@ -15,20 +15,23 @@ class Method:
     """A method's settings.
 
     Attributes:
-        config: the class of its settings of learning.
-        presets: by name; "default" is what is taken where none is named.
+        presets: settings of learning, by name; "default" is what is taken where none is named.
         evaluation: the class of what is measured of it.
         per_prompt: whether each prompt gets a run of its own, rather than all prompts one.
         learner: the module whose `build` makes the learner of (sampler, prompts, config, metadata).
         help: what the command line says of it.
     """
 
-    config: type[Any]
     presets: Mapping[str, Any]
     evaluation: type[Any]
     per_prompt: bool
     learner: str
     help: str
+
+    @property
+    def config(self) -> type[Any]:
+        """The class of its settings of learning."""
+        return type(self.presets["default"])
 
 
 _FIND = """Learn the initial noise that makes a prompt's pictures better, and show what it gained.
@@ -79,25 +82,14 @@ so their reward flatters: the judge's word does not.
     diffalign search "a blue car on the moon" --queries 300 --keep 4
     diffalign search "four pandas" --algorithm zero-order
 """
-_LEARNERS = "diffalign.learners."
+_AT = "diffalign.learners"
 #: By the name of the command.
 METHODS: Mapping[str, Method] = {
-    "find": Method(find.FindConfig, find.PRESETS, FindEvaluation, True, _LEARNERS + "find", _FIND),
-    "anchors": Method(
-        anchors.AnchorConfig, anchors.PRESETS, HeldOutEvaluation, False, _LEARNERS + "anchors", _ANCHORS
-    ),
-    "noise-ppo": Method(
-        noise_ppo.NoisePPOConfig,
-        noise_ppo.PRESETS,
-        HeldOutEvaluation,
-        False,
-        _LEARNERS + "noise_ppo",
-        _NOISE_PPO,
-    ),
-    "tune": Method(tune.TuneConfig, tune.PRESETS, HeldOutEvaluation, False, _LEARNERS + "denoiser", _TUNE),
-    "search": Method(
-        search.SearchConfig, search.PRESETS, SearchEvaluation, True, _LEARNERS + "searches", _SEARCH
-    ),
+    "find": Method(find.PRESETS, FindEvaluation, True, f"{_AT}.find", _FIND),
+    "anchors": Method(anchors.PRESETS, HeldOutEvaluation, False, f"{_AT}.anchors", _ANCHORS),
+    "noise-ppo": Method(noise_ppo.PRESETS, HeldOutEvaluation, False, f"{_AT}.noise_ppo", _NOISE_PPO),
+    "tune": Method(tune.PRESETS, HeldOutEvaluation, False, f"{_AT}.denoiser", _TUNE),
+    "search": Method(search.PRESETS, SearchEvaluation, True, f"{_AT}.searches", _SEARCH),
 }
 
 

@@ -1,4 +1,4 @@
-r"""The training interval: the sampler steps whose decisions are learned.
+r"""STRATEGY: which of a trajectory's decisions are learned.
 
     full        all T steps
     backward    the last n_e = min(T, n_0 + ⌊e (T − n_0 + 1) / E⌋) steps in round e of E
@@ -9,11 +9,6 @@ moves the start of the interval towards the noise.
 Symbols:    T = num_steps, e = round, E = rounds, n_0 = first
 References: Hu et al. (CVPR 2025), section 4.1, https://arxiv.org/abs/2503.11240
 """
-
-
-def full_interval(num_steps: int) -> range:
-    """All steps, numbered from the noise (0) to the picture (`num_steps` − 1)."""
-    return range(num_steps)
 
 
 def backward_interval(num_steps: int, round: int, rounds: int, first: int) -> range:
