@@ -1,12 +1,8 @@
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from diffalign import NoiseDistribution, load_pipeline
 from diffalign.artifacts import RunFolder
 from diffalign.cli import run
 from diffalign.run import session
+from tests.processes import Process
 
 FILES = {
     "config.yaml",
@@ -333,21 +330,13 @@ def test_a_process_that_is_stopped_goes_on_to_the_same(
     number: int, code: int, diffalign, small, whole, reward_folder: Path, workplace: Path
 ) -> None:
     slowly = ["own_reward:slow" if option == "own_reward:red" else str(option) for option in small]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "diffalign", "find", PROMPT, *slowly, "--out", "x", "--threads", "1"],
-        env={**os.environ, "PYTHONPATH": str(reward_folder)},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        # a shell that runs the tests in the background lets them ignore it
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
-    )
+    line = ["diffalign", "find", PROMPT, *slowly, "--out", "x", "--threads", "1"]
+    process = Process(line, workplace, {"PYTHONPATH": str(reward_folder)})
     calls = workplace / "calls.txt"
-    while process.poll() is None and not (calls.exists() and len(calls.read_text()) > 2):
+    while process.process.is_alive() and not (calls.exists() and len(calls.read_text()) > 2):
         time.sleep(0.02)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.stop(number) == code
+    err = process.err.read_text()
     # nothing else, such as the libraries' loading bars or advice
     said = "interrupted\nstate saved, go on with: diffalign find --resume x\n"
     assert err == (said if number == signal.SIGINT else "")

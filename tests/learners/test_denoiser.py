@@ -1,7 +1,5 @@
 """The learner of a denoiser: nothing depends on how its work is cut, and what it saves is plain diffusers."""
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from diffalign.loop import Round, train
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.tune import TuneConfig
+from tests.processes import launch
 from tests.toys import AnalyticPolicy
 
 PROMPTS = ["a dog", "a cat"]
@@ -134,7 +133,7 @@ def test_two_processes_do_what_one_does(tiny_pipeline_folder: Path, tmp_path: Pa
     configs = [B2, replace(SHORT, objective="dpo")]  # in one launch: two at once may want the same port
     script, saved = tmp_path / "part.py", tmp_path / "weights.safetensors"
     script.write_text(
-        f"import sys\nsys.path[:0] = {sys.path!r}\n"
+        f"import sys\nsys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
         "import torch\ntorch.set_num_threads(1)\nfrom safetensors.torch import save_file\n"
         f"from {Path(__file__).stem} import *\n"
         "made = {}\n"
@@ -146,12 +145,7 @@ def test_two_processes_do_what_one_does(tiny_pipeline_folder: Path, tmp_path: Pa
         "if learner.processes.is_main:\n"
         f"    save_file(made, {str(saved)!r})\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, str(script)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    launch(script, 2)
     both = load_file(saved)
     for i, config in enumerate(configs):
         alone = learner_of(tiny_pipeline_folder, config)

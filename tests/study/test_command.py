@@ -1,10 +1,6 @@
 """The commands: a study that goes on after a kill, its results, and what is refused."""
 
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +11,7 @@ import pytest
 from diffalign.cli import run
 from diffalign.study.server import StudyServer
 from diffalign.study.votes import Votes
+from tests.processes import Process
 
 from .conftest import Client, paint
 
@@ -37,26 +34,19 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def process() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+def process(tmp_path: Path) -> Iterator[Callable[..., tuple[Process, str]]]:
     """Starts a server of its own process, and waits until it says where it listens."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Process] = []
 
-    def start(*tokens: object) -> tuple[subprocess.Popen[str], str]:
-        line = [sys.executable, "-m", "diffalign", "study", *map(str, tokens), "--port", "0"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        started.append(subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment))
-        stdout = started[-1].stdout
-        assert stdout is not None
-        found = re.search(r"http://\S+", stdout.readline())
-        assert found is not None
-        return started[-1], found.group()
+    def start(*tokens: object) -> tuple[Process, str]:
+        folder = tmp_path / f"server-{len(started)}"
+        folder.mkdir()
+        started.append(Process(["diffalign", "study", *tokens, "--port", "0"], folder))
+        return started[-1], started[-1].wait_for(r"http://\S+").group()
 
     yield start
     for each in started:
-        each.kill()
-        each.wait(20)
-        if each.stdout is not None:
-            each.stdout.close()
+        each.stop()
 
 
 def test_a_killed_server_has_each_vote_and_the_voter_goes_on(
@@ -68,8 +58,7 @@ def test_a_killed_server_has_each_vote_and_the_voter_goes_on(
     client.begin()
     client.vote(1, "left", "tie")
     before = client.vote(2, "right", "right")
-    first.send_signal(signal.SIGKILL)
-    first.wait(20)
+    first.stop()
     _, client.url = process("--out", out)
     after = client.get("/vote")
     assert after.place == 3 and after.pictures == before.pictures
