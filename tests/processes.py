@@ -12,8 +12,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from diffalign.cli import hush_libraries
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["diffalign.run.launch", "diffalign.cli.progress", "diffalign.study.server"])
+os.environ["TQDM_DISABLE"] = "1"  # which is left out at a terminal
+hush_libraries()  # the process that forks has these variables too
 
 
 class Process:

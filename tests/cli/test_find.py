@@ -337,7 +337,6 @@ def test_a_process_that_is_stopped_goes_on_to_the_same(
         time.sleep(0.02)
     assert process.stop(number) == code
     err = process.err.read_text()
-    # nothing else, such as the libraries' loading bars or advice
     said = "interrupted\nstate saved, go on with: diffalign find --resume x\n"
     assert err == (said if number == signal.SIGINT else "")
     assert diffalign("find", "--resume", "x").code == 0

@@ -90,7 +90,7 @@ def test_of_1000_requests_with_faults_none_is_lost_or_scored_twice(
         if fault is not None:
             faults[fault] += 1
         if fault == "slow":  # later than the client waits
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.2)
         if fault == "lost":
             (open_to_it,) = (
                 it for it in server._uvicorn.server_state.connections if it.client == scope["client"]
@@ -108,7 +108,7 @@ def test_of_1000_requests_with_faults_none_is_lost_or_scored_twice(
     url, found = server.url, {}
 
     def ask(worker: int) -> None:
-        client = RemoteReward(url, token="secret", timeout=0.3, retries=20, backoff=0.001)
+        client = RemoteReward(url, token="secret", timeout=0.1, retries=20, backoff=0.001)
         for number in range(worker, 1000, 4):
             # each request's grey is its own: 1000 values of 4 × 4 pixels with 8 bits
             image = grey(number // 16)

@@ -95,7 +95,7 @@ def _launch(
     return code
 
 
-def _hush_libraries() -> None:
+def hush_libraries() -> None:
     """Before they are imported, as they read these variables once; what the user has set stays."""
     # transformers says at every start which torchvision-based classes it does without
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -107,7 +107,7 @@ def _hush_libraries() -> None:
 
 def run(tokens: Sequence[str]) -> int:
     """Runs a command line. Returns its exit code: 0, 1 if doctor found a fault, 2 a mistake, 130 Ctrl-C."""
-    _hush_libraries()
+    hush_libraries()
     try:
         return app.meta(spell_out(tokens)) or 0
     except BrokenPipeError:  # `diffalign prompts … | head`
