@@ -46,7 +46,13 @@ _MEND = "mend or delete the line: the reward curve and the cost need it"
 
 class RunFolder:
     """A run's folder, which it may `begin` in; `overwrite` replaces the run that it holds. `resume` opens one
-    that has begun."""
+    that has begun.
+
+    Raises:
+        ArtifactError: by its methods, if the folder holds another run or other files, holds none to go on
+            with, or a file in it is damaged; if another process runs there.
+        WriteError: if a file cannot be written.
+    """
 
     def __init__(self, path: Path, overwrite: bool = False) -> None:
         self.path, self.overwrite = path, overwrite
