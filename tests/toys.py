@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffalign.diffusion.transition import ddim_scheduler, ddim_std, ddim_transition
+from diffalign.diffusion.transition import Schedule
 
 
 def noise_itself(x_T: Tensor, prompt: str) -> Tensor:
@@ -60,13 +60,14 @@ class AnalyticPolicy(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.a, self.b = a, torch.nn.Parameter(torch.zeros(latent))
-        pipeline = SimpleNamespace(device="cpu", scheduler=DDIMScheduler(clip_sample=False), unet=self)
+        scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
+        pipeline = SimpleNamespace(device="cpu", scheduler=scheduler, unet=self)
         self.sampler = SimpleNamespace(
             pipeline=pipeline, latent_shape=latent, batch_size=batch_size, forwards=steps
         )
-        self.scheduler = ddim_scheduler(pipeline, steps)
-        self.timesteps = self.scheduler.timesteps.tolist()
-        self.stds = [ddim_std(self.scheduler, t) for t in self.timesteps]
+        self.schedule = Schedule(pipeline, steps)
+        self.timesteps = self.schedule.timesteps
+        self.stds = [self.schedule.std(step) for step in range(steps)]
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.eta, self.rank, self.guided = 1.0, 4, False
 
@@ -80,11 +81,10 @@ class AnalyticPolicy(torch.nn.Module):
         return self.decide(torch.zeros_like(self.b), x_t, step)
 
     def decide(self, b: Tensor, x_t: Tensor, step: int) -> tuple[Tensor, float]:
-        t = self.timesteps[step]
-        alpha = self.scheduler.alphas_cumprod[t]
+        alpha, _ = self.schedule.alphas[step]
         # E[ε | x_t] of x_t = √ᾱ x_0 + √(1 − ᾱ) ε
         epsilon = (1 - alpha).sqrt() * (x_t - alpha.sqrt() * b) / (alpha * self.a**2 + 1 - alpha)
-        return ddim_transition(self.scheduler, epsilon, t, x_t)
+        return self.schedule.transition(epsilon, step, x_t)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -150,7 +150,7 @@ def collect_trajectories(
     def noise(step: int, numbers: Sequence[int]) -> Tensor:
         return seeded_noise(latent, seed, f"{stream}/{step}", numbers).to(device)
 
-    x_t = noise(INITIAL_NOISE.start, groups) * policy.scheduler.init_noise_sigma
+    x_t = noise(INITIAL_NOISE.start, groups)
     for step in range(interval.start):
         mean, std = policy(x_t, step, prompts)
         x_t = mean + std * noise(step, groups)

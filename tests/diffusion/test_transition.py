@@ -6,10 +6,10 @@ import pytest
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from diffalign.diffusion import PipelineError
-from diffalign.diffusion.transition import ddim_scheduler
+from diffalign.diffusion.transition import Schedule
 
 
 def test_a_pipeline_that_ddim_cannot_follow_is_refused() -> None:
     scheduler = FlowMatchEulerDiscreteScheduler()
     with pytest.raises(PipelineError, match="find learns"):
-        ddim_scheduler(SimpleNamespace(scheduler=scheduler), 4)
+        Schedule(SimpleNamespace(scheduler=scheduler), 4)

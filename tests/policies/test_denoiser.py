@@ -150,7 +150,8 @@ def test_a_schedule_of_another_scheduler_gives_decisions_with_noise(tiny_pipelin
     pipeline = load_pipeline(tiny_pipeline_folder, device="cpu")
     pipeline.scheduler = DPMSolverMultistepScheduler()  # linspace to t = 0, and no word of clipping
     policy = DenoiserPolicy(Sampler(pipeline, num_steps=4))
-    assert not policy.scheduler.config.clip_sample
+    assert policy.timesteps == [999, 749, 500, 250]
+    assert not policy.schedule.scheduler.config.clip_sample
     x_t = seeded_noise((4, 8, 8), 0, "test", range(1))
     assert all(policy(x_t, step, ["a dog"])[1] > 0 for step in range(4))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -112,6 +113,27 @@ def is_deterministic(pipeline: Pipeline) -> bool:
 def takes_ddim(pipeline: Pipeline) -> bool:
     """Whether DDIM can follow the noise schedule of the pipeline's scheduler."""
     return "beta_schedule" in pipeline.scheduler.config
+
+
+def own_timesteps(pipeline: Pipeline, num_steps: int) -> list[int]:
+    """The timesteps that the pipeline's scheduler visits, each once and whole, from the noise.
+
+    Raises:
+        PipelineError: if it cannot take as many steps.
+    """
+    scheduler: Any = deepcopy(pipeline.scheduler)  # its state is the pipeline's
+    name, train = type(scheduler).__name__, scheduler.config.num_train_timesteps
+    try:
+        scheduler.set_timesteps(num_steps)
+    except (ValueError, IndexError) as error:
+        raise PipelineError(f"{name} takes no {num_steps} steps: {error}") from error
+    timesteps = list(dict.fromkeys(scheduler.timesteps.round().long().tolist()))
+    if max(timesteps) >= train:
+        raise PipelineError(
+            f"{name} with {num_steps} steps begins at step {max(timesteps)} of a schedule whose last is "
+            f"{train - 1}; take fewer steps"
+        )
+    return timesteps
 
 
 def fingerprint(pipeline: Pipeline) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.cards import card_of
-from diffalign.diffusion.pipeline import PipelineError, latent_shape
+from diffalign.diffusion.pipeline import PipelineError, latent_shape, own_timesteps, takes_ddim
 from diffalign.diffusion.protocol import Pipeline
 
 _SEED_BYTES = 7  # of a hash: as many as fit into a signed seed of 64 bits
@@ -43,7 +43,8 @@ class Sampler:
         call: further arguments of the pipeline's call, such as `height` or `num_frames`.
 
     Raises:
-        PipelineError: if a number is not positive, or the pipeline takes no latents.
+        PipelineError: if a number is not positive, the scheduler cannot take as many steps, or the pipeline
+            takes no latents.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Sampler:
             raise PipelineError(
                 f"num_steps and batch_size must be positive, not {num_steps} and {batch_size}"
             )
+        if takes_ddim(pipeline):
+            own_timesteps(pipeline, num_steps)
         self.pipeline: Final = pipeline
         self.num_steps: Final = num_steps
         self.batch_size: Final = batch_size

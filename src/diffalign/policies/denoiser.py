@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from diffalign.diffusion import PipelineError, Sampler
 from diffalign.diffusion.conditions import GuidedDenoiser
 from diffalign.diffusion.pipeline import denoiser_name
-from diffalign.diffusion.transition import ddim_scheduler, ddim_std, ddim_transition
+from diffalign.diffusion.transition import Schedule
 
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 _OTHERS = ["proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut"]
@@ -62,9 +62,9 @@ class DenoiserPolicy(nn.Module):
                 "model in float32, or tune an adapter (lora_rank above 0)"
             )
         self.sampler, self.eta, self.rank, self.guided = sampler, eta, rank, sampler.guided
-        self.scheduler = ddim_scheduler(sampler.pipeline, sampler.num_steps)
-        self.timesteps: list[int] = self.scheduler.timesteps.tolist()
-        self.stds = [ddim_std(self.scheduler, t, eta) for t in self.timesteps]
+        self.schedule = Schedule(sampler.pipeline, sampler.num_steps)
+        self.timesteps = self.schedule.timesteps
+        self.stds = [self.schedule.std(step, eta) for step in range(len(self.timesteps))]
         self.guide = GuidedDenoiser(sampler)
         network: Any = self.guide.network
         self.denoiser: Any = network
@@ -109,8 +109,8 @@ class DenoiserPolicy(nn.Module):
             x_t: the latents before the step with shape `(B, *latent)`.
             prompts: one a sample.
         """
-        t = self.timesteps[step]
-        return ddim_transition(self.scheduler, self.guide(x_t, t, prompts), t, x_t, self.eta)
+        prediction = self.guide(x_t, self.timesteps[step], prompts)
+        return self.schedule.transition(prediction, step, x_t, self.eta)
 
     @torch.no_grad()
     def pretrained(self, x_t: Tensor, step: int, prompts: Sequence[str]) -> tuple[Tensor, float]:
