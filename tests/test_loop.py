@@ -47,6 +47,17 @@ def test_a_failing_reward_leaves_the_learner_as_it_was(broken: Callable[..., Any
     assert len(list(train(own, reward))) == own.rounds - 1
 
 
+def test_a_reward_that_is_constant_is_said() -> None:
+    """As float32 rounds it."""
+    constant = torch.tensor([0.1, 0.1]).nextafter(torch.tensor([1.0, 0.0]))
+    rounds = list(train(learner(), lambda images, prompts: constant[torch.arange(len(images)) % 2]))
+    assert {round.warning for round in rounds} == {
+        f"round {i}: all rewards are 0.1, so that they teach nothing" for i in range(1, 5)
+    }
+    assert all(round.update.figures["effective_components"] > 23 for round in rounds)
+    assert {round.warning for round in train(learner(), reward)} == {None}
+
+
 def test_a_round_says_what_it_did() -> None:
     own, heard = learner(), list[int]()
     rounds = list(train(own, reward, on_batch=heard.append))

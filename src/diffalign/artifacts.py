@@ -27,6 +27,7 @@ from torch import Tensor
 
 from diffalign import files
 from diffalign.files import CONFIG, METRICS, PARTIAL, STATE, SUMMARY, ArtifactError, WriteError, replacing
+from diffalign.settings.reading import read_yaml
 
 fcntl: Any
 try:
@@ -133,7 +134,7 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """What was asked for."""
         try:
-            loaded = yaml.safe_load((self.path / CONFIG).read_text("utf-8"))
+            loaded = read_yaml(self.path / CONFIG)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ArtifactError(f"{self.path / CONFIG} is corrupt: {error}") from error
         if not isinstance(loaded, dict):

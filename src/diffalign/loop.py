@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from diffalign.advantages.baselines import are_equal
 from diffalign.learners.contract import Learner, Update
 from diffalign.rewards import RewardFunction, score
 from diffalign.rewards.overlap import overlapped
@@ -36,6 +37,13 @@ class Round:
     def rewards(self) -> Tensor:
         """Of its samples, with shape `(B,)`."""
         return self.update.rewards
+
+    @property
+    def warning(self) -> str | None:
+        """What the user should know of it."""
+        if len(self.rewards) > 1 and are_equal(self.rewards):
+            return f"round {self.round}: all rewards are {self.rewards[0]:.6g}, so that they teach nothing"
+        return self.update.warning
 
     def figures(self) -> dict[str, float | int | list[float] | None]:
         """The numbers, as a line of `metrics.jsonl`."""

@@ -1,9 +1,11 @@
 """Baselines against hand-worked values; what all of them share is in tests/contracts."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from diffalign.advantages import ValueNet, leave_one_out, rank, standardise
 from diffalign.advantages.drcm import value_loss
@@ -11,6 +13,21 @@ from diffalign.advantages.drcm import value_loss
 
 def test_leave_one_out() -> None:
     torch.testing.assert_close(leave_one_out(torch.tensor([1.0, 2.0, 6.0])), torch.tensor([-3.0, -1.5, 4.5]))
+
+
+@pytest.mark.parametrize("reward", [0.1, 25.3, 1000.1, -3e7])
+@pytest.mark.parametrize("baseline", [leave_one_out, rank, standardise])
+def test_equal_rewards_say_nothing(baseline: Callable[[Tensor], Tensor], reward: float) -> None:
+    """Nor do those that differ as float32 rounds."""
+    rewards = torch.full((30,), reward)
+    assert baseline(rewards).tolist() == [0] * 30
+    rewards[::7] = torch.nextafter(rewards[::7], torch.tensor(torch.inf))
+    assert baseline(rewards).tolist() == [0] * 30
+
+
+@pytest.mark.parametrize("baseline", [leave_one_out, rank, standardise])
+def test_great_rewards_are_numbers(baseline: Callable[[Tensor], Tensor]) -> None:
+    assert baseline(torch.tensor([1e16, -1e16, 0.0])).isfinite().all()
 
 
 def test_rank_utilities() -> None:

@@ -16,9 +16,39 @@ def test_each_prompt_is_normalised_by_its_own_last_rounds() -> None:
 
 
 def test_equal_rewards_say_nothing() -> None:
-    for reward in (2.0, 25.3, 1000.1):
-        said = RunningStatistics().normalise(["a"] * 7, torch.full((7,), reward))
-        assert said.abs().max() < 1e-6
+    for reward in (2.0, 25.3, 1000.1, -3e7):
+        rewards = torch.full((7,), reward)
+        assert RunningStatistics().normalise(["a"] * 7, rewards).tolist() == [0] * 7
+        rewards[3] = torch.nextafter(rewards[3], torch.tensor(torch.inf))  # as a network rounds
+        assert RunningStatistics().normalise(["a"] * 7, rewards).tolist() == [0] * 7
+
+
+def test_a_prompt_with_few_rewards_is_compared_with_all_of_the_round() -> None:
+    statistics = RunningStatistics(minimum=3)
+    prompts, rewards = ["a", "b", "c", "c", "c"], torch.tensor([1.0, 2.0, 6.0, 7.0, 8.0])
+    first = statistics.normalise(prompts, rewards)
+    torch.testing.assert_close(first[:2], (rewards[:2] - 4.8) / rewards.std(correction=0))
+    torch.testing.assert_close(first[2:], torch.tensor([-1.0, 0.0, 1.0]) * 1.5**0.5)
+    second = statistics.normalise(["a", "a"], torch.tensor([2.0, 3.0]))  # of 1, 2, 3
+    torch.testing.assert_close(second, torch.tensor([0.0, 1.0]) * 1.5**0.5)
+
+
+def test_what_is_seen_once_teaches_as_much_as_its_noise_lets_it() -> None:
+    """Of 256 of 398 prompts, whose means differ as much as the rewards of one: by its own rewards alone a
+    prompt that was seen once would teach nothing."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(398, generator=generator)
+    correlations = dict[int, float]()
+    for minimum in (1, 4):
+        found = []
+        for _ in range(20):
+            chosen = torch.randint(398, (256,), generator=generator)
+            luck = torch.randn(256, generator=generator)
+            prompts = [f"prompt {i}" for i in chosen.tolist()]
+            said = RunningStatistics(minimum=minimum).normalise(prompts, means[chosen] + luck)
+            found.append(float(torch.corrcoef(torch.stack([said, luck]))[0, 1]))
+        correlations[minimum] = sum(found) / len(found)
+    assert correlations[1] < 0.5 and correlations[4] > 0.65
 
 
 def test_the_state_goes_on_to_the_same() -> None:

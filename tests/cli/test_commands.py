@@ -158,3 +158,26 @@ def test_threads(diffalign) -> None:
 
 def test_every_command_is_tested_here() -> None:
     assert {name for name in app if not name.startswith("-")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (2000, "DDIMScheduler takes no 2000 steps: "),
+        (1000, "begins at step 1000 of a schedule whose last is 999; take fewer steps"),
+    ],
+)
+def test_steps_that_a_schedule_lacks_are_said_before_a_folder_is_made(
+    method: str, steps: int, said: str, diffalign, tiny_pipeline_folder: Path
+) -> None:
+    model = ["--model", tiny_pipeline_folder, "--reward", "own_reward:red"]
+    done = diffalign(method, "a dog", *model, "--num-steps", steps)
+    assert done.code == 2 and said in done.err and "Traceback" not in done.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_seed_that_torch_cannot_take_is_refused(method: str, diffalign) -> None:
+    done = diffalign(method, "a dog", "--seed", 2**64)
+    assert done.code == 2 and "seed must be at least 0 and at most" in done.err

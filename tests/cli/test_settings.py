@@ -61,6 +61,14 @@ def test_sources_go_in_order(file: Path) -> None:
     assert parsed("--prompts", "world/common", "--config", str(file))["prompt"] == ()
 
 
+@pytest.mark.parametrize("text", ["seed: 1\nbatch: 7\nseed: 2\n", "{seed: 1, seed: 1}"])
+def test_a_setting_stands_once_in_a_file(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"mine\.yaml is no YAML file: seed stands there twice"):
+        learner("--config", str(file))
+
+
 def test_a_preset_may_stand_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "paper.yaml"
     file.write_text("preset: paper\nseed: 2\n")

@@ -146,6 +146,21 @@ def test_all_weights_can_be_tuned_and_are_frozen_within(tiny_pipeline_folder: Pa
     assert torch.equal(policy(x_t, 0, ["a dog"])[0], changed)
 
 
+@pytest.mark.parametrize("rank", [4, 0])
+def test_a_pipeline_is_had_back_as_it_was(rank: int, tiny_pipeline_folder: Path) -> None:
+    pipeline = load_pipeline(tiny_pipeline_folder, device="cpu")
+    before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
+    policy = DenoiserPolicy(Sampler(pipeline, num_steps=2), rank=rank)
+    with torch.no_grad():
+        for parameter in policy.learned():
+            parameter.add_(0.1)
+    policy.unload()
+    after = pipeline.unet.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    DenoiserPolicy(Sampler(pipeline, num_steps=2))  # and tuned again
+
+
 def test_a_schedule_of_another_scheduler_gives_decisions_with_noise(tiny_pipeline_folder: Path) -> None:
     pipeline = load_pipeline(tiny_pipeline_folder, device="cpu")
     pipeline.scheduler = DPMSolverMultistepScheduler()  # linspace to t = 0, and no word of clipping

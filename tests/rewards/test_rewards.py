@@ -41,6 +41,15 @@ def test_a_reward_that_changes_its_pictures_changes_a_copy() -> None:
     assert torch.equal(images, IMAGES)
 
 
+@pytest.mark.parametrize("great", [3e38, -1e17])
+def test_rewards_too_great_to_compute_with_are_named(great: float) -> None:
+    def huge(images: Tensor, prompts: list[str]) -> Tensor:
+        return torch.tensor([0.0, great])
+
+    with pytest.raises(RewardError, match=r"the reward huge returned .*scale it down"):
+        score(huge, IMAGES, PROMPTS)
+
+
 def test_unknown_rewards_are_named() -> None:
     with pytest.raises(RewardError, match="did you mean 'world-clip'"):
         load_reward("world-clap")

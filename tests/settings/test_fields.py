@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from diffalign.settings.fields import Bounds, ConfigError, Positive, Settings, check_basis, pick, preset
+from diffalign.settings.fields import Bounds, ConfigError, Positive, Seed, Settings, check_basis, pick, preset
 from diffalign.settings.find import PRESETS
 
 
@@ -17,6 +17,7 @@ class Own(Settings):
     flag: bool = False
     name: str | None = None
     limit: Annotated[float, Bounds(below=3)] | None = None
+    seed: Seed = 0
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ class Own(Settings):
         ({"flag": 1}, "flag must be of the type bool, not 1"),
         ({"name": 3}, "name must be of the type str, not 3"),
         ({"limit": 3.0}, r"limit must be below 3, not 3\.0"),
+        ({"seed": 2**63}, "seed must be at least 0 and at most 9223372036854775807"),
     ],
 )
 def test_what_is_given_and_what_is_allowed_is_named(change: dict[str, Any], message: str) -> None:

@@ -33,5 +33,5 @@ def test_a_published_preset_is_an_objective_and_a_strategy() -> None:
         assert differing(name, "ddpo") <= {"objective"}
         assert differing(f"b2-{name}", "b2-ddpo") <= {"objective"}
         assert differing(name, f"b2-{name}") == {
-            *("samples", "interval", "branches", "threshold", "update_batch")
+            *("samples", "min_count", "interval", "branches", "threshold", "update_batch")
         }

@@ -1,5 +1,7 @@
 r"""Rewards normalised per prompt.   A = (r − mean) / std over this round and the last W rounds
 
+A prompt with too few rewards for a mean and a std of its own takes those of the round.
+
 Symbols:    W = window
 References: Black et al. (ICLR 2024), section 5, https://arxiv.org/abs/2305.13301
             Hu et al. (CVPR 2025), section 5.1 (W = 8), https://arxiv.org/abs/2503.11240
@@ -11,17 +13,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from diffalign.advantages.baselines import deviations
+
 
 class RunningStatistics:
     """The rewards of the last rounds, by prompt.
 
     Arguments:
         window: number of rounds before the current one that count.
+        minimum: rewards from which on a prompt is normalised by its own.
         epsilon: added to the standard deviation.
     """
 
-    def __init__(self, window: int = 8, epsilon: float = 1e-6) -> None:
-        self.window, self.epsilon = window, epsilon
+    def __init__(self, window: int = 8, minimum: int = 2, epsilon: float = 1e-6) -> None:
+        self.window, self.minimum, self.epsilon = window, minimum, epsilon
         self.rounds: list[dict[str, list[float]]] = []
 
     def normalise(self, prompts: Sequence[str], rewards: Tensor) -> Tensor:
@@ -38,11 +43,12 @@ class RunningStatistics:
         self.rounds = [*self.rounds, newest][-(self.window + 1) :]
         normalised = torch.empty_like(rewards)
         for prompt in newest:
-            # in double precision: equal rewards must differ from their mean by less than epsilon
-            recent = torch.tensor([r for past in self.rounds for r in past.get(prompt, [])]).double()
+            recent = torch.tensor([r for past in self.rounds for r in past.get(prompt, [])])
+            if len(recent) < self.minimum:
+                recent = rewards
             mask = torch.tensor([text == prompt for text in prompts])
-            spread = recent.std(correction=0) + self.epsilon
-            normalised[mask] = ((rewards[mask].double() - recent.mean()) / spread).float()
+            spread = recent.double().std(correction=0) + self.epsilon
+            normalised[mask] = (deviations(rewards[mask], recent) / spread).to(rewards.dtype)
         return normalised
 
     def state(self) -> str:

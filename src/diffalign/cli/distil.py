@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from diffalign.cli.options import RUN, SWITCH, Positive, SamplingOptions
+from diffalign.cli.options import RUN, SWITCH, Positive, SamplingOptions, Seed
 from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import paths, stdout
 from diffalign.settings.noise_ppo import NoisePPOConfig
@@ -21,7 +21,7 @@ def distil(
     learning_rate: Annotated[float, Parameter(group=RUN.group, validator=validators.Number(gt=0))] = 1e-3,
     basis: Annotated[str, RUN] = "identity",
     std: Annotated[Literal["learned", "preserving"], RUN] = "learned",
-    seed: Annotated[int, RUN] = 0,
+    seed: Annotated[Seed, RUN] = 0,
     out: Annotated[Path, RUN] = Path("runs/distilled"),
     overwrite: Annotated[bool, SWITCH] = False,
     sampling: SamplingOptions = Sampling(),

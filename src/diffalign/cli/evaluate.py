@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from diffalign.cli.options import OpeningOptions, Positive
+from diffalign.cli.options import OpeningOptions, Positive, Seed
 from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import paths, results, say, stdout
 from diffalign.settings.evaluation import JudgeChoice
@@ -19,7 +19,7 @@ def evaluate(
     reward: str | None = None,
     judge: JudgeChoice = "auto",
     images: Positive = 64,
-    seed: int = 0,
+    seed: Seed = 0,
     prompt: str | None = None,
     out: Path | None = None,
     opening: OpeningOptions = Opening(),

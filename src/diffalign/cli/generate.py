@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from diffalign.cli.options import OpeningOptions, Positive
+from diffalign.cli.options import OpeningOptions, Positive, Seed
 from diffalign.cli.tables import say, stdout
 from diffalign.settings.sampling import Opening
 
@@ -15,7 +15,7 @@ def generate(
     /,
     *,
     number: Annotated[Positive, Parameter(name=["--number", "-n"])] = 8,
-    seed: int = 0,
+    seed: Seed = 0,
     prompt: str | None = None,
     frozen: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,

@@ -16,6 +16,7 @@ from cyclopts.config import Dict
 
 from diffalign.settings.fields import ConfigError, preset
 from diffalign.settings.methods import METHODS
+from diffalign.settings.reading import read_yaml
 
 #: What says which folder a --resume without one means: all else is the folder's own.
 BESIDE_RESUME = ("--out", "--prompts", "PROMPT")
@@ -92,7 +93,7 @@ def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCol
 def read_settings(path: Path | str) -> dict[str, Any]:
     """The settings in a YAML file."""
     try:
-        loaded = yaml.safe_load(Path(path).read_text("utf-8"))
+        loaded = read_yaml(Path(path))
     except OSError as error:
         raise ConfigError(f"cannot read the settings {path}: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:

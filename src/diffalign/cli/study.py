@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 from rich.text import Text
 
-from diffalign.cli.options import RUN
+from diffalign.cli.options import RUN, Seed
 from diffalign.cli.tables import interval, new_table, paths, say, stdout
 from diffalign.settings.fields import ConfigError
 
@@ -29,7 +29,7 @@ def study(
     checks: _Count = None,
     anchor: Annotated[str | None, RUN] = None,
     prompt: Annotated[str | None, RUN] = None,
-    seed: Annotated[int | None, RUN] = None,
+    seed: Annotated[Seed | None, RUN] = None,
     host: Annotated[str, RUN] = "127.0.0.1",
     port: Annotated[int, Parameter(group=RUN.group, validator=validators.Number(gte=0, lte=65535))] = 8080,
 ) -> None:

@@ -59,7 +59,8 @@ class DenoiserLearner(Learner):
                 f"{config.lora_rank}"
             )
         self.policy: Final = policy
-        self.objective, self.statistics = OBJECTIVES[config.objective], RunningStatistics(config.window)
+        self.objective = OBJECTIVES[config.objective]
+        self.statistics = RunningStatistics(config.window, config.min_count)
         self.parameters = policy.learned()
         self.optimiser = make_adamw(self.parameters, config)
         # half precision loses small gradients unless they are scaled up

@@ -68,7 +68,7 @@ class FindLearner(Learner):
             self.optimiser = torch.optim.AdamW(self.policy.parameters(), lr=config.learning_rate)
         if config.advantage == "drcm":
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed)
+                torch.default_generator.manual_seed(config.seed)
                 self.value = ValueNet(self.distribution().mean.numel())
             self.value_optimiser = torch.optim.AdamW(self.value.parameters(), lr=config.value_learning_rate)
             self.remembered += ("value", "value_optimiser")

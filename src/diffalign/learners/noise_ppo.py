@@ -47,7 +47,7 @@ class NoisePPOLearner(AmortisedLearner):
     def prepare(self) -> None:
         config, generator = self.config, self.generator
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed)
             self.value = ValueHead(generator.shape.text_width)
         self.statistics = RunningStatistics(WINDOW)
         self.parameters = [*generator.parameters(), *self.value.parameters()]

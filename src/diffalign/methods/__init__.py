@@ -37,9 +37,10 @@ def noise_ppo(pipeline: Any, prompts: Sequence[str], reward: RewardFunction | st
 
 
 def tune(pipeline: Any, prompts: Sequence[str], reward: RewardFunction | str, **settings: Any) -> Run:
-    """Tunes the pipeline's denoiser in place (DDPO, PG, DPOK, DPO, B²-DiffuRL); settings of `TuneConfig`.
+    """Tunes the pipeline's denoiser (DDPO, PG, DPOK, DPO, B²-DiffuRL); settings of `TuneConfig`.
 
-    Its result is a `DenoiserPolicy`, whose `save(folder)` writes the adapter.
+    The pipeline is changed: it has an adapter, or other weights. The result is a `DenoiserPolicy`, whose
+    `save(folder)` writes them, and whose `unload()` then gives the pipeline back as it was.
     """
     return prepare("tune", pipeline, prompts, reward, **settings)
 

@@ -81,7 +81,7 @@ class DenoiserPolicy(nn.Module):
             network.enable_gradient_checkpointing()
         if rank:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)
                 network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[targets]))
             for parameter in self.learned():
                 parameter.data = parameter.data.float()  # small steps are lost in half precision
@@ -134,6 +134,16 @@ class DenoiserPolicy(nn.Module):
     def _swap(self) -> None:
         for parameter, first in zip(self.learned(), self._first, strict=True):
             parameter.data, first.data = first.data, parameter.data
+
+    def unload(self) -> None:
+        """Gives the pipeline back as it was: without the adapter, or with its first weights. What was learned
+        is lost, unless `save` was called before."""
+        pipeline: Any = self.sampler.pipeline
+        if self.rank:
+            pipeline.unload_lora_weights()
+        else:
+            for parameter, first in zip(self.learned(), self._first, strict=True):
+                parameter.data = first
 
     @torch.no_grad()
     def decode(self, x_0: Tensor) -> Tensor:

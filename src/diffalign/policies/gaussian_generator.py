@@ -66,7 +66,7 @@ class GaussianGenerator(NoiseGenerator):
         self.grid = height // self.patch, width // self.patch
         outputs = (2 if shape.std == "learned" else 1) * self.channels * self.patch**2
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.queries = nn.Parameter(torch.randn(math.prod(self.grid), shape.width))
             self.read = nn.Linear(shape.text_width, shape.width)
             layer = nn.TransformerDecoderLayer(

@@ -9,6 +9,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+#: Of a reward's size: its square, summed over a million pictures, is still a number of 32 bits.
+GREATEST = 1e16
+
 RewardFunction = Callable[[Tensor, list[str]], Tensor | ArrayLike]
 
 
@@ -48,5 +51,9 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
         bad = int((~values.isfinite()).nonzero()[0])
         raise RewardError(
             f"the reward {name} returned {values[bad].item()} for picture {bad} of {len(images)}"
+        )
+    if (great := values.abs().max() if len(values) else 0) > GREATEST:
+        raise RewardError(
+            f"the reward {name} returned {great:.2g}, whose square is no number of 32 bits; scale it down"
         )
     return values

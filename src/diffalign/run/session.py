@@ -98,7 +98,7 @@ class Session:
                 self._keep(evaluation.keep)
         self.folder.append_metrics(row)
         self.asked.tracker.log(row)
-        for warning in (problem and f"round {round.round}: {problem}", round.update.warning):
+        for warning in (problem and f"round {round.round}: {problem}", round.warning):
             if warning:
                 progress.warn(warning)
         return problem

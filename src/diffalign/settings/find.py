@@ -9,6 +9,7 @@ from diffalign.settings.fields import (
     NotNegative,
     Positive,
     PositiveFloat,
+    Seed,
     Settings,
     Share,
     check_basis,
@@ -56,7 +57,7 @@ class FindConfig(Settings):
     history: bool = False
     antithetic: bool = False
     start: str = ""
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

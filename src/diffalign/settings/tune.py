@@ -42,6 +42,8 @@ class TuneConfig(Settings):
         step_weights: How decisions weigh in the loss: equal, or by variance (decision t counts s_t², so that
             the small steps near the picture do not drown those that compose it).
         window: How many earlier rounds the rewards of a prompt are normalised with.
+        min_count: From how many rewards of a prompt on, in these rounds, it is normalised with its own; until
+            then with all of the round.
         advantage_clip: The greatest size of an advantage.
         clip_range: The range ε of ppo and dpok.
         dpok_alpha: The weight of dpok's clipped surrogate.
@@ -69,6 +71,7 @@ class TuneConfig(Settings):
     threshold: NotNegativeFloat = 0.5
     step_weights: Literal["equal", "variance"] = "variance"
     window: NotNegative = 8
+    min_count: Positive = 4
     advantage_clip: PositiveFloat = 5.0
     clip_range: Share = 1e-4
     dpok_alpha: NotNegativeFloat = 10.0
@@ -108,6 +111,7 @@ _B2 = TuneConfig(
     threshold=0.5,  # B² table 6
     step_weights="equal",  # DDPO, eq. 7: the sum over steps
     window=8,  # B² section 5.1
+    min_count=2,  # a prompt's first reward has nothing to be compared with; B² says nothing of it
     advantage_clip=5.0,  # DDPO's implementation
     clip_range=1e-4,  # DDPO's implementation
     dpo_beta=0.1,  # D3PO's implementation
@@ -121,6 +125,7 @@ _B2 = TuneConfig(
 _VANILLA = replace(
     _B2,
     samples=256,  # B² table 6: 8 × 32 a round
+    min_count=16,  # DDPO's implementation
     interval="full",
     branches=1,
     threshold=0.0,
