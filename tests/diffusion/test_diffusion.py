@@ -1,6 +1,7 @@
 """Pipelines as black boxes: shapes, determinism, portability, refused input."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,6 +67,14 @@ def test_one_prompt_a_sample(tiny_pipeline: StableDiffusionPipeline) -> None:
     torch.testing.assert_close(mixed[[1]], sampler(noise[[1]], "a cat"), atol=1e-4, rtol=0)
     with pytest.raises(PipelineError, match="3 samples need one prompt or 3, not 2"):
         sampler(noise, ["a dog", "a cat"])
+
+
+def test_pictures_that_are_no_numbers_are_refused(tiny_pipeline_folder: Path) -> None:
+    """As of a decoder that overflows: they would be black, and scored."""
+    pipeline: Any = load_pipeline(tiny_pipeline_folder, device="cpu")
+    pipeline.vae.decoder.conv_out.bias.data[0] = torch.nan
+    with pytest.raises(PipelineError, match="2 of 2 pictures hold values that are no numbers; take a lower"):
+        Sampler(pipeline, num_steps=1)(torch.zeros(2, 4, 8, 8), "a dog")
 
 
 def test_noise_that_does_not_fit_is_refused(tiny_pipeline: StableDiffusionPipeline) -> None:

@@ -1,5 +1,6 @@
 """The learner of a denoiser: nothing depends on how its work is cut, and what it saves is plain diffusers."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffalign import Sampler, load_pipeline
+from diffalign.diffusion import PipelineError
 from diffalign.learners.denoiser import DenoiserLearner
 from diffalign.loop import Round, train
 from diffalign.policies.denoiser import DenoiserPolicy
@@ -181,3 +183,29 @@ def test_gradient_checkpointing_changes_nothing(tiny_pipeline_folder: Path) -> N
     run(saving)
     assert saving.policy.denoiser.is_gradient_checkpointing
     torch.testing.assert_close(weights(plain), weights(saving), rtol=0, atol=1e-6)
+
+
+def test_gradients_that_are_no_numbers_change_nothing(tiny_pipeline_folder: Path) -> None:
+    """Weights, statistics and state stay finite, and the round says so."""
+    learner = learner_of(tiny_pipeline_folder, SHORT)
+    before = {name: value.clone() for name, value in learner.tensors().items()}
+    step = learner.policy.schedule.transition
+
+    def overflowing(*arguments: Any) -> Any:
+        mean, std = step(*arguments)
+        return (mean * torch.inf if mean.requires_grad else mean), std
+
+    learner.policy.schedule.transition = overflowing  # type: ignore[method-assign]
+    round = next(train(learner, brightness))
+    assert round.update.loss is None and round.update.optimiser_steps == 0
+    assert "gradients were no numbers in torch.float32; lower the learning rate" in (round.warning or "")
+    assert all(torch.equal(value, before[name]) for name, value in learner.tensors().items())
+    json.dumps(round.figures(), allow_nan=False)
+
+
+def test_pictures_that_are_no_numbers_end_the_round(tiny_pipeline_folder: Path) -> None:
+    learner = learner_of(tiny_pipeline_folder, SHORT)
+    learner.policy.sampler.pipeline.vae.decoder.conv_out.bias.data[0] = torch.nan  # type: ignore[attr-defined]
+    with pytest.raises(PipelineError, match=r"\d+ of \d+ pictures hold values that are no numbers"):
+        next(train(learner, brightness))
+    assert learner.rounds == 0

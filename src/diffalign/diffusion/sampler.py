@@ -139,11 +139,25 @@ class Sampler:
                     condition = self.encode(prompts[batch])
                 output = self.pipeline(**condition, latents=latents, **self._call)
                 pictures = output.images if hasattr(output, "images") else output.frames
-                batches.append(torch.as_tensor(pictures).float())
+                batches.append(checked(torch.as_tensor(pictures).float(), self.pipeline.dtype))
         timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
         self._steps = self.num_steps if timesteps is None else len(timesteps)
         # joined outside inference mode, so that rewards may record gradients
         return torch.cat(batches)
+
+
+def checked(pictures: Tensor, dtype: torch.dtype) -> Tensor:
+    """The pictures `(B, …)`, if all of their values are numbers.
+
+    Raises:
+        PipelineError: if not. They would be saved as black ones, and scored.
+    """
+    if (bad := int((~pictures.flatten(1).isfinite().all(1)).sum())) == 0:
+        return pictures
+    mend = "lower learning rate, or resume from an earlier checkpoint"
+    if dtype == torch.float16:
+        mend = "dtype float32 or bfloat16, or another VAE: float16 overflows at 65504"
+    raise PipelineError(f"{bad} of {len(pictures)} pictures hold values that are no numbers; take a {mend}")
 
 
 def _simple_encoder(pipeline: Pipeline) -> Callable[..., tuple[Tensor, ...]] | None:

@@ -18,7 +18,7 @@ from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.files import DENOISER, LORA, replacing_folder
 from diffalign.learners.contract import Learner, Request, Update, check_rewards
 from diffalign.learners.decisions import OBJECTIVES, Decision
-from diffalign.learners.optimisers import make_adamw
+from diffalign.learners.optimisers import make_adamw, take_step
 from diffalign.learners.processes import Processes
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.denoiser import DenoiserPolicy
@@ -143,12 +143,12 @@ class DenoiserLearner(Learner):
         for start in range(0, len(units), size):
             batch = [units[i] for i in shuffled[start : start + size]]
             local = [tuple(rows[i] for i in unit) for unit in batch if unit[0] in rows]
-            scale = self.scaler.get_scale()
-            loss, one = self._step(rollout, advantage[list(rows)], local, len(batch))
-            losses.append(loss)
-            diagnostics.append(one)
-            sizes.append(len(batch))
-            steps += self.scaler.get_scale() >= scale  # a step with infinite gradients is left out
+            loss, one, taken = self._step(rollout, advantage[list(rows)], local, len(batch))
+            if taken:
+                losses.append(loss)
+                diagnostics.append(one)
+                sizes.append(len(batch))
+                steps += 1
         self.rounds += 1
         self.optimiser_steps += steps
         selected = sum(len(unit) for unit in units)
@@ -158,7 +158,7 @@ class DenoiserLearner(Learner):
             prompts,
             scores,
             self._forwards(request, selected),
-            sum(loss * n for loss, n in zip(losses, sizes, strict=True)) / max(1, sum(sizes)),
+            sum(loss * n for loss, n in zip(losses, sizes, strict=True)) / sum(sizes) if losses else None,
             Diagnostics.mean(diagnostics, sizes) if losses else None,
             selected,
             steps,
@@ -174,11 +174,11 @@ class DenoiserLearner(Learner):
 
     def _warning(self, steps: int, selected: int, ratio_error: float) -> str | None:
         if not steps:
-            why = (
-                "its gradients were not finite in half precision, whose scale is lower now"
-                if selected
-                else f"no sample passed the threshold of {self.config.threshold}"
-            )
+            why = f"no sample passed the threshold of {self.config.threshold}"
+            if selected:
+                half = "float16, whose scale is lower now"
+                mend = half if self.scaler.is_enabled() else f"{self.policy.dtype}; lower the learning rate"
+                why = f"its gradients were no numbers in {mend}"
             return f"round {self.rounds} made no optimiser step: {why}"
         first = self.optimiser_steps == steps
         if first and self.objective.clips and ratio_error > self.config.clip_range / 2:
@@ -200,8 +200,9 @@ class DenoiserLearner(Learner):
 
     def _step(
         self, rollout: Rollout, advantage: Tensor, units: list[tuple[int, ...]], number: int
-    ) -> tuple[float, Diagnostics]:
-        """One optimiser step from `units`, this process's of `number`: all samples weigh the same."""
+    ) -> tuple[float, Diagnostics, bool]:
+        """One optimiser step from `units`, this process's of `number`, and whether it was taken: all samples
+        weigh the same."""
         config = self.config
         self.optimiser.zero_grad(set_to_none=True)
         chunk = max(1, config.micro_batch // self.objective.unit)
@@ -217,13 +218,12 @@ class DenoiserLearner(Learner):
                 seen.append((diagnostics, len(part)))
         self.processes.add_gradients(self.parameters)
         self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
-        self.scaler.step(self.optimiser)
+        taken = take_step(self.optimiser, self.parameters, config.max_grad_norm)
         self.scaler.update()
         gathered = self.processes.gather([(total, seen)])
         parts = [part for _, seen in gathered for part in seen]
         mean = Diagnostics.mean([diagnostics for diagnostics, _ in parts], [size for _, size in parts])
-        return sum(loss for loss, _ in gathered), mean
+        return sum(loss for loss, _ in gathered), mean, taken
 
     def _loss(
         self, rollout: Rollout, advantage: Tensor, samples: list[int], k: int

@@ -11,6 +11,7 @@ from diffalign.advantages.drcm import value_loss
 from diffalign.diffusion import Sampler
 from diffalign.files import NOISE
 from diffalign.learners.contract import Learner, Request, Update, check_rewards
+from diffalign.learners.optimisers import NO_STEP, take_step
 from diffalign.objectives import policy_gradient_loss, ppo_loss
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.mixture import MixturePolicy
@@ -126,23 +127,24 @@ class FindLearner(Learner):
         self.optimiser.zero_grad()
         loss.backward()
         self.previous = current
-        self.optimiser.step()
+        taken = take_step(self.optimiser, list(self.policy.parameters()))
         self.rounds += 1
-        self.optimiser_steps += 1
+        self.optimiser_steps += taken
         learned = self.distribution()
         return self.update(
             rollout,
             rewards,
-            loss.item(),
-            diagnostics,
+            loss.item() if taken else None,
+            diagnostics if taken else None,
             selected=len(x_T),
-            optimiser_steps=1,
+            optimiser_steps=int(taken),
             figures={
                 "mean_norm": float(learned.center().norm()),
                 "std_mean": float(learned.std.mean()),
                 "effective_components": learned.effective_components(),
                 "kl_to_standard": float(learned.kl()),
             },
+            warning=None if taken else NO_STEP,
         )
 
     def _calibrate(self, newest: int) -> Tensor:

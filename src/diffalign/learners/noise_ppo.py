@@ -12,6 +12,7 @@ from diffalign.advantages.running import RunningStatistics
 from diffalign.diffusion import Sampler
 from diffalign.learners.amortised import AmortisedLearner, make_generator
 from diffalign.learners.contract import Update, check_rewards
+from diffalign.learners.optimisers import NO_STEP, take_step
 from diffalign.objectives import ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.gaussian_generator import GaussianGenerator
@@ -65,20 +66,24 @@ class NoisePPOLearner(AmortisedLearner):
             order = np.random.default_rng([config.seed, self.rounds, epoch]).permutation(len(prompts))
             for start in range(0, len(prompts), config.minibatch):
                 batch = order[start : start + config.minibatch].tolist()
-                loss, one = self._step(rollout, batch, advantage[batch], targets[batch])
-                losses.append(loss)
-                diagnostics.append(one)
-                sizes.append(len(batch))
+                loss, one, taken = self._step(rollout, batch, advantage[batch], targets[batch])
+                if taken:
+                    losses.append(loss)
+                    diagnostics.append(one)
+                    sizes.append(len(batch))
         self.rounds += 1
         self.optimiser_steps += len(losses)
         return self.update(
             rollout,
             rewards,
-            sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes),
-            Diagnostics.mean(diagnostics, sizes),
+            sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+            if losses
+            else None,
+            Diagnostics.mean(diagnostics, sizes) if losses else None,
             selected=len(rewards),
             optimiser_steps=len(losses),
             figures={"divergence": self.divergence(rollout.prompts)},
+            warning=None if losses else NO_STEP,
         )
 
     def _advantage(self, prompts: Sequence[str], rewards: Tensor, targets: Tensor) -> Tensor:
@@ -94,8 +99,8 @@ class NoisePPOLearner(AmortisedLearner):
 
     def _step(
         self, rollout: Rollout, batch: Sequence[int], advantage: Tensor, targets: Tensor
-    ) -> tuple[float, Diagnostics]:
-        """One optimiser step from the samples of the prompts numbered `batch`."""
+    ) -> tuple[float, Diagnostics, bool]:
+        """One optimiser step from the samples of the prompts numbered `batch`, and whether it was taken."""
         config, elements = self.config, math.prod(self.generator.shape.latent)
         samples = config.samples_per_prompt
         prompts = [rollout.prompts[i * samples] for i in batch]
@@ -115,9 +120,8 @@ class NoisePPOLearner(AmortisedLearner):
             loss = loss + (values[:, None] - targets).square().mean()
         self.optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
-        self.optimiser.step()
-        return loss.item(), diagnostics
+        taken = take_step(self.optimiser, self.parameters, config.max_grad_norm)
+        return loss.item(), diagnostics, taken
 
     def strings(self) -> dict[str, str]:
         return {"statistics": self.statistics.state()}

@@ -1,5 +1,6 @@
 """Optimisers, and their state as named tensors."""
 
+import math
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
@@ -9,6 +10,23 @@ from torch import Tensor
 
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.tune import TuneConfig
+
+#: The warning of a round without a step.
+NO_STEP = "no optimiser step was made, as the gradients were no numbers; lower the learning rate"
+
+
+def take_step(
+    optimiser: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], max_norm: float = math.inf
+) -> bool:
+    """Takes a step, unless a gradient is no number, which would make all weights none; returns whether.
+
+    Arguments:
+        max_norm: what the gradients' norm is scaled down to.
+    """
+    if not torch.nn.utils.clip_grad_norm_(parameters, max_norm).isfinite():
+        return False
+    optimiser.step()
+    return True
 
 
 def make_adamw(parameters: list[torch.nn.Parameter], config: TuneConfig) -> torch.optim.Optimizer:

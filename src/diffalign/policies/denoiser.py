@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from diffalign.diffusion import PipelineError, Sampler
 from diffalign.diffusion.conditions import GuidedDenoiser
 from diffalign.diffusion.pipeline import denoiser_name
+from diffalign.diffusion.sampler import checked
 from diffalign.diffusion.transition import Schedule
 
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -157,7 +158,7 @@ class DenoiserPolicy(nn.Module):
         pictures: Tensor = vae.decode(x_0.to(vae.dtype) / vae.config.scaling_factor).sample.float()
         if upcast:
             vae.to(torch.float16)
-        return (pictures / 2 + 0.5).clamp(0, 1).cpu()
+        return checked((pictures / 2 + 0.5).clamp(0, 1), vae.dtype).cpu()
 
     def save(self, folder: Path) -> None:
         """Writes the adapter as `pipeline.load_lora_weights(folder)` reads it, or all weights."""
