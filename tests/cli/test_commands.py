@@ -180,4 +180,10 @@ def test_steps_that_a_schedule_lacks_are_said_before_a_folder_is_made(
 @pytest.mark.parametrize("method", METHODS)
 def test_a_seed_that_torch_cannot_take_is_refused(method: str, diffalign) -> None:
     done = diffalign(method, "a dog", "--seed", 2**64)
-    assert done.code == 2 and "seed must be at least 0 and at most" in done.err
+    assert done.code == 2 and "seed must be at least " in done.err
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate"])
+def test_a_seed_of_pictures_that_torch_cannot_take_is_refused(command: str, diffalign) -> None:
+    done = diffalign(command, "run", "--seed", 2**64)
+    assert done.code == 2 and "--seed" in done.err and "Must be <= 9223372036854775807" in done.err

@@ -89,7 +89,7 @@ def test_what_stops_a_run_loses_nothing(diffalign, quick) -> None:
         (["--preset", "b2-dppo"], "did you mean 'b2-dpo'"),
         (["--objective", "pgo"], 'Choose from: "pg", "ppo", "dpok", "dpo"'),
         (["--samples", "13"], "no whole groups of 3"),
-        (["--seed", "-1"], "seed must be at least 0, not -1"),
+        (["--seed", "-1"], "seed must be at least 0 and at most"),
         (["--eta", "1.05"], "eta must be above 0 and at most 1, not 1.05"),
         (["--tracker", "wandbb"], "did you mean 'wandb'"),
         (["--preset", "dpo", "--samples", "2"], "2 samples a round of 2 prompts are one each"),

@@ -15,5 +15,5 @@ EVALUATION = Parameter(name="*", group=Group("Evaluation", sort_key=4))
 SamplingOptions = Annotated[Sampling, SAMPLING]
 OpeningOptions = Annotated[Opening, SAMPLING]
 #: Of a command's own options; settings check themselves.
-Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=2**63 - 1))]
+Seed = Annotated[int, Parameter(validator=validators.Number(gte=-(2**63), lte=2**63 - 1))]
 Positive = Annotated[int, Parameter(group=_RUN, validator=validators.Number(gte=1))]

@@ -39,7 +39,8 @@ class Bounds:
 
 Positive = Annotated[int, Bounds(at_least=1)]
 NotNegative = Annotated[int, Bounds(at_least=0)]
-Seed = Annotated[int, Bounds(at_least=0, at_most=2**63 - 1)]  # as torch takes them
+Seed = Annotated[int, Bounds(at_least=0, at_most=2**63 - 1)]
+AnySeed = Annotated[int, Bounds(at_least=-(2**63), at_most=2**63 - 1)]  # as torch takes them
 PositiveFloat = Annotated[float, Bounds(above=0)]
 NotNegativeFloat = Annotated[float, Bounds(at_least=0)]
 Share = Annotated[float, Bounds(above=0, below=1)]

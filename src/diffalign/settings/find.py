@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from diffalign.settings.fields import (
+    AnySeed,
     Bounds,
     ConfigError,
     NotNegative,
     Positive,
     PositiveFloat,
-    Seed,
     Settings,
     Share,
     check_basis,
@@ -57,7 +57,7 @@ class FindConfig(Settings):
     history: bool = False
     antithetic: bool = False
     start: str = ""
-    seed: Seed = 0
+    seed: AnySeed = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

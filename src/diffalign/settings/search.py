@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from diffalign.settings.fields import Bounds, ConfigError, Positive, PositiveFloat, Seed, Settings
+from diffalign.settings.fields import AnySeed, Bounds, ConfigError, Positive, PositiveFloat, Settings
 
 Algorithm = Literal["best-of-n", "zero-order", "spectral"]
 
@@ -33,7 +33,7 @@ class SearchConfig(Settings):
     population: Annotated[int, Bounds(at_least=2)] = 30
     elites: Annotated[float, Bounds(above=0, at_most=1)] = 0.2
     preview_steps: Positive = 4
-    seed: Seed = 0
+    seed: AnySeed = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
