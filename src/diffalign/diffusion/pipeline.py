@@ -90,11 +90,7 @@ def denoiser_name(pipeline: Pipeline) -> str:
 
 
 def denoiser(pipeline: Pipeline) -> torch.nn.Module:
-    """The pipeline's UNet or transformer.
-
-    Raises:
-        PipelineError: if it has neither.
-    """
+    """The pipeline's UNet or transformer; raises a `PipelineError` if it has neither."""
     module = getattr(pipeline, denoiser_name(pipeline), None)
     if not isinstance(module, torch.nn.Module):
         raise PipelineError(f"{type(pipeline).__name__} has neither a unet nor a transformer")

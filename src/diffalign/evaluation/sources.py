@@ -165,11 +165,7 @@ def matched(sources: Sequence[Source]) -> dict[str, int]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture of a file as RGB, without metadata.
-
-    Raises:
-        SourceError: if it cannot be read.
-    """
+    """The picture of a file as RGB, without metadata; raises a `SourceError` if it cannot be read."""
     try:
         with Image.open(path, formats=sorted(set(KINDS.values()))) as image:
             return Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())

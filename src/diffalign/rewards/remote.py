@@ -68,11 +68,7 @@ class RemoteReward:
         self.connection = Connection(url, token, timeout=timeout, retries=retries, backoff=backoff)
 
     def check_connection(self) -> None:
-        """Checks that the server answers and accepts the token.
-
-        Raises:
-            RewardError: if it does not.
-        """
+        """Checks that the server answers and accepts the token; raises a `RewardError` if it does not."""
         url, seconds = self.connection.url, min(CHECK_SECONDS, self.connection.timeout)
         try:
             with httpx.stream("GET", url, headers=self.connection.headers, timeout=seconds) as answer:

@@ -94,11 +94,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def method(name: str) -> Method:
-    """The row called `name`.
-
-    Raises:
-        ConfigError: if there is none.
-    """
+    """The row called `name`; raises a `ConfigError` if there is none."""
     if name not in METHODS:
         raise ConfigError(unknown("method", name, METHODS))
     return METHODS[name]

@@ -29,11 +29,7 @@ Cast = tuple[Vote, Question]
 
 
 def results(design: Design, votes: Sequence[Vote]) -> dict[str, Any]:
-    """The content of `results.json`.
-
-    Raises:
-        StudyError: if there is no vote yet.
-    """
+    """The content of `results.json`; raises a `StudyError` if there is no vote yet."""
     questions = pool(design)
     cast = [(vote, questions[vote.question]) for vote in votes]
     counted = [(vote, question) for vote, question in cast if not question.is_check]
