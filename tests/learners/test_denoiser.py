@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -209,3 +209,18 @@ def test_pictures_that_are_no_numbers_end_the_round(tiny_pipeline_folder: Path) 
     with pytest.raises(PipelineError, match=r"\d+ of \d+ pictures hold values that are no numbers"):
         next(train(learner, brightness))
     assert learner.rounds == 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "change"),
+    [("dpok", {"dpok_regulariser": "epsilon", "dpok_beta": 1e4}), ("dpo", {"dpo_clamp": 1e-6})],
+)
+def test_what_published_code_does_is_a_setting(
+    objective: Literal["dpok", "dpo"], change: dict[str, Any], tiny_pipeline_folder: Path
+) -> None:
+    config = replace(SHORT, objective=objective, dpok_beta=1e4, dpo_beta=1e3, update_batch=4)
+    losses = []
+    for settings in (config, replace(config, **change)):
+        *_, last = run(learner_of(tiny_pipeline_folder, settings))
+        losses.append(last.update.loss)
+    assert losses[0] is not None and losses[1] is not None and abs(losses[0] / losses[1] - 1) > 1e-4

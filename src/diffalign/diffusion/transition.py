@@ -81,6 +81,14 @@ class Schedule:
         variance: Tensor = (1 - after) / (1 - alpha) * (1 - alpha / after)
         return variance
 
+    def epsilon_weight(self, step: int, eta: float = 1.0) -> float:
+        """2 s² / c² of a decision whose mean is … + c ε̂: a squared difference of predicted noise is so many
+        divergences of the decisions."""
+        alpha, after = self.alphas[step]
+        variance = eta**2 * self._variance(step)
+        c = (1 - after - variance).clamp_min(0) ** 0.5 - (after * (1 - alpha) / alpha) ** 0.5
+        return float(2 * variance / c**2)
+
     def transition(
         self, prediction: Tensor, step: int, x_t: Tensor, eta: float = 1.0
     ) -> tuple[Tensor, float]:

@@ -22,6 +22,7 @@ class Decision(NamedTuple):
         log_prob, old_log_prob, advantage: with shape `(B, 1)`, on the CPU.
         mean, std: of the decision, `(B, *latent)` and a number.
         pretrained_mean: likewise, before any learning; `mean` where the objective does not read it.
+        epsilon_weight: ‖ε̂ − ε̂_0‖² of the predicted noise, in divergences from the pretrained decision.
     """
 
     x_next: Tensor
@@ -31,6 +32,7 @@ class Decision(NamedTuple):
     mean: Tensor
     std: float
     pretrained_mean: Tensor
+    epsilon_weight: float
 
     @property
     def ratios(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,9 +41,11 @@ class Decision(NamedTuple):
 
 
 def _dpok(decision: Decision, config: TuneConfig) -> Loss:
+    divergence = gaussian_kl(decision.mean, decision.pretrained_mean, decision.std)[:, None].cpu()
+    weight = decision.epsilon_weight if config.dpok_regulariser == "epsilon" else 1.0
     return dpok_loss(
         *decision.ratios,
-        gaussian_kl(decision.mean, decision.pretrained_mean, decision.std)[:, None].cpu(),
+        weight * divergence,
         clip_range=config.clip_range,
         alpha=config.dpok_alpha,
         beta=config.dpok_beta,
@@ -50,7 +54,7 @@ def _dpok(decision: Decision, config: TuneConfig) -> Loss:
 
 def _dpo(decision: Decision, config: TuneConfig) -> Loss:
     reference = gaussian_log_prob(decision.x_next, decision.pretrained_mean, decision.std)[:, None].cpu()
-    return dpo_loss(decision.log_prob, reference, beta=config.dpo_beta)
+    return dpo_loss(decision.log_prob, reference, beta=config.dpo_beta, clamp=config.dpo_clamp)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class DenoiserLearner(Learner):
         self.processes = Processes.started(device)
         #: Weights of the decisions in the loss, counted from the noise.
         self.step_weights = [std**2 if config.step_weights == "variance" else 1.0 for std in policy.stds]
+        weigh = policy.schedule.epsilon_weight
+        self.epsilon_weights = [weigh(step, config.eta) for step in range(len(policy.timesteps))]
         shards = len(self.ask().shards)
         if shards < self.processes.number:
             raise ConfigError(
@@ -235,7 +237,7 @@ class DenoiserLearner(Learner):
         before = self.policy.pretrained(x_t, step, prompts)[0] if self.objective.pretrained else mean
         log_prob = gaussian_log_prob(x_next, mean, std)[:, None].cpu()
         old, advantages = rollout.log_prob[samples, k : k + 1].cpu(), advantage[samples][:, None]
-        decision = Decision(x_next, log_prob, old, advantages, mean, std, before)
+        decision = Decision(x_next, log_prob, old, advantages, mean, std, before, self.epsilon_weights[step])
         return self.objective.loss(decision, self.config)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -4,7 +4,9 @@ r"""DPOK.   L = α L_PPO + β E[KL(p_θ(x_{t−1} | x_t) ‖ p_pretrained(x_{t�
 
 Symbols:    α = alpha, β = beta, m = mean, m_0 = other, s = std
 Deviations: the KL is over the visited decisions, as in the paper's implementation, and a mean over the
-            elements of a latent, as log-probabilities are.
+            elements of a latent, as log-probabilities are. The published code takes ‖ε̂ − ε̂_0‖² of the
+            noise predictions in its place, which is the KL times 2 s² / c² where m = … + c ε̂: at the last
+            but one of 20 steps a fifteenth of it (`dpok_regulariser`).
 References: Fan et al. (NeurIPS 2023), algorithm 1 and eq. 7, https://arxiv.org/abs/2305.16381
 """
 

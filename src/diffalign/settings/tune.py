@@ -48,7 +48,11 @@ class TuneConfig(Settings):
         clip_range: The range ε of ppo and dpok.
         dpok_alpha: The weight of dpok's clipped surrogate.
         dpok_beta: The weight of dpok's divergence from the pretrained model.
+        dpok_regulariser: What that divergence is: kl, of the decisions (the paper), or epsilon, the squared
+            difference of predicted noise (the published code).
         dpo_beta: The β of dpo.
+        dpo_clamp: How far from 1 dpo's ratios may be, beyond which a pair teaches nothing more (0.1 in D3PO's
+            published code); 0 does not clamp.
         eta: The share of DDPM's noise in a sampler step.
         optimiser: What takes the steps: adamw, or adamw8bit (bitsandbytes, moments in 8 bits).
         learning_rate: The optimiser's learning rate.
@@ -76,7 +80,9 @@ class TuneConfig(Settings):
     clip_range: Share = 1e-4
     dpok_alpha: NotNegativeFloat = 10.0
     dpok_beta: NotNegativeFloat = 0.01
+    dpok_regulariser: Literal["kl", "epsilon"] = "kl"
     dpo_beta: PositiveFloat = 0.1
+    dpo_clamp: Annotated[float, Bounds(at_least=0, below=1)] = 0.0
     eta: Annotated[float, Bounds(above=0, at_most=1)] = 1.0
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
     learning_rate: PositiveFloat = 3e-3
