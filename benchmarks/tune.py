@@ -46,6 +46,7 @@ def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
         "update_batch": arguments.samples,
         "learning_rate": 3e-3,
         "step_weights": "variance",
+        "min_count": 2,  # whatever a preset's: a round has 12 pictures a prompt
         "first_steps": arguments.num_steps * 14 // 20,  # as many of 20 as B² takes
     }
     changes |= json.loads(arguments.changes)

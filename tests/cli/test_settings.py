@@ -69,6 +69,14 @@ def test_a_setting_stands_once_in_a_file(text: str, tmp_path: Path) -> None:
         learner("--config", str(file))
 
 
+@pytest.mark.parametrize("text", ["{[seed]: 1}", "? {a: b}\n: 1\n"])
+def test_a_list_is_no_setting(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"mine\.yaml is no YAML file: .*unhashable key"):
+        learner("--config", str(file))
+
+
 def test_a_preset_may_stand_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "paper.yaml"
     file.write_text("preset: paper\nseed: 2\n")

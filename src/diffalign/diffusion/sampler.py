@@ -154,10 +154,10 @@ def checked(pictures: Tensor, dtype: torch.dtype) -> Tensor:
     """
     if (bad := int((~pictures.flatten(1).isfinite().all(1)).sum())) == 0:
         return pictures
-    mend = "lower learning rate, or resume from an earlier checkpoint"
+    mend = "take a lower learning rate, if the model is sound"
     if dtype == torch.float16:
-        mend = "dtype float32 or bfloat16, or another VAE: float16 overflows at 65504"
-    raise PipelineError(f"{bad} of {len(pictures)} pictures hold values that are no numbers; take a {mend}")
+        mend = "load the model in float32 or bfloat16, or take another VAE: float16 overflows at 65504"
+    raise PipelineError(f"{bad} of {len(pictures)} pictures hold values that are no numbers; {mend}")
 
 
 def _simple_encoder(pipeline: Pipeline) -> Callable[..., tuple[Tensor, ...]] | None:

@@ -13,11 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from PIL import Image, UnidentifiedImageError
 
 from diffalign.files import CONFIG, PICTURES, PROMPT, SUMMARY
+from diffalign.settings.reading import read_yaml
 
 #: The formats that are read, by the suffixes of files.
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -112,15 +114,19 @@ def _read_text(path: Path) -> str | None:
 
 def _prompt_of_run(run: Path) -> str | None:
     """The prompt that a run recorded, if it had a single one."""
-    for name, read in ((SUMMARY, json.loads), (CONFIG, yaml.safe_load)):
+    for name, read in ((SUMMARY, _read_json), (CONFIG, read_yaml)):
         try:
-            content = read((run / name).read_text("utf-8")) if (run / name).is_file() else None
+            content = read(run / name) if (run / name).is_file() else None
         except (ValueError, yaml.YAMLError) as error:
             raise SourceError(f"{run / name} is corrupt: {error}") from error
         prompt = content.get("prompt") if isinstance(content, dict) else None
         if isinstance(prompt, str) and prompt.strip():
             return prompt
     return None
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
 
 
 def _is_run(folder: Path) -> bool:

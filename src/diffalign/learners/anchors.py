@@ -40,6 +40,7 @@ class AnchorLearner(AmortisedLearner):
     remembered = "generator", "sums", "counts", "squares"
 
     def prepare(self) -> None:
+        """Features of the prompts, and sums of no rewards yet."""
         config, generator = self.config, self.generator
         visits = config.rounds * config.prompts_per_round
         if config.samples_per_prompt * math.ceil(visits / len(self.prompts)) < 2:

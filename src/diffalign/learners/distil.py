@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from torch import nn
 
+from diffalign.learners.optimisers import take_step
 from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.settings.fields import ConfigError
@@ -51,6 +51,5 @@ def distil(
         loss = torch.stack(losses).mean()
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
-        optimiser.step()
+        take_step(optimiser, list(generator.parameters()), 1.0)
         yield loss.item()

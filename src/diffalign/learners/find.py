@@ -144,7 +144,7 @@ class FindLearner(Learner):
                 "effective_components": learned.effective_components(),
                 "kl_to_standard": float(learned.kl()),
             },
-            warning=None if taken else NO_STEP,
+            warning=None if taken else f"round {self.rounds} {NO_STEP}",
         )
 
     def _calibrate(self, newest: int) -> Tensor:

@@ -46,6 +46,7 @@ class NoisePPOLearner(AmortisedLearner):
     remembered = "generator", "value", "optimiser"
 
     def prepare(self) -> None:
+        """The value head, running statistics and the optimiser of generator and head."""
         config, generator = self.config, self.generator
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
@@ -83,7 +84,7 @@ class NoisePPOLearner(AmortisedLearner):
             selected=len(rewards),
             optimiser_steps=len(losses),
             figures={"divergence": self.divergence(rollout.prompts)},
-            warning=None if losses else NO_STEP,
+            warning=None if losses else f"round {self.rounds} {NO_STEP}",
         )
 
     def _advantage(self, prompts: Sequence[str], rewards: Tensor, targets: Tensor) -> Tensor:

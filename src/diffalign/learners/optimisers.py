@@ -11,8 +11,8 @@ from torch import Tensor
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.tune import TuneConfig
 
-#: The warning of a round without a step.
-NO_STEP = "no optimiser step was made, as the gradients were no numbers; lower the learning rate"
+#: The end of the warning of a round without a step.
+NO_STEP = "made no optimiser step: its gradients were no numbers; lower the learning rate"
 
 
 def take_step(

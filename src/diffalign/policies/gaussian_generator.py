@@ -56,6 +56,7 @@ class GaussianGenerator(NoiseGenerator):
     shape: GaussianShape
 
     def make(self, seed: int) -> None:
+        """Queries, decoder and a head that starts at zero."""
         shape = self.shape
         self.coefficients = Basis(shape.basis, shape.latent).shape
         *channels, height, width = self.coefficients

@@ -10,8 +10,11 @@ class _Once(yaml.SafeLoader):
     """Of a YAML file each key of which stands once: of two, the last alone would count."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As yaml's; raises a `YAMLError` where a key stands twice."""
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):  # yaml refuses lists and mappings as keys itself
+                continue
             if key.value in seen:
                 problem = f"{key.value} stands there twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
