@@ -76,7 +76,7 @@ def measure(sampler: Sampler, clip: WorldClip, prompts: Sequence[str], n: int, s
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     settings, clip = variants(arguments), WorldClip()
-    training = load_prompts(TRAINING).texts[:: arguments.every]
+    training = load_prompts(arguments.prompts).texts[:: arguments.every]
     held_out = load_prompts(HELD_OUT).texts
     part, parts = (int(number) for number in arguments.shard.split("/"))
     jobs = [(v, s) for s in range(arguments.seeds) for v in ["frozen", *arguments.variants.split(",")]]
@@ -151,6 +151,7 @@ def main() -> None:
     run_command.add_argument("--samples", type=int, default=96, help="pictures a round")
     run_command.add_argument("--rounds", type=int, default=20)
     run_command.add_argument("--num-steps", type=int, default=10, help="of the sampler")
+    run_command.add_argument("--prompts", default=TRAINING, help="a prompt set")
     run_command.add_argument("--every", type=int, default=3, help="of the training prompts, every n-th")
     run_command.add_argument("--fresh", type=int, default=32, help="fresh pictures a prompt")
     run_command.add_argument("--changes", default="{}", help="of the settings, as JSON")

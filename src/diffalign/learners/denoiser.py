@@ -139,11 +139,8 @@ class DenoiserLearner(Learner):
         advantage = self.statistics.normalise(prompts, scores)
         units = self._units(prompts, advantage)
         advantage = advantage.clamp(-config.advantage_clip, config.advantage_clip)
-        shuffled = np.random.default_rng([config.seed, self.rounds, 1]).permutation(len(units))
-        size = config.update_batch // self.objective.unit
         losses, diagnostics, sizes, steps = list[float](), list[Diagnostics](), list[int](), 0
-        for start in range(0, len(units), size):
-            batch = [units[i] for i in shuffled[start : start + size]]
+        for batch in self._batches(units):
             local = [tuple(rows[i] for i in unit) for unit in batch if unit[0] in rows]
             loss, one, taken = self._step(rollout, advantage[list(rows)], local, len(batch))
             if taken:
@@ -168,10 +165,20 @@ class DenoiserLearner(Learner):
             self._warning(steps, selected, ratio_error),
         )
 
+    def _batches(self, units: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+        """What each optimiser step is made from, shuffled anew in each epoch."""
+        config = self.config
+        generator = np.random.default_rng([config.seed, self.rounds, 1])
+        size = config.update_batch // self.objective.unit
+        for _ in range(config.inner_epochs):
+            shuffled = [units[i] for i in generator.permutation(len(units))]
+            yield from (shuffled[start : start + size] for start in range(0, len(units), size))
+
     def _forwards(self, request: Request, selected: int) -> int:
         """Of sampling, the steps before the interval once a group, and of learning, its reference too."""
         sampled = request.interval.start * len(request.groups) + len(request.interval) * self.config.samples
-        learned = (2 if self.objective.pretrained else 1) * selected * len(request.interval)
+        learned = self.config.inner_epochs * selected * len(request.interval)
+        learned *= 2 if self.objective.pretrained else 1
         return (2 if self.policy.guided else 1) * (sampled + learned)
 
     def _warning(self, steps: int, selected: int, ratio_error: float) -> str | None:

@@ -83,7 +83,15 @@ class DenoiserPolicy(nn.Module):
         if rank:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seed)
-                network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[targets]))
+                # as published: PEFT's own first weights make the first steps 5 to 14 times smaller
+                network.add_adapter(
+                    LoraConfig(
+                        r=rank,
+                        lora_alpha=rank,
+                        target_modules=TARGETS[targets],
+                        init_lora_weights="gaussian",
+                    )
+                )
             for parameter in self.learned():
                 parameter.data = parameter.data.float()  # small steps are lost in half precision
         else:

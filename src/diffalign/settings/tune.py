@@ -58,7 +58,8 @@ class TuneConfig(Settings):
         learning_rate: The optimiser's learning rate.
         weight_decay: The optimiser's weight decay.
         max_grad_norm: The norm that a larger gradient is scaled down to.
-        update_batch: How many samples an optimiser step is made from; a round's last may have fewer.
+        inner_epochs: How often a round's samples are learned from.
+        update_batch: How many samples an optimiser step is made from; an epoch's last may have fewer.
         micro_batch: How many samples are in the denoiser at a time; it changes nothing but time and memory.
         gradient_checkpointing: Compute activations twice instead of keeping them: less memory, more time.
         lora_rank: The rank of the adapter; 0 tunes all weights.
@@ -88,6 +89,7 @@ class TuneConfig(Settings):
     learning_rate: PositiveFloat = 3e-3
     weight_decay: NotNegativeFloat = 1e-4
     max_grad_norm: PositiveFloat = 1.0
+    inner_epochs: Positive = 1
     update_batch: Positive = 96
     micro_batch: Positive = 4
     gradient_checkpointing: bool = False
