@@ -5,8 +5,7 @@
 The plain loop (Black et al. 2024, with the batch sizes of B²-DiffuRL's Table 6) samples 8 pictures at a
 time, keeps all latents, and learns from 2 samples and one step at a time. Each variant runs in
 a separate process, one round to warm up and then the measured ones; memory is what the process took beyond
-what it held after the first denoiser call. `--model sd` has Stable Diffusion 1.5's shapes, in float16 on an
-accelerator, with weights drawn at random: they cost what trained ones cost.
+what it held after the first denoiser call.
 """
 
 import argparse
@@ -30,58 +29,12 @@ from diffalign.settings.tune import PRESETS
 PROMPTS = "world/unusual"
 
 
-def stable_diffusion() -> Any:
-    """A pipeline of Stable Diffusion 1.5's shapes, but for the vocabulary; no trained weights."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    tokenizer = load_pipeline("world", device="cpu").tokenizer
-    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        **ids,
-    )
-    with torch.device("cuda"):
-        pipeline = StableDiffusionPipeline(
-            vae=AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=(128, 256, 512, 512),
-                layers_per_block=2,
-                sample_size=512,
-            ),
-            unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8),
-            text_encoder=CLIPTextModel(text),
-            tokenizer=tokenizer,
-            scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    return pipeline.to("cuda", torch.float16)
-
-
-#: Models, and a reward of their pictures.
-MODELS = {
-    "world": (lambda: load_pipeline("world", device="cpu"), "world-clip"),
-    "sd": (stable_diffusion, "jpeg-compressibility"),
-}
-
-
-def plain_ddpo(model: str, samples: int, num_steps: int) -> tuple[Callable[[], None], DenoiserPolicy]:
+def plain_ddpo(samples: int, num_steps: int) -> tuple[Callable[[], None], DenoiserPolicy]:
     """A round of the loop, and its policy (the same adapter, transition and guidance)."""
-    make_pipeline, name = MODELS[model]
-    policy = DenoiserPolicy(Sampler(make_pipeline(), num_steps=num_steps))
-    prompts, reward = load_prompts(PROMPTS).texts, load_reward(name)
+    policy = DenoiserPolicy(Sampler(load_pipeline("world"), num_steps=num_steps))
+    prompts, reward = load_prompts(PROMPTS).texts, load_reward("world-clip")
     optimiser = torch.optim.AdamW(policy.learned(), lr=1e-4, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(0)
-
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator).to(policy.device)
 
     def log_prob(x: torch.Tensor, mean: torch.Tensor, std: float) -> torch.Tensor:
         return torch.distributions.Normal(mean, std).log_prob(x).flatten(1).mean(1)
@@ -90,16 +43,16 @@ def plain_ddpo(model: str, samples: int, num_steps: int) -> tuple[Callable[[], N
         kept = []
         for _ in range(samples // 8):
             texts = [prompts[i] for i in torch.randint(len(prompts), (8,), generator=generator).tolist()]
-            x = [noise(8, *policy.sampler.latent_shape)]
+            x = [torch.randn(8, *policy.sampler.latent_shape, generator=generator)]
             old = []
             with torch.no_grad():
                 for step in range(num_steps):
                     mean, std = policy(x[-1], step, texts)
-                    x.append(mean + std * noise(*mean.shape))
+                    x.append(mean + std * torch.randn(mean.shape, generator=generator))
                     old.append(log_prob(x[-1], mean, std))
                 images = policy.decode(x[-1])
             kept.append((texts, torch.stack(x, 1), torch.stack(old, 1), reward(images, texts)))
-        rewards = torch.cat([part[3] for part in kept]).to(policy.device)
+        rewards = torch.cat([part[3] for part in kept])
         advantage = ((rewards - rewards.mean()) / (rewards.std() + 1e-6)).clamp(-5, 5)
         texts = [text for part in kept for text in part[0]]
         latents, old_log_prob = (torch.cat([part[i] for part in kept]) for i in (1, 2))
@@ -121,28 +74,18 @@ def plain_ddpo(model: str, samples: int, num_steps: int) -> tuple[Callable[[], N
 
 
 def ours(
-    model: str,
-    name: str,
-    samples: int,
-    rounds: int,
-    num_steps: int,
-    changes: dict[str, Any],
-    batch_size: int,
+    name: str, samples: int, rounds: int, num_steps: int, changes: dict[str, Any], batch_size: int
 ) -> tuple[Callable[[], None], DenoiserPolicy]:
-    make_pipeline, reward = MODELS[model]
-    sampler = Sampler(make_pipeline(), num_steps=num_steps, batch_size=batch_size)
+    sampler = Sampler(load_pipeline("world"), num_steps=num_steps, batch_size=batch_size)
     first = num_steps * 14 // 20  # as many of 20 as B² takes
     changes = {"samples": samples, "rounds": rounds, "first_steps": first, **changes}
     config = preset(PRESETS, name, changes)
-    learner = build("tune", sampler, load_prompts(PROMPTS).texts, config, reward)
-    steps = train(learner, load_reward(reward))
+    learner = build("tune", sampler, load_prompts(PROMPTS).texts, config, "world-clip")
+    steps = train(learner, load_reward("world-clip"))
     return lambda: next(steps) and None, learner.policy
 
 
 def peak() -> float:
-    """Megabytes, on the accelerator where there is one in use."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -150,25 +93,19 @@ def measure(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     rounds = arguments.rounds + 1
     if arguments.variant == "plain":
-        one_round, policy = plain_ddpo(arguments.model, arguments.samples, arguments.num_steps)
+        one_round, policy = plain_ddpo(arguments.samples, arguments.num_steps)
     else:
         changes = json.loads(arguments.changes)
         one_round, policy = ours(
-            arguments.model,
-            arguments.variant,
-            arguments.samples,
-            rounds,
-            arguments.num_steps,
-            changes,
-            arguments.batch_size,
+            arguments.variant, arguments.samples, rounds, arguments.num_steps, changes, arguments.batch_size
         )
     with torch.no_grad():
-        policy(torch.zeros(1, *policy.sampler.latent_shape, device=policy.device), 0, ["a dog"])
+        policy(torch.zeros(1, *policy.sampler.latent_shape), 0, ["a dog"])
     before = peak()
     one_round()
     began = time.perf_counter()
     for _ in range(arguments.rounds):
-        one_round()  # ends with what needs all of it
+        one_round()
     seconds = (time.perf_counter() - began) / arguments.rounds
     print(json.dumps({"seconds": seconds, "megabytes": peak() - before}))
 
@@ -177,7 +114,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=MODELS, default="world")
     parser.add_argument("--samples", type=int, default=96, help="pictures a round")
     parser.add_argument("--rounds", type=int, default=1, help="measured rounds of each turn")
     parser.add_argument("--turns", type=int, default=2, help="each variant once a turn")
@@ -196,7 +132,6 @@ def main() -> None:
     for turn in range(arguments.turns):
         for name in names if turn % 2 == 0 else names[::-1]:
             command = [sys.executable, __file__, "--variant", name, f"--samples={arguments.samples}"]
-            command.append(f"--model={arguments.model}")
             command += [f"--rounds={arguments.rounds}", f"--threads={arguments.threads}"]
             command += [f"--changes={arguments.changes}", f"--batch-size={arguments.batch_size}"]
             command.append(f"--num-steps={arguments.num_steps}")

@@ -1,12 +1,10 @@
 r"""Rewards normalised per prompt.   A = (r − mean) / std over this round and the last W rounds
 
-A prompt with too few rewards for a mean and a std of its own takes those of the round. One std may serve all
-prompts instead: a prompt whose rewards hardly differ has little to teach.
+A prompt with too few rewards for a mean and a std of its own takes those of the round.
 
 Symbols:    W = window
 References: Black et al. (ICLR 2024), section 5, https://arxiv.org/abs/2305.13301
             Hu et al. (CVPR 2025), section 5.1 (W = 8), https://arxiv.org/abs/2503.11240
-            Liu et al. (2025), Flow-GRPO, whose code offers one std for all, https://arxiv.org/abs/2505.05470
 """
 
 import json
@@ -24,15 +22,11 @@ class RunningStatistics:
     Arguments:
         window: number of rounds before the current one that count.
         minimum: rewards from which on a prompt is normalised by its own.
-        shared: whether the standard deviation is that of all the round's rewards from their prompts' means,
-            rather than of the prompt's own.
         epsilon: added to the standard deviation.
     """
 
-    def __init__(
-        self, window: int = 8, minimum: int = 2, *, shared: bool = False, epsilon: float = 1e-6
-    ) -> None:
-        self.window, self.minimum, self.shared, self.epsilon = window, minimum, shared, epsilon
+    def __init__(self, window: int = 8, minimum: int = 2, epsilon: float = 1e-6) -> None:
+        self.window, self.minimum, self.epsilon = window, minimum, epsilon
         self.rounds: list[dict[str, list[float]]] = []
 
     def normalise(self, prompts: Sequence[str], rewards: Tensor) -> Tensor:
@@ -47,17 +41,15 @@ class RunningStatistics:
         for prompt, reward in zip(prompts, rewards.tolist(), strict=True):
             newest.setdefault(prompt, []).append(reward)
         self.rounds = [*self.rounds, newest][-(self.window + 1) :]
-        normalised = torch.empty_like(rewards).double()
+        normalised = torch.empty_like(rewards)
         for prompt in newest:
             recent = torch.tensor([r for past in self.rounds for r in past.get(prompt, [])])
             if len(recent) < self.minimum:
                 recent = rewards
             mask = torch.tensor([text == prompt for text in prompts])
-            spread = 1.0 if self.shared else recent.double().std(correction=0) + self.epsilon
-            normalised[mask] = deviations(rewards[mask], recent) / spread
-        if self.shared:
-            normalised /= normalised.square().mean().sqrt() + self.epsilon
-        return normalised.to(rewards.dtype)
+            spread = recent.double().std(correction=0) + self.epsilon
+            normalised[mask] = (deviations(rewards[mask], recent) / spread).to(rewards.dtype)
+        return normalised
 
     def state(self) -> str:
         """The rewards, as JSON for `load`."""

@@ -60,9 +60,7 @@ class DenoiserLearner(Learner):
             )
         self.policy: Final = policy
         self.objective = OBJECTIVES[config.objective]
-        self.statistics = RunningStatistics(
-            config.window, config.min_count, shared=config.spread == "round"
-        )
+        self.statistics = RunningStatistics(config.window, config.min_count)
         self.parameters = policy.learned()
         self.optimiser = make_adamw(self.parameters, config)
         # half precision loses small gradients unless they are scaled up

@@ -44,8 +44,6 @@ class TuneConfig(Settings):
         window: How many earlier rounds the rewards of a prompt are normalised with.
         min_count: From how many rewards of a prompt on, in these rounds, it is normalised with its own; until
             then with all of the round.
-        spread: What standard deviation rewards are divided by: that of the prompt's own, or of all of the round
-            from their prompts' means, so that a prompt whose rewards hardly differ teaches little.
         advantage_clip: The greatest size of an advantage.
         clip_range: The range ε of ppo and dpok.
         dpok_alpha: The weight of dpok's clipped surrogate.
@@ -79,7 +77,6 @@ class TuneConfig(Settings):
     step_weights: Literal["equal", "variance"] = "variance"
     window: NotNegative = 8
     min_count: Positive = 4
-    spread: Literal["prompt", "round"] = "prompt"
     advantage_clip: PositiveFloat = 5.0
     clip_range: Share = 1e-4
     dpok_alpha: NotNegativeFloat = 10.0
