@@ -36,6 +36,13 @@ MEASURES = {"world-clip": "CLIPScore", "inception": "IS", "distance": "distance"
 PUBLISHED = [name for name in PRESETS if name != "default"]
 #: What a variant is compared with, where its name does not say it.
 OTHER = {"bpt-only": "ddpo", "bs-only": "ddpo", "ddpo-equal": "ddpo", "b2-ddpo-equal": "b2-ddpo"}
+#: Chosen by one seed's training prompts (`--changes '{"learning_rate": 1e-3}' --seeds 1`).
+LEARNING_RATES: dict[str, float] = {}
+
+
+def rate(variant: str) -> float:
+    """The learning rate of a variant."""
+    return LEARNING_RATES.get(variant, 3e-3)
 
 
 def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
@@ -44,13 +51,14 @@ def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
         "samples": arguments.samples,
         "rounds": arguments.rounds,
         "update_batch": arguments.samples,
-        "learning_rate": 3e-3,
         "step_weights": "variance",
         "min_count": 2,  # whatever a preset's: a round has 12 pictures a prompt
         "first_steps": arguments.num_steps * 14 // 20,  # as many of 20 as B² takes
     }
     changes |= json.loads(arguments.changes)
-    made = {name: replace(PRESETS[name], **changes) for name in PUBLISHED}
+    made = {name: replace(PRESETS[name], **{"learning_rate": rate(name)} | changes) for name in PUBLISHED}
+    steps = PRESETS["b2-ddpo-released"].samples // PRESETS["b2-ddpo-released"].update_batch
+    made["b2-ddpo-released"] = replace(made["b2-ddpo-released"], update_batch=arguments.samples // steps)
     made["bpt-only"] = replace(made["b2-ddpo"], branches=1, threshold=0.0)
     made["bs-only"] = replace(made["b2-ddpo"], interval="full")
     for name in ("ddpo", "b2-ddpo"):
