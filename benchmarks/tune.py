@@ -36,6 +36,13 @@ MEASURES = {"world-clip": "CLIPScore", "inception": "IS", "distance": "distance"
 PUBLISHED = [name for name in PRESETS if name != "default"]
 #: What a variant is compared with, where its name does not say it.
 OTHER = {"bpt-only": "ddpo", "bs-only": "ddpo", "ddpo-equal": "ddpo", "b2-ddpo-equal": "b2-ddpo"}
+#: Chosen by one seed's training prompts (`--changes '{"learning_rate": 1e-3}' --seeds 1`).
+LEARNING_RATES: dict[str, float] = {}
+
+
+def rate(variant: str) -> float:
+    """The learning rate of a variant."""
+    return LEARNING_RATES.get(variant, 3e-3)
 
 
 def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
@@ -44,13 +51,14 @@ def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
         "samples": arguments.samples,
         "rounds": arguments.rounds,
         "update_batch": arguments.samples,
-        "learning_rate": 3e-3,
         "step_weights": "variance",
         "min_count": 2,  # whatever a preset's: a round has 12 pictures a prompt
         "first_steps": arguments.num_steps * 14 // 20,  # as many of 20 as B² takes
     }
     changes |= json.loads(arguments.changes)
-    made = {name: replace(PRESETS[name], **changes) for name in PUBLISHED}
+    made = {name: replace(PRESETS[name], **{"learning_rate": rate(name)} | changes) for name in PUBLISHED}
+    steps = PRESETS["b2-ddpo-released"].samples // PRESETS["b2-ddpo-released"].update_batch
+    made["b2-ddpo-released"] = replace(made["b2-ddpo-released"], update_batch=arguments.samples // steps)
     made["bpt-only"] = replace(made["b2-ddpo"], branches=1, threshold=0.0)
     made["bs-only"] = replace(made["b2-ddpo"], interval="full")
     for name in ("ddpo", "b2-ddpo"):
@@ -76,6 +84,7 @@ def measure(sampler: Sampler, clip: WorldClip, prompts: Sequence[str], n: int, s
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     settings, clip = variants(arguments), WorldClip()
+    clip.model.to(arguments.device)
     training = load_prompts(arguments.prompts).texts[:: arguments.every]
     held_out = load_prompts(HELD_OUT).texts
     part, parts = (int(number) for number in arguments.shard.split("/"))
@@ -83,9 +92,9 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     done = {row["key"] for row in read(arguments.results)}
     for variant, seed in jobs[part::parts]:
-        pipeline = load_pipeline("world")
+        pipeline = load_pipeline("world", device=arguments.device, dtype=torch.float32)
         pipeline.unet.to(memory_format=torch.channels_last)  # a fifth faster
-        sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=32)
+        sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=arguments.batch_size)
         config = None if variant == "frozen" else replace(settings[variant], seed=seed)
         about = [fingerprint(pipeline), arguments.fresh, training, arguments.num_steps]
         about += [arguments.samples, arguments.rounds, arguments.changes]
@@ -102,7 +111,8 @@ def run(arguments: argparse.Namespace) -> None:
             row |= {"config": asdict(config), "seconds": time.perf_counter() - began, "curve": curve}
             row |= {"queries": learner.queries, "optimiser_steps": learner.optimiser_steps}
         with torch.inference_mode():
-            for name, prompts in (("training", training), ("held_out", held_out)):
+            measured = training[:: -(-len(training) // arguments.measured)]
+            for name, prompts in (("training", measured), ("held_out", held_out)):
                 row[name] = measure(sampler, clip, prompts, arguments.fresh, seed)
         append(arguments.results, row)
 
@@ -153,7 +163,10 @@ def main() -> None:
     run_command.add_argument("--num-steps", type=int, default=10, help="of the sampler")
     run_command.add_argument("--prompts", default=TRAINING, help="a prompt set")
     run_command.add_argument("--every", type=int, default=3, help="of the training prompts, every n-th")
+    run_command.add_argument("--measured", type=int, default=32, help="of the training prompts, at most")
     run_command.add_argument("--fresh", type=int, default=32, help="fresh pictures a prompt")
+    run_command.add_argument("--device", default="cpu")
+    run_command.add_argument("--batch-size", type=int, default=32, help="pictures made at a time")
     run_command.add_argument("--changes", default="{}", help="of the settings, as JSON")
     run_command.add_argument("--shard", default="0/1")
     run_command.add_argument("--threads", type=int, default=1)

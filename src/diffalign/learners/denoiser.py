@@ -78,7 +78,7 @@ class DenoiserLearner(Learner):
                 f"{self.processes.number} processes; ask for more samples"
             )
         seen = config.samples * (config.window + 1)
-        if config.branches == 1 and seen < 2 * len(self.prompts):
+        if config.branches == config.min_count == 1 and seen < 2 * len(self.prompts):
             raise ConfigError(
                 f"{config.samples} samples a round of {len(self.prompts)} prompts are less than two of each "
                 f"in {config.window + 1} rounds, so that none can be the better one; ask for more samples"

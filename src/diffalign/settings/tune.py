@@ -1,9 +1,11 @@
 """Tuning the denoiser: DDPO, PG, DPOK and DPO, alone or with B²-DiffuRL's strategies.
 
 `ddpo`, `pg`, `dpok` and `dpo` visit the whole trajectory; `b2-…` is the same objective with backward
-progressive training and branches. Guidance is the sampler's (B² table 6: 5.0). `default` is `b2-ddpo`
-with decisions weighted by their variance, fewer and smaller rounds, and a higher learning rate;
-`docs/tune.md` says why.
+progressive training and branches, by B²'s table 6: a round is 255 pictures and one optimiser step, so that
+every ratio is 1 and clipping never acts. `b2-ddpo-released` is by its released scripts, where a round is 256
+groups of branches, learned from twice in several steps. Guidance is the sampler's (B² table 6: 5.0).
+`default` is `b2-ddpo` with decisions weighted by their variance, fewer and smaller rounds, and a higher
+learning rate; `docs/tune.md` says why.
 
 References: Black et al. (ICLR 2024), DDPO, https://arxiv.org/abs/2305.13301
             Fan et al. (NeurIPS 2023), DPOK, https://arxiv.org/abs/2305.16381
@@ -109,6 +111,13 @@ class TuneConfig(Settings):
         """Reward queries in all."""
         return self.rounds * self.samples
 
+    @property
+    def clips(self) -> bool:
+        """Whether clipping can act: not in a round's first step, where every ratio is 1."""
+        learned = self.samples if self.branches == 1 else 2 * (self.samples // self.branches)
+        steps = self.inner_epochs * -(-learned // self.update_batch)
+        return self.objective in ("ppo", "dpok") and steps > 1
+
 
 _B2 = TuneConfig(
     rounds=100,  # B² section 5.1: 25.6k reward queries
@@ -146,6 +155,13 @@ PRESETS = {
     "dpok": replace(_VANILLA, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),  # DPOK, appendix
     "dpo": replace(_VANILLA, objective="dpo"),
     "b2-ddpo": replace(_B2, objective="ppo"),
+    "b2-ddpo-released": replace(  # its scripts; with 5 branches and update_batch 128 they give SD 1.4's runs
+        _B2,
+        objective="ppo",
+        samples=768,  # 8 × 32 groups a round, of 3 branches
+        inner_epochs=2,
+        clip_range=0.1,
+    ),
     "b2-pg": replace(_B2, objective="pg"),
     "b2-dpok": replace(_B2, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),
     "b2-dpo": replace(_B2, objective="dpo"),
