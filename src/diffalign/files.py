@@ -121,7 +121,7 @@ def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tenso
 
     Raises:
         ArtifactError: if there is no such file, it is of another format, damaged, or holds values that
-            are not finite.
+            are no numbers.
     """
     if not path.is_file():
         kind = (format or "diffalign.safetensors/").removeprefix("diffalign.").partition("/")[0]
@@ -146,7 +146,7 @@ def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tenso
         )
     if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise ArtifactError(
-            f"{path} holds values that are not finite ({', '.join(bad)}); learn again with a lower learning "
+            f"{path} holds values that are no numbers ({', '.join(bad)}); learn again with a lower learning "
             "rate, or in float32"
         )
     header.pop(_FORMAT, None)

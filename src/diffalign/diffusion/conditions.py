@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffalign.diffusion.finite import check_finite
+from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.pipeline import PipelineError, denoiser
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.diffusion.sampler import Sampler
@@ -152,5 +152,5 @@ def prompt_states(pipeline: Any, prompt: str) -> Tensor:
     states = arguments["encoder_hidden_states"][0]
     if "encoder_attention_mask" in arguments:
         states = states[arguments["encoder_attention_mask"][0].bool()]
-    check_finite("token states", states, pipeline.dtype)
+    check_finite("token states", states, remedy(pipeline.dtype))
     return states.float().cpu()

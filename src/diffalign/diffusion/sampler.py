@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.cards import card_of
-from diffalign.diffusion.finite import check_finite
+from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.pipeline import PipelineError, latent_shape, own_timesteps, takes_ddim
 from diffalign.diffusion.protocol import Pipeline
 
@@ -144,7 +144,7 @@ class Sampler:
                 with decoding_checked(self.pipeline):
                     output = self.pipeline(**condition, latents=latents, **self._call)
                 pictures = torch.as_tensor(output.images if hasattr(output, "images") else output.frames)
-                check_finite("pictures", pictures, self.pipeline.dtype)
+                check_finite("pictures", pictures, remedy(self.pipeline.dtype))
                 batches.append(pictures.float())
         timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
         self._steps = self.num_steps if timesteps is None else len(timesteps)
@@ -164,7 +164,7 @@ def decoding_checked(pipeline: Any) -> Iterator[None]:
     def check(decoder: Any, given: tuple[Any, ...], made: Any) -> None:
         for what, values in (("latents", given[0] if given else None), ("pictures", made)):
             if isinstance(values, Tensor):
-                check_finite(what, values, pipeline.dtype)
+                check_finite(what, values, remedy(pipeline.dtype))
 
     decoder = getattr(getattr(pipeline, "vae", None), "decoder", None)
     if not isinstance(decoder, torch.nn.Module):

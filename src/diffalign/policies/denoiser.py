@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from diffalign.diffusion import PipelineError, Sampler
 from diffalign.diffusion.conditions import GuidedDenoiser
-from diffalign.diffusion.finite import check_finite
+from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.pipeline import denoiser_name
 from diffalign.diffusion.transition import Schedule
 
@@ -170,7 +170,7 @@ class DenoiserPolicy(nn.Module):
         pictures: Tensor = vae.decode(x_0.to(vae.dtype) / vae.config.scaling_factor).sample.float()
         if upcast:
             vae.to(torch.float16)
-        check_finite("pictures", pictures, self.dtype)
+        check_finite("pictures", pictures, remedy(self.dtype))
         return (pictures / 2 + 0.5).clamp(0, 1).cpu()
 
     def save(self, folder: Path) -> None:

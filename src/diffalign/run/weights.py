@@ -39,7 +39,7 @@ class TunedWeights:
         try:
             check_finite("weights", self.tuned.parameters())
         except NotFiniteError as error:
-            raise ArtifactError(f"of the denoiser with what is in {folder}, {error}") from error
+            raise ArtifactError(f"cannot use the weights in {folder}: {error}") from error
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
