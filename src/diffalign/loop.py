@@ -77,8 +77,8 @@ def train(
 
     Raises:
         RewardError: if the reward fails; the learner is as it was before the round, and can go on.
-        NotFiniteError: if noise, latents or pictures hold values that are no numbers, where the same holds; or
-            if what the round learned does.
+        NotFiniteError: if noise, latents or pictures hold values that are no numbers, where the same holds;
+            or if what the round learned does.
     """
     device = getattr(getattr(learner.environment, "pipeline", None), "device", None)
     while not learner.done:

@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from diffalign import files, load_pipeline
-from diffalign.diffusion.sampler import seeded_noise
+from diffalign import NoiseDistribution, files, load_pipeline
+from diffalign.diffusion import fingerprint
 
 Break = Callable[[Any], None]
 
@@ -69,7 +70,9 @@ def check_folder(rounds: int) -> None:
     json.loads(strings.get("statistics", "{}"), parse_constant=pytest.fail)
     metrics = Path("run") / files.METRICS
     lines = metrics.read_text().splitlines() if metrics.exists() else []
-    assert [json.loads(line, parse_constant=pytest.fail)["round"] for line in lines] == [*range(1, rounds + 1)]
+    assert [json.loads(line, parse_constant=pytest.fail)["round"] for line in lines] == [
+        *range(1, rounds + 1)
+    ]
     assert not [name for name in (*files.LEARNED, files.SUMMARY) if (Path("run") / name).exists()]
 
 
@@ -84,7 +87,9 @@ def test_a_model_that_overflows_stops_the_run(
         what = "token states"
     error, *note = said(done)
     assert done.code == 2
-    assert f"{what} hold values that are no numbers; take a lower learning rate, if the model is sound" in error
+    assert (
+        f"{what} hold values that are no numbers; take a lower learning rate, if the model is sound" in error
+    )
     if what == "token states":  # known before there is a folder
         assert not note and not Path("run").exists()
     else:
@@ -102,5 +107,40 @@ def test_too_high_a_learning_rate_stops_the_run(
     error, *note = said(done)
     assert done.code == 2 and note == [f"as it is, diffalign {method} --resume run would stop here again"]
     assert "hold values that are no numbers" in error and "a lower learning rate" in error
-    print(error)
     check_folder(len((Path("run") / files.METRICS).read_text().splitlines()))
+
+
+def test_a_damaged_adapter_or_state_is_not_used(diffalign: Any, tiny_pipeline_folder: Path) -> None:
+    assert diffalign(*command("tune", tiny_pipeline_folder)).code == 0
+    adapter = Path("run/lora/pytorch_lora_weights.safetensors")
+    tensors = load_file(adapter)
+    tensors[min(tensors)][0, 0] = torch.nan
+    save_file(tensors, adapter)
+    for name in ("generate", "evaluate"):
+        done = diffalign(name, "run", "--prompt", "a dog", "--device", "cpu")
+        assert done.code == 2 and "weights hold values that are no numbers" in said(done)[0]
+    assert not Path("run/pictures").exists() and not [*Path("run").glob("evaluation*")]
+
+    state = Path("run") / files.STATE
+    tensors, strings = files.load_tensors(state)
+    tensors["policy.0"][0, 0] = torch.inf
+    files.save_tensors(state, tensors, strings, files.read_header(state)["format"])
+    (Path("run") / files.SUMMARY).unlink()
+    done = diffalign("tune", "--resume", "run")
+    assert done.code == 2 and len(said(done)) == 1
+    assert "holds values that are no numbers (policy.0)" in said(done)[0]
+
+
+@pytest.mark.parametrize("name", ["generate", "evaluate"])
+def test_pictures_of_what_was_learned_are_refused(
+    name: str, diffalign: Any, broken: Callable[[Break], Path]
+) -> None:
+    """Before they are written, or measured."""
+    pipeline: Any = load_pipeline(broken(overflowing_decoder), device="cpu")
+    recorded = {"model": str(Path("broken").resolve()), "model_fingerprint": fingerprint(pipeline)}
+    recorded |= {"num_steps": "2", "guidance_scale": "2.0", "scheduler": "DDIMScheduler", "prompt": "a dog"}
+    noise = NoiseDistribution.standard((4, 8, 8))
+    replace(noise, metadata={**recorded, "reward": "own_reward:red"}).save("noise.safetensors")
+    done = diffalign(name, "noise.safetensors", "--device", "cpu")
+    assert done.code == 2 and "pictures hold values that are no numbers" in said(done)[0]
+    assert not Path("pictures").exists() and not Path(files.EVALUATION).exists()

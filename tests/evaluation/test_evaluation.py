@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffalign.diffusion import PipelineError
 from diffalign.evaluation import (
     Cost,
     Samples,
@@ -17,6 +19,8 @@ from diffalign.evaluation import (
     summarise,
     world_judge,
 )
+from diffalign.evaluation.measuring import measure
+from diffalign.evaluation.sources import read_source
 from diffalign.metrics import Embedder, paired
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardError
@@ -183,3 +187,15 @@ def test_the_worlds_judge_is_for_prompts_it_can_read() -> None:
 def test_peak_memory_is_in_megabytes() -> None:
     peak = peak_memory_mb()
     assert peak is None or 50 < peak < 1e6
+
+
+def test_embeddings_and_features_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    """Their distance would be no number, which JSON does not know."""
+    nothing = Embedder("pixels", lambda images: images.flatten(1) * torch.nan)
+    with pytest.raises(
+        PipelineError, match=r"4 of 4 pictures' embeddings .*; compute the network in float32"
+    ):
+        samples(n=4, embed=nothing)
+    Image.new("RGB", (4, 4)).save(tmp_path / "picture.png")
+    with pytest.raises(PipelineError, match=r"1 of 1 pictures' features .*; compute the network in float32"):
+        measure(read_source(str(tmp_path), "a dog"), {}, {"distance": nothing})

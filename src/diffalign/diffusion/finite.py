@@ -21,8 +21,8 @@ def remedy(dtype: torch.dtype) -> str:
     """What to do where a model in the precision `dtype` made them."""
     if dtype == torch.float16:
         return (
-            "load the model in float32 or bfloat16 (--dtype, in a run's config.yaml before --resume), or take "
-            "another VAE: float16 overflows at 65504"
+            "load the model in float32 or bfloat16 (--dtype, or in a run's config.yaml before --resume), or "
+            "take another VAE: float16 overflows at 65504"
         )
     return "take a lower learning rate, if the model is sound"
 

@@ -6,7 +6,6 @@ from typing import Self
 
 from torch import Tensor
 
-
 #: Of a log-ratio: the exponential of a greater one would leave no figure a number of 32 bits.
 GREATEST = 80.0
 
