@@ -111,6 +111,21 @@ def test_a_resumed_run_ends_alike(config: TuneConfig, tiny_pipeline_folder: Path
         learner_of(tiny_pipeline_folder, replace(config, learning_rate=0.5)).load(*half.state())
 
 
+def test_a_second_epoch_leaves_the_policy_that_sampled(tiny_pipeline_folder: Path) -> None:
+    """There ratios are no longer 1, and clipping acts; an epoch alone is one step, in which it cannot."""
+    config = replace(SHORT, rounds=1, update_batch=12, learning_rate=0.05, clip_range=1e-4)
+    updates = []
+    for epochs in (1, 2):
+        learner = learner_of(tiny_pipeline_folder, replace(config, inner_epochs=epochs))
+        (round,) = run(learner)
+        updates.append(round.update)
+        assert learner.optimiser_steps == epochs
+    once, twice = (update.diagnostics for update in updates)
+    assert once is not None and once.clip_fraction == 0 and once.max_ratio_error < 1e-6
+    assert twice is not None and twice.clip_fraction > 0.25  # of both epochs
+    assert updates[1].forwards - updates[0].forwards == 2 * 12 * 4  # guided
+
+
 def test_a_round_in_which_nothing_is_chosen_is_a_round(tiny_pipeline_folder: Path) -> None:
     learner = learner_of(tiny_pipeline_folder, replace(B2, threshold=50.0))
     before = weights(learner)
@@ -159,9 +174,11 @@ def test_two_processes_do_what_one_does(tiny_pipeline_folder: Path, tmp_path: Pa
 def test_settings_that_teach_nothing_are_refused(tiny_pipeline_folder: Path) -> None:
     many = [f"{number} dogs" for number in range(60)]
     policy = AnalyticPolicy()
+    alone = replace(SHORT, objective="pg", min_count=1)
     with pytest.raises(ConfigError, match="none can be the better one"):
-        DenoiserLearner(policy, many, replace(SHORT, objective="pg"))
-    assert DenoiserLearner(policy, many[:50], replace(SHORT, objective="pg"))
+        DenoiserLearner(policy, many, alone)
+    assert DenoiserLearner(policy, many[:50], alone)
+    assert DenoiserLearner(policy, many, replace(SHORT, objective="pg"))  # which takes the round's mean
     assert DenoiserLearner(policy, many, replace(B2, objective="pg"))
     with pytest.raises(ConfigError, match=r"rank 4, the settings say 1\.0 and 8"):
         DenoiserLearner(policy, many, replace(B2, lora_rank=8))

@@ -66,8 +66,9 @@ pairs of the same noise before and after.
 _TUNE = """Learn the denoiser's weights, as a LoRA adapter, from rewards of its pictures of many prompts.
 
 The objective (PG, PPO as in DDPO, DPOK, DPO) and the strategy (the whole trajectory, or B²-DiffuRL's
-backward progressive training and branches) are independent choices; a preset names both. Held-out prompts
-are checked while it learns, and measured at the end: a reward that rises alone is an alarm.
+backward progressive training and branches) are independent choices; a preset names both. default, b2-ddpo and
+b2-dpok take one optimiser step a round, where clipping never acts. Held-out prompts are checked while it
+learns, and measured at the end: a reward that rises alone is an alarm.
 
     diffalign tune --prompts world/unusual --held-out world/heldout
     diffalign tune --preset dpok --prompts my-prompts.txt --rounds 20 --out runs/dpok

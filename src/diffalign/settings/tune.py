@@ -47,7 +47,8 @@ class TuneConfig(Settings):
         min_count: From how many rewards of a prompt on, in these rounds, it is normalised with its own; until
             then with all of the round.
         advantage_clip: The greatest size of an advantage.
-        clip_range: The range ε of ppo and dpok.
+        clip_range: The range ε of ppo and dpok, which acts from a round's second optimiser step on: in its first
+            every ratio is 1.
         dpok_alpha: The weight of dpok's clipped surrogate.
         dpok_beta: The weight of dpok's divergence from the pretrained model.
         dpok_regulariser: What that divergence is: kl, of the decisions (the paper), or epsilon, the squared
@@ -110,13 +111,6 @@ class TuneConfig(Settings):
     def queries(self) -> int:
         """Reward queries in all."""
         return self.rounds * self.samples
-
-    @property
-    def clips(self) -> bool:
-        """Whether clipping can act: not in a round's first step, where every ratio is 1."""
-        learned = self.samples if self.branches == 1 else 2 * (self.samples // self.branches)
-        steps = self.inner_epochs * -(-learned // self.update_batch)
-        return self.objective in ("ppo", "dpok") and steps > 1
 
 
 _B2 = TuneConfig(
