@@ -57,11 +57,11 @@ def test_a_state_that_is_no_number_ends_with_its_round(monkeypatch: pytest.Monke
 
     def overflowing(rollout: Rollout, rewards: Tensor) -> Update:
         update = tell(rollout, rewards)
-        own.x_T[0] = torch.inf
+        own.rewards[0] = torch.inf
         return update
 
     monkeypatch.setattr(own, "tell", overflowing)
-    with pytest.raises(PipelineError, match=r"1 of \d+ parts of the state after round 2 \(x_T\) hold"):
+    with pytest.raises(PipelineError, match=r"1 of \d+ parts of the state after round 2 \(rewards\) hold"):
         next(rounds)
 
 
