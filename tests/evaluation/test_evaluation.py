@@ -16,6 +16,7 @@ from diffalign.evaluation import (
     assess,
     evaluate,
     peak_memory_mb,
+    pooled,
     summarise,
     world_judge,
 )
@@ -126,6 +127,8 @@ def test_the_summary() -> None:
     assert row["diversity"]["on"] == "pixels" and 1 < row["diversity"]["vendi"] < 40
     assert summary["gain"]["reward"] == paired(tuned.reward, baseline.reward).as_dict()
     assert summary["gain"]["reward"]["mean"] == pytest.approx(0.5, abs=1e-4)
+    distances = [summary["rows"][name]["diversity"]["pairwise_distance"] for name in ("tuned", "baseline")]
+    assert summary["gain"]["pairwise_distance"]["mean"] == pytest.approx(distances[0] - distances[1])
     accuracy = tuned.judged.float() - baseline.judged.float()
     assert summary["gain"]["judged_accuracy"]["mean"] == pytest.approx(accuracy.mean().item())
     assert summary["cost"]["tuned"] == {
@@ -135,6 +138,33 @@ def test_the_summary() -> None:
         "peak_memory_mb": 900.0,
     }
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_a_loss_of_diversity_is_one_of_each_prompts_pictures() -> None:
+    """Not of pictures of different prompts, which differ anyway."""
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.tensor(centre) for centre in ([3.0, 0.0], [0.0, 3.0])]
+
+    def drawn(spread: float, n: int = 12) -> Samples:
+        parts = [centre + spread * torch.randn(n, 2, generator=generator) for centre in prompts]
+        pictures = torch.zeros(n, 3, 2, 2, dtype=torch.uint8)
+        return pooled([Samples(pictures, torch.zeros(n), embeddings=part) for part in parts])
+
+    def gain(*rows: Samples) -> dict[str, float] | None:
+        names = {"prompt": "2 held-out prompts", "model": "toy", "reward": "logit"}
+        summary = summarise(*rows, None, cost("baseline", "tuned"), **names)
+        found = summary["rows"]
+        difference = summary["gain"]["pairwise_distance"]
+        if difference is not None:
+            expected = [found[name]["diversity"]["pairwise_distance"] for name in ("tuned", "baseline")]
+            assert difference["mean"] == pytest.approx(expected[0] - expected[1])
+        return difference
+
+    lost = gain(drawn(1.0), drawn(0.1))
+    assert lost is not None and lost["high"] < 0 and lost["n"] == 24
+    same = gain(drawn(1.0), drawn(1.0))
+    assert same is not None and same["low"] < 0 < same["high"]
+    assert gain(drawn(1.0, 2), drawn(0.1, 2)) is None
 
 
 def test_the_same_samples_give_the_same_figures() -> None:

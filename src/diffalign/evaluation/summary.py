@@ -54,7 +54,7 @@ class Means(TypedDict):
 
 
 class Gain(Means):
-    """Tuned less baseline; of the distance null without an embedder, or with fewer than 3 pictures a prompt."""
+    """Tuned less baseline; of the distance null without an embedder, or below 3 pictures a prompt."""
 
     pairwise_distance: IntervalDict | None
 

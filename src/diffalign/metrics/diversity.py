@@ -81,10 +81,10 @@ def mean_pairwise_distance(embeddings: Tensor) -> float:
 
 
 def distance_by_picture(embeddings: Tensor) -> Tensor:
-    """What each of `embeddings`, `(n, D)`, contributes to their mean pairwise distance: `(n,)`, whose mean it is.
+    """What each of `embeddings`, `(n, D)`, contributes to their mean pairwise distance d, its mean: `(n,)`.
 
-    They are the jackknife's pseudo-values n d − (n − 1) d₋ᵢ. A picture is in many pairs, so that its own mean
-    distance to the others varies half as much as what it contributes.
+    The jackknife's pseudo-values n d − (n − 1) d₋ᵢ, which give d an interval as other means have. As each
+    pair is of two pictures, they vary twice as much as a picture's mean distance to the others.
 
     Raises:
         ValueError: if the shape is another, or n is below 3.

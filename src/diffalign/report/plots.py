@@ -130,8 +130,8 @@ def reward_curve(
 def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | str, *, reward: str) -> Path:
     """Draws the judged share of each method, or without a judge its reward, against its cost.
 
-    The cost is the number of denoiser evaluations for a prompt, on a logarithmic scale. Beside a method's name
-    stands its pictures' mean pairwise distance.
+    The cost is the number of denoiser evaluations for a prompt, on a logarithmic scale. Beside the name of a
+    method stands the mean pairwise distance of its pictures.
 
     Arguments:
         table: by method: `judged` and `reward` (mean, low, high), `distance`, `forwards`.
