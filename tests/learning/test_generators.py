@@ -103,6 +103,17 @@ def test_each_prompt_gets_what_it_asks_for(baseline: str, std: str) -> None:
         assert gain(own.noise(prompt), prompt) > 0.5
 
 
+def test_clipping_bounds_an_update_alike_whatever_the_size_of_a_latent() -> None:
+    config = replace(SHORT, rounds=2, minibatch=1, epochs=4, learning_rate=1e-3)
+    for side in (4, 16, 64):
+        latent = (4, side, side)
+        generator = GaussianGenerator(GaussianShape(latent, WIDTH), sides)
+        environment = Toy(latent, lambda x_T, prompt: x_T[:, :3])
+        for round in train(NoisePPOLearner(environment, PROMPTS, config, generator), half):
+            found = round.update.diagnostics
+            assert found is not None and 0.1 < found.clip_fraction < 0.6 and found.max_ratio_error < 2
+
+
 def test_the_divergence_is_held_back_by_its_weight() -> None:
     free, held = learner(SHORT), learner(replace(SHORT, kl_weight=0.3))
     ends = [list(train(own, half))[-1].update.figures["divergence"] for own in (free, held)]

@@ -52,6 +52,8 @@ class NoisePPOLearner(AmortisedLearner):
             torch.default_generator.manual_seed(config.seed)
             self.value = ValueHead(generator.shape.text_width)
         self.statistics = RunningStatistics(WINDOW)
+        # of a mean over elements: a whole decision's log-ratio by the root of how many coefficients it has
+        self.scale = math.prod(generator.shape.latent) / math.sqrt(math.prod(generator.coefficients))
         self.parameters = [*generator.parameters(), *self.value.parameters()]
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate)
 
@@ -102,14 +104,13 @@ class NoisePPOLearner(AmortisedLearner):
         self, rollout: Rollout, batch: Sequence[int], advantage: Tensor, targets: Tensor
     ) -> tuple[float, Diagnostics, bool]:
         """One optimiser step from the samples of the prompts numbered `batch`, and whether it was taken."""
-        config, elements = self.config, math.prod(self.generator.shape.latent)
+        config, scale = self.config, self.scale
         samples = config.samples_per_prompt
         prompts = [rollout.prompts[i * samples] for i in batch]
         noises, old = rollout.x_T.split(samples), rollout.log_prob.split(samples)
         policies = [self.generator(prompt) for prompt in prompts]
-        # whole decisions: the generator decides on few coefficients of many elements
-        log_prob = elements * torch.cat([p.log_prob(noises[i]) for p, i in zip(policies, batch, strict=True)])
-        old_log_prob = elements * torch.cat([old[i] for i in batch])
+        log_prob = scale * torch.cat([p.log_prob(noises[i]) for p, i in zip(policies, batch, strict=True)])
+        old_log_prob = scale * torch.cat([old[i] for i in batch])
         loss, diagnostics = ppo_loss(
             log_prob, old_log_prob, advantage.reshape(-1, 1), clip_range=config.clip_range
         )
