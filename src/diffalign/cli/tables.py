@@ -15,7 +15,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from diffalign.evaluation import Summary
-    from diffalign.evaluation.summary import Diversity, Gain
+    from diffalign.evaluation.summary import Diversity
     from diffalign.metrics.intervals import IntervalDict
     from diffalign.run.session import Session
     from diffalign.settings.compare import CompareConfig
@@ -89,11 +89,11 @@ def overview(summaries: Sequence[Summary]) -> Table:
     return table
 
 
-def _gains(gain: Gain) -> list[Text]:
+def _gains(gain: Mapping[str, Any]) -> list[Text]:
     """Of reward, verdicts and distance: green where there is one, red where there is a loss."""
     cells = []
     for name in ("reward", "judged_accuracy", "pairwise_distance"):
-        found: IntervalDict | None = gain.get(name)
+        found: IntervalDict | None = gain[name]
         style = "green" if found and found["low"] > 0 else "red" if found and found["high"] < 0 else ""
         cells.append(Text(interval(found, percent=name == "judged_accuracy", signed=True), style))
     return cells

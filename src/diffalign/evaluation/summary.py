@@ -157,7 +157,8 @@ def _embeddings(samples: Samples) -> Sequence[Tensor]:
     """Of each prompt's pictures; none without an embedder."""
     if samples.embeddings is None:
         return ()
-    return samples.embeddings.split(list(samples.per_prompt or [len(samples)]))
+    prompts: Sequence[Tensor] = samples.embeddings.split(list(samples.per_prompt or [len(samples)]))
+    return prompts
 
 
 def _gain(tuned: Samples, baseline: Samples) -> Gain:
