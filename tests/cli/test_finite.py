@@ -144,3 +144,18 @@ def test_pictures_of_what_was_learned_are_refused(
     done = diffalign(name, "noise.safetensors", "--device", "cpu")
     assert done.code == 2 and "pictures hold values that are no numbers" in said(done)[0]
     assert not Path("pictures").exists() and not Path(files.EVALUATION).exists()
+
+
+@pytest.mark.parametrize("method", ["find", "tune"])
+def test_what_mends_a_run_in_half_precision_mends_it(
+    method: str, diffalign: Any, broken: Callable[[Break], Path]
+) -> None:
+    def great(pipeline: Any) -> None:
+        pipeline.vae.decoder.conv_out.bias.data[:] = 1e5
+
+    done = diffalign(*command(method, broken(great), "--dtype", "float16"))
+    assert done.code == 2 and "load the model in float32 or bfloat16 (--dtype, or in" in said(done)[0]
+    config = Path("run") / files.CONFIG
+    config.write_text(config.read_text().replace("dtype: float16", "dtype: float32"))
+    done = diffalign(method, "--resume", "run")
+    assert done.code == 0 and (Path("run") / files.SUMMARY).is_file()
