@@ -135,11 +135,11 @@ def paths(console: Console, files: Sequence[Path]) -> None:
 
 
 def search_results(summary: Mapping[str, Any]) -> Table:
-    """All pictures of a search, and those that it kept."""
-    kept = summary["kept"]
-    title = f"“{summary['prompt']}”: the best {len(kept['rewards'])} of {summary['all']['reward']['n']}"
-    table = new_table(f"{title} by {summary['reward']}", summary["reward"], "judged right %")
-    table.add_row("all", interval(summary["all"]["reward"]), "")
+    """All pictures of a search, or its previews, and those that it kept."""
+    kept, previews = summary["kept"], summary["previews"]
+    title = f"“{summary['prompt']}”: {summary['description']} by {summary['reward']}"
+    table = new_table(title, summary["reward"], "judged right %")
+    table.add_row("previews" if previews else "all", interval((previews or summary["all"])["reward"]), "")
     table.add_row("kept", interval(kept["reward"]), interval(kept["judged_accuracy"], percent=True))
     return table
 
