@@ -137,6 +137,25 @@ def test_what_previews_scored_is_not_said_of_pictures(algorithm: str, diffalign,
     assert summary["cost"]["denoiser_forwards"] == 9 * 2 + 3 * 4  # guided, of 1 step and of 2
 
 
+def test_the_best_preview_does_not_pass_for_a_picture(diffalign, quick, monkeypatch) -> None:
+    import own_reward
+
+    red = own_reward.red
+
+    def flattering(images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return red(images, prompts) + (100 if own_reward.calls <= 3 else 0)  # the three rounds of previews
+
+    monkeypatch.setattr(own_reward, "red", flattering)
+    whole = diffalign(*quick("a dog", "--algorithm", "spectral", "--out", "whole"))
+    own_reward.calls, own_reward.fail_at = 0, 4
+    assert diffalign(*quick("a dog", "--algorithm", "spectral", "--out", "x")).code == 130
+    own_reward.fail_at = None
+    resumed = diffalign("search", "--resume", "x")
+    previews, pictures = (RunFolder(Path("x")).metrics()[row]["reward_best"] for row in (0, -1))
+    assert previews > 100 > pictures
+    assert all(f"best {pictures:.2f} " in done.out for done in (whole, resumed))
+
+
 def test_several_prompts_get_a_folder_each_and_go_on_where_they_stopped(diffalign, quick) -> None:
     import own_reward
 
