@@ -144,11 +144,12 @@ def paths(console: Console, files: Sequence[Path]) -> None:
 
 
 def search_results(summary: Mapping[str, Any]) -> Table:
-    """All pictures of a search, and those that it kept."""
-    kept = summary["kept"]
-    title = f"“{summary['prompt']}”: the best {len(kept['rewards'])} of {summary['all']['reward']['n']}"
-    table = new_table(f"{title} by {summary['reward']}", summary["reward"], "judged right %", "distance")
-    table.add_row("all", interval(summary["all"]["reward"]), _BLANK, _BLANK)
+    """All pictures of a search, or its previews, and those that it kept."""
+    kept, previews = summary["kept"], summary["previews"]
+    title = f"“{summary['prompt']}”: {summary['description']} by {summary['reward']}"
+    table = new_table(title, summary["reward"], "judged right %", "distance")
+    row = "previews" if previews else "all"
+    table.add_row(row, interval((previews or summary["all"])["reward"]), _BLANK, _BLANK)
     right = interval(kept["judged_accuracy"], percent=True)
     table.add_row("kept", interval(kept["reward"]), right, _distance(kept["diversity"]))
     return table

@@ -108,6 +108,8 @@ def _conclude_search(session: Session, result: SearchResult, run: Mapping[str, A
         "schema": SEARCH_SCHEMA,
         "prompt": prompt,
         **setup.names,
+        "description": result.described(),
+        "previews": {"reward": bootstrap(result.previews).as_dict()} if len(result.previews) else None,
         "all": {"reward": bootstrap(result.rewards).as_dict()},
         "kept": {
             "indices": list(result.indices),
@@ -121,7 +123,7 @@ def _conclude_search(session: Session, result: SearchResult, run: Mapping[str, A
         "run": dict(run),
     }
     session.learner.save(session.folder.path)
-    title = f"“{prompt}”: the best {len(kept)} of {session.learner.queries} by {setup.reward_name}"
+    title = f"“{prompt}”: {result.described()} by {setup.reward_name}"
     grid(kept.images, session.folder / BEST, title=title, verdicts=kept.judged)
     write_json(session.folder / SUMMARY, summary)
     return summary
