@@ -12,7 +12,7 @@ import yaml
 from diffalign.artifacts import RunFolder
 from diffalign.run import session
 
-ALL = "frozen,best-of-n,zero-order,spectral,find,anchors,tune"
+ALL = "frozen,best-of-n,zero-order,spectral,spectral-fresh,find,anchors,tune"
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class SearchLearner(Learner):
 
     @property
     def queries(self) -> int:
-        return len(self.best.rewards)
+        return len(self.best.previews) + len(self.best.rewards)
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         x_T = self.candidates(self.draw(request))
@@ -58,13 +58,14 @@ class SearchLearner(Learner):
 
     def tensors(self) -> dict[str, Tensor]:
         best = self.best
-        kept = {"x_T": best.x_T, "images": best.images, "rewards": best.rewards}
+        kept = {"x_T": best.x_T, "images": best.images, "rewards": best.rewards, "previews": best.previews}
         return {**super().tensors(), **kept, "indices": torch.tensor(best.indices, dtype=torch.int64)}
 
     def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
         super().restore(tensors, strings)
         indices = tuple(tensors["indices"].tolist())
-        self.best = SearchResult(tensors["x_T"], tensors["images"], tensors["rewards"], indices)
+        kept = tensors["x_T"], tensors["images"], tensors["rewards"], indices
+        self.best = SearchResult(*kept, previews=tensors["previews"])
 
     def result(self) -> SearchResult:
         return replace(self.best, metadata=self.provenance())

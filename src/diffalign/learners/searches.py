@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from diffalign.diffusion import Sampler
 from diffalign.learners.best_of_n import BestOfN
+from diffalign.learners.previews import PreviewSearch
 from diffalign.learners.search import SearchLearner
 from diffalign.learners.spectral import Spectral
+from diffalign.learners.spectral_fresh import SpectralFresh
 from diffalign.learners.zero_order import ZeroOrder
 from diffalign.settings.search import SearchConfig
 
@@ -14,6 +16,7 @@ SEARCHES: Mapping[str, type[SearchLearner]] = {
     "best-of-n": BestOfN,
     "zero-order": ZeroOrder,
     "spectral": Spectral,
+    "spectral-fresh": SpectralFresh,
 }
 
 
@@ -22,10 +25,10 @@ def build(
 ) -> SearchLearner:
     """The search that `config.algorithm` names."""
     search = SEARCHES[config.algorithm](sampler, prompts, config, metadata)
-    if isinstance(search, Spectral):
+    if isinstance(search, PreviewSearch) and config.preview_steps < sampler.num_steps:
         search.preview = Sampler(
             sampler.pipeline,
-            num_steps=min(config.preview_steps, sampler.num_steps),
+            num_steps=config.preview_steps,
             guidance_scale=sampler.guidance_scale,
             batch_size=sampler.batch_size,
         )

@@ -40,6 +40,7 @@ COMPARED: Mapping[str, tuple[str, Changes] | None] = {
     "best-of-n": ("search", _search),
     "zero-order": ("search", _search),
     "spectral": ("search", _search),
+    "spectral-fresh": ("search", _search),
     "find": ("find", lambda config, prompts, num_steps: {"queries": config.queries}),
     "anchors": ("anchors", _anchors),
     "tune": ("tune", _tune),

@@ -17,7 +17,7 @@ from typing import Any, Self
 from diffalign.artifacts import RunFolder
 from diffalign.evaluation import Samples
 from diffalign.files import CHART, COMPARISON, CONFIG, ROWS, replacing, write_json
-from diffalign.learners.spectral import check_latents
+from diffalign.learners.searches import SEARCHES
 from diffalign.methods import build
 from diffalign.methods.provenance import decisive, provenance
 from diffalign.metrics import clustered, mean_pairwise_distance
@@ -68,8 +68,10 @@ class Comparison:
                 raise ConfigError(unknown("method", name, COMPARED))
         prompts = read_prompts(config.prompts, config.reward, config.judge)
         setup = Loader().setup(sampling, config.reward, config.judge, prompts)
-        if "spectral" in config.names:
-            check_latents(setup.sampler.latent_shape)
+        for name in config.names:  # which latents a search does not fit
+            if name in SEARCHES:
+                method, search = settings_of(name, config, len(prompts), sampling.num_steps)
+                build(method, setup.sampler, prompts[:1], search, setup.reward_name)
         comparison = cls(folder, config, sampling, prompts, setup)
         if not ((folder / CONFIG).is_file() and folder.config().get("method") == "compare"):
             folder.begin(comparison.settings())

@@ -47,8 +47,8 @@ class TuneConfig(Settings):
         min_count: From how many rewards of a prompt on, in these rounds, it is normalised with its own; until
             then with all of the round.
         advantage_clip: The greatest size of an advantage.
-        clip_range: The range ε of ppo and dpok, which acts from a round's second optimiser step on: in its first
-            every ratio is 1.
+        clip_range: The range ε of ppo and dpok, which acts from a round's second optimiser step on: in its
+            first every ratio is 1.
         dpok_alpha: The weight of dpok's clipped surrogate.
         dpok_beta: The weight of dpok's divergence from the pretrained model.
         dpok_regulariser: What that divergence is: kl, of the decisions (the paper), or epsilon, the squared
