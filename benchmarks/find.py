@@ -6,6 +6,7 @@
 `run` appends one line a (prompt, seed, variant, reward) to a results file and skips those that it
 holds already, so it can be killed, and run in several shards (`--shard 0/2`). `table` prints means
 with 95 % intervals (bootstrap over prompts × seeds). Fresh samples share their noise with the frozen model's.
+All variants sample alike, as --num-steps and --guidance-scale say, whatever their presets set.
 """
 
 import argparse
