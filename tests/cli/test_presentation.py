@@ -75,8 +75,8 @@ def test_diversity_stands_beside_alignment_and_a_loss_is_red() -> None:
         cells = [[*column.cells][-1] for column in table.columns[first - 2 : first + 1]]
         assert [cell.style for cell in cells] == ["green", "", "red"]
     kept = {"rewards": [3.0], **row(0.125)}
-    found = {"description": "the best", "previews": None, "all": {"reward": between(1, 3)}, "kept": kept}
-    found = search_results({**summary, **found})
+    of_search = {"description": "the best", "previews": None, "all": {"reward": between(1, 3)}, "kept": kept}
+    found = search_results({**summary, **of_search})
     assert [*found.columns[3].cells] == ["–", "0.125"]
 
 
