@@ -149,7 +149,7 @@ PRESETS = {
     "dpok": replace(_VANILLA, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),  # DPOK, appendix
     "dpo": replace(_VANILLA, objective="dpo"),
     "b2-ddpo": replace(_B2, objective="ppo"),
-    "b2-ddpo-released": replace(  # its scripts; with 5 branches and update_batch 128 they give SD 1.4's runs
+    "b2-ddpo-released": replace(  # its scripts, but for branches (5 there) and update_batch (128 there)
         _B2,
         objective="ppo",
         samples=768,  # 8 × 32 groups a round, of 3 branches
