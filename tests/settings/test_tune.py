@@ -41,8 +41,8 @@ def test_a_published_preset_is_an_objective_and_a_strategy() -> None:
 def test_both_readings_of_b2_are_presets() -> None:
     table, scripts = PRESETS["b2-ddpo"], PRESETS["b2-ddpo-released"]
     assert (table.samples, table.inner_epochs, table.update_batch, table.clip_range) == (255, 1, 256, 1e-4)
-    assert (scripts.samples // scripts.branches, scripts.inner_epochs) == (8 * 32, 2)
-    assert (scripts.update_batch, scripts.clip_range, scripts.learning_rate) == (256, 0.1, 1e-4)
+    assert (scripts.samples // scripts.branches, scripts.branches, scripts.inner_epochs) == (8 * 32, 5, 2)
+    assert (scripts.update_batch, scripts.clip_range, scripts.learning_rate) == (128, 0.1, 1e-4)
 
 
 def test_what_b2_compares_samples_as_its_table_6() -> None:

@@ -149,11 +149,13 @@ PRESETS = {
     "dpok": replace(_VANILLA, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),  # DPOK, appendix
     "dpo": replace(_VANILLA, objective="dpo"),
     "b2-ddpo": replace(_B2, objective="ppo"),
-    "b2-ddpo-released": replace(  # its scripts, but for branches (5 there) and update_batch (128 there)
+    "b2-ddpo-released": replace(  # by its scripts; table 6 has 3 branches, and batches twice as large
         _B2,
         objective="ppo",
-        samples=768,  # 8 × 32 groups a round, of 3 branches
+        samples=1280,  # 8 × 32 groups a round
+        branches=5,
         inner_epochs=2,
+        update_batch=128,  # batch 2 × accumulation 64
         clip_range=0.1,
     ),
     "b2-pg": replace(_B2, objective="pg"),
