@@ -5,7 +5,7 @@
 
 Trains on every third prompt of `world/unusual` with `world-clip`, measures fresh pictures of training and of
 held-out prompts: CLIPScore, the exact judge, inception score on CLIP features and mean pairwise distance.
-All variants have the same queries, steps, learning rate and weights of decisions; `ddpo-equal` and
+All variants have the same queries, sampling, learning rate and weights of decisions; `ddpo-equal` and
 `b2-ddpo-equal` weigh decisions alike, as published. `run` appends one line a (variant, seed) to a results
 file and skips those that it holds, so it can be killed, and run in shards (`--shard 0/2`). `table` prints
 means with 95 % intervals (bootstrap over prompts × seeds), and each `b2-…` less the objective alone.

@@ -62,9 +62,12 @@ def test_every_setting_of_a_method_is_a_flag(name: str, diffalign) -> None:
             assert f"--{field.name.replace('_', '-')} " in out
     for part in ("PROMPT", "--prompts", "--reward", "--out", "--overwrite", "--resume", "--config"):
         assert f"│ {part} " in out
-    assert f"Which settings to start from: {', '.join(row.presets)}." in " ".join(
-        out.replace("│", " ").split()
-    )
+    said = " ".join(out.replace("│", " ").split())
+    assert f"Which settings to start from: {', '.join(row.presets)}." in said
+    for settings in row.sampling.values():  # that presets set
+        flags = [f"--{setting.replace('_', '-')} {value}" for setting, value in settings.items()]
+        together = ", ".join(preset for preset in row.sampling if row.sampling[preset] == settings)
+        assert f"With {together}: {' '.join(flags)}." in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)

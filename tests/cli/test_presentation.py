@@ -12,7 +12,7 @@ from diffalign import NoiseDistribution, load_pipeline
 from diffalign.artifacts import RunFolder
 from diffalign.cli import progress
 from diffalign.cli.progress import RunProgress
-from diffalign.cli.tables import interval, one_liner
+from diffalign.cli.tables import interval, one_liner, overview, results, search_results
 from diffalign.run.folders import folders_for, slug
 
 
@@ -47,6 +47,37 @@ def test_interval() -> None:
     assert interval(found, percent=True, signed=True) == "+48.4 [+35.9, +60.9]"
     assert interval(found) == "0.484 [0.359, 0.609]"
     assert interval(None) == "–"
+
+
+def test_diversity_stands_beside_alignment_and_a_loss_is_red() -> None:
+    def between(low: float, high: float) -> Any:
+        return {"mean": (low + high) / 2, "low": low, "high": high, "n": 64}
+
+    def row(distance: float | None) -> Any:
+        diversity = None if distance is None else {"pairwise_distance": distance, "vendi": 2.0, "on": "clip"}
+        return {"reward": between(1, 3), "judged_accuracy": between(0.2, 0.4), "diversity": diversity}
+
+    cost = {"reward_queries": 9, "seconds": 1.0}
+    gain = {
+        "reward": between(1, 2),
+        "judged_accuracy": between(-0.1, 0.2),
+        "pairwise_distance": between(-0.2, -0.1),
+    }
+    summary: Any = {"prompt": "a dog", "reward": "red", "n": 64, "gain": gain}
+    summary |= {
+        "rows": {"baseline": row(0.25), "tuned": row(None)},
+        "cost": {"baseline": cost, "tuned": cost},
+    }
+    for table, first, shown in ((results(summary), 3, ["0.250", "–"]), (overview([summary]), 4, [])):
+        assert str(table.columns[first].header) == "distance"
+        *figures, lost = table.columns[first].cells
+        assert figures == shown and str(lost) == "-0.150 [-0.200, -0.100]"
+        cells = [[*column.cells][-1] for column in table.columns[first - 2 : first + 1]]
+        assert [cell.style for cell in cells] == ["green", "", "red"]
+    kept = {"rewards": [3.0], **row(0.125)}
+    of_search = {"description": "the best", "previews": None, "all": {"reward": between(1, 3)}, "kept": kept}
+    found = search_results({**summary, **of_search})
+    assert [*found.columns[3].cells] == ["–", "0.125"]
 
 
 def shown(terminal: bool) -> str:

@@ -66,6 +66,8 @@ def test_search_keeps_the_best(diffalign, tiny_pipeline, tiny_pipeline_folder: P
     summary = json.loads((folder / "summary.json").read_text())
     rewards = summary["kept"]["rewards"]
     assert rewards == sorted(rewards, reverse=True) and len(rewards) == 3
+    diversity = summary["kept"]["diversity"]
+    assert diversity["on"] == "pixels" and 0 < diversity["pairwise_distance"] <= 2
     assert rewards[0] >= summary["all"]["reward"]["mean"] and summary["all"]["reward"]["n"] == 10
     assert summary["cost"]["reward_queries"] == 10 and summary["cost"]["denoiser_forwards"] == 40
     rows = RunFolder(folder).metrics()

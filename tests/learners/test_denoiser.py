@@ -14,6 +14,7 @@ from torch import Tensor
 from diffalign import Sampler, load_pipeline
 from diffalign.diffusion import PipelineError
 from diffalign.learners.denoiser import DenoiserLearner
+from diffalign.learners.optimisers import take_step
 from diffalign.loop import Round, train
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.settings.fields import ConfigError
@@ -220,12 +221,31 @@ def test_gradients_that_are_no_numbers_change_nothing(tiny_pipeline_folder: Path
     json.dumps(round.figures(), allow_nan=False)
 
 
-def test_pictures_that_are_no_numbers_end_the_round(tiny_pipeline_folder: Path) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_pictures_that_are_no_numbers_end_the_round(value: float, tiny_pipeline_folder: Path) -> None:
     learner = learner_of(tiny_pipeline_folder, SHORT)
-    learner.policy.sampler.pipeline.vae.decoder.conv_out.bias.data[0] = torch.nan  # type: ignore[attr-defined]
+    learner.policy.sampler.pipeline.vae.decoder.conv_out.bias.data[0] = value  # type: ignore[attr-defined]
     with pytest.raises(PipelineError, match=r"\d+ of \d+ pictures hold values that are no numbers"):
         next(train(learner, brightness))
     assert learner.rounds == 0
+
+
+def test_a_step_that_makes_weights_no_numbers_is_refused() -> None:
+    """Gradients are numbers, and what the step makes of them is none."""
+    weight = torch.nn.Parameter(torch.full((2,), 3e38))
+    weight.grad = torch.tensor([0.0, -1.0])
+    with pytest.raises(
+        PipelineError, match=r"1 of 1 weights hold .*; start again with a lower learning rate"
+    ):
+        take_step(torch.optim.SGD([weight], lr=3e38), [weight])
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tiny_pipeline_folder: Path, tmp_path: Path) -> None:
+    learner = learner_of(tiny_pipeline_folder, SHORT)
+    learner.parameters[0].data[0, 0] = torch.nan
+    with pytest.raises(PipelineError, match="weights hold values that are no numbers"):
+        learner.save(tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(

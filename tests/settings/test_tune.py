@@ -7,7 +7,7 @@ import pytest
 
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.methods import METHODS
-from diffalign.settings.tune import PRESETS, TuneConfig
+from diffalign.settings.tune import PRESETS, SAMPLING, TuneConfig
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,12 @@ def test_both_readings_of_b2_are_presets() -> None:
     assert (table.samples, table.inner_epochs, table.update_batch, table.clip_range) == (255, 1, 256, 1e-4)
     assert (scripts.samples // scripts.branches, scripts.inner_epochs) == (8 * 32, 2)
     assert (scripts.update_batch, scripts.clip_range, scripts.learning_rate) == (256, 0.1, 1e-4)
+
+
+def test_what_b2_compares_samples_as_its_table_6() -> None:
+    published = [name for name in PRESETS if name != "default"]
+    assert {name: {"num_steps": 20, "guidance_scale": 5.0} for name in published} == SAMPLING
+    assert {PRESETS[name].eta for name in published} == {1.0}
 
 
 def test_help_names_the_presets_in_which_clipping_never_acts() -> None:

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
@@ -19,6 +19,7 @@ _FINGERPRINT_DIGITS = 12  # 48 bits, so that two models hardly ever share them
 _FINGERPRINT_VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
 _STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD")
+P = TypeVar("P", bound=Pipeline)
 
 
 class PipelineError(ValueError):
@@ -67,12 +68,7 @@ def load_pipeline(
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot load the model {str(name)!r}: {error}") from error
     if scheduler == "ddim":
-        if not takes_ddim(pipeline):
-            raise PipelineError(
-                f"{str(name)!r} samples with {type(pipeline.scheduler).__name__}, whose noise schedule DDIM "
-                "cannot follow; use the scheduler 'keep'"
-            )
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        pipeline = with_ddim(pipeline)
     pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
@@ -104,6 +100,22 @@ def is_deterministic(pipeline: Pipeline) -> bool:
     return not algorithm.startswith("sde") and not any(
         word in type(scheduler).__name__ for word in _STOCHASTIC
     )
+
+
+def with_ddim(pipeline: P) -> P:
+    """A pipeline of the same components that samples with DDIM; `pipeline` stays as it is.
+
+    Raises:
+        PipelineError: if DDIM cannot follow its noise schedule.
+    """
+    if not takes_ddim(pipeline):
+        raise PipelineError(
+            f"the model samples with {type(pipeline.scheduler).__name__}, whose noise schedule DDIM cannot "
+            "follow; use the scheduler 'keep'"
+        )
+    other = copy(pipeline)
+    other.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    return other
 
 
 def takes_ddim(pipeline: Pipeline) -> bool:

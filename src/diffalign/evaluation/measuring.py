@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.finite import FLOAT32, check_finite
 from diffalign.evaluation.sources import Source, SourceError, read_picture
 from diffalign.metrics import (
     bootstrap,
@@ -85,6 +86,7 @@ def measure(
 
     Raises:
         RewardError: if a reward fails.
+        NotFiniteError: if a feature is no number.
         SourceError: if a picture cannot be read, or is of another size than others of its prompt.
     """
     scores: dict[str, list[Tensor]] = {name: [] for name in rewards}
@@ -94,7 +96,9 @@ def measure(
         for name, reward in rewards.items():
             scores[name].append(score(reward, images, [prompt] * len(images)))
         for read, batches in features.items():
-            batches.append(read(images).float().cpu())
+            values = read(images).float().cpu()
+            check_finite("pictures' features", values, FLOAT32)
+            batches.append(values)
         prompts += [prompt] * len(images)
         if on_batch is not None:
             on_batch(len(images))

@@ -164,7 +164,7 @@ class FindLearner(Learner):
         for _ in range(self.config.value_updates):
             self.value_optimiser.zero_grad()
             value_loss(self.value(self.means, self.stds)[update], rewards).backward()
-            self.value_optimiser.step()
+            take_step(self.value_optimiser, list(self.value.parameters()))
         return rewards - expected
 
     def tensors(self) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.finite import check_finite
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.tune import TuneConfig
 
@@ -22,10 +23,14 @@ def take_step(
 
     Arguments:
         max_norm: what the gradients' norm is scaled down to.
+
+    Raises:
+        NotFiniteError: if the step made a weight no number, as of too high a learning rate.
     """
     if not torch.nn.utils.clip_grad_norm_(parameters, max_norm).isfinite():
         return False
     optimiser.step()
+    check_finite("weights", parameters)
     return True
 
 

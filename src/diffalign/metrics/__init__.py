@@ -2,6 +2,7 @@
 
 from diffalign.metrics.diversity import (
     Embedder,
+    distance_by_picture,
     embedder,
     inception_score,
     mean_pairwise_distance,
@@ -16,6 +17,7 @@ __all__ = [
     "Interval",
     "bootstrap",
     "clustered",
+    "distance_by_picture",
     "embedder",
     "frame_consistency",
     "inception_score",

@@ -14,6 +14,7 @@ dimensions would give 1.001.
 
 Symbols:    e = embeddings, λ = eigenvalues, n = number of pictures, f = features
 References: Friedman and Dieng (TMLR 2023), eq. 3, https://arxiv.org/abs/2210.02410
+            Arvesen (1969), "Jackknifing U-statistics" (the distance's interval)
             Salimans et al. (NeurIPS 2016), https://arxiv.org/abs/1606.03498
             on CLIP features, Hu et al. (CVPR 2025), appendix F.2, https://arxiv.org/abs/2503.11240
 """
@@ -77,6 +78,23 @@ def mean_pairwise_distance(embeddings: Tensor) -> float:
         return 0.0
     sum_of_cosines = unit.sum(0).square().sum().item() - n  # over i ≠ j
     return 1 - sum_of_cosines / (n * (n - 1))
+
+
+def distance_by_picture(embeddings: Tensor) -> Tensor:
+    """What each of `embeddings`, `(n, D)`, contributes to their mean pairwise distance d, its mean: `(n,)`.
+
+    The jackknife's pseudo-values n d − (n − 1) d₋ᵢ, which give d an interval as other means have. As each
+    pair is of two pictures, they vary twice as much as a picture's mean distance to the others.
+
+    Raises:
+        ValueError: if the shape is another, or n is below 3.
+    """
+    unit = _unit(embeddings)
+    n = len(unit)
+    if n < 3:
+        raise ValueError(f"the share of a picture in a mean distance takes 3 pictures, not {n}")
+    distances = 1 - (unit @ unit.sum(0) - 1) / (n - 1)  # of each from the others
+    return (2 * (n - 1) * distances - n * distances.mean()) / (n - 2)
 
 
 def vendi_score(embeddings: Tensor) -> float:

@@ -60,7 +60,8 @@ class NoisePPOConfig(AmortisedConfig):
             )
 
 
-#: The default is the paper's: μ_φ(c) and σ_φ(c) of every element, a value head, PPO and KL.
+#: `paper` is the paper's form: μ_φ(c) and σ_φ(c) of every element, a value head, PPO and KL. Its numbers
+#: have no published source: we found none in the paper that we could verify, so all of them are our choice.
 PRESETS = {
     "default": NoisePPOConfig(),
     "paper": NoisePPOConfig(

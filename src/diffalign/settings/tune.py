@@ -3,7 +3,7 @@
 `ddpo`, `pg`, `dpok` and `dpo` visit the whole trajectory; `b2-…` is the same objective with backward
 progressive training and branches, by B²'s table 6: a round is 255 pictures and one optimiser step, so that
 every ratio is 1 and clipping never acts. `b2-ddpo-released` is by its released scripts, where a round is 256
-groups of branches, learned from twice in several steps. Guidance is the sampler's (B² table 6: 5.0).
+groups of branches, learned from twice in several steps. All of them set the guidance of table 6.
 `default` is `b2-ddpo` with decisions weighted by their variance, fewer and smaller rounds, and a higher
 learning rate; `docs/tune.md` says why.
 
@@ -47,8 +47,8 @@ class TuneConfig(Settings):
         min_count: From how many rewards of a prompt on, in these rounds, it is normalised with its own; until
             then with all of the round.
         advantage_clip: The greatest size of an advantage.
-        clip_range: The range ε of ppo and dpok, which acts from a round's second optimiser step on: in its first
-            every ratio is 1.
+        clip_range: The range ε of ppo and dpok, which acts from a round's second optimiser step on: in its
+            first every ratio is 1.
         dpok_alpha: The weight of dpok's clipped surrogate.
         dpok_beta: The weight of dpok's divergence from the pretrained model.
         dpok_regulariser: What that divergence is: kl, of the decisions (the paper), or epsilon, the squared
@@ -149,7 +149,7 @@ PRESETS = {
     "dpok": replace(_VANILLA, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),  # DPOK, appendix
     "dpo": replace(_VANILLA, objective="dpo"),
     "b2-ddpo": replace(_B2, objective="ppo"),
-    "b2-ddpo-released": replace(  # its scripts; with 5 branches and update_batch 128 they give SD 1.4's runs
+    "b2-ddpo-released": replace(  # its scripts, but for branches (5 there) and update_batch (128 there)
         _B2,
         objective="ppo",
         samples=768,  # 8 × 32 groups a round, of 3 branches
@@ -160,3 +160,6 @@ PRESETS = {
     "b2-dpok": replace(_B2, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),
     "b2-dpo": replace(_B2, objective="dpo"),
 }
+#: By the name of a preset, settings of sampling that it sets too: B² table 6 and its scripts, of all that it
+#: compares; DDPO's implementation guides alike.
+SAMPLING = {name: {"num_steps": 20, "guidance_scale": 5.0} for name in PRESETS if name != "default"}
