@@ -104,8 +104,11 @@ def test_a_file_wins_over_its_preset_s_sampling(tmp_path: Path) -> None:
     mine = Sampling(num_steps=6, guidance_scale=7.5, scheduler="ddim")
     assert sampling("--config", str(file)) == mine
     assert sampling("--config", str(file), "--num-steps", "8") == replace(mine, num_steps=8)
-    file.write_text("num_steps: 20\nguidance_scale: null\nscheduler: keep\n")
-    assert sampling("--config", str(file), "--preset", "paper") == Sampling()
+    for key in ("guidance_scale", "guidance-scale"):
+        file.write_text(f"num_steps: 20\n{key}: null\nscheduler: keep\n")
+        assert sampling("--config", str(file), "--preset", "paper") == Sampling()
+    file.write_text("preset: paper\nnum_steps: null\nscheduler: null\n")
+    assert sampling("--config", str(file)) == Sampling(num_steps=50, guidance_scale=7.5, scheduler="ddim")
 
 
 def test_a_preset_may_stand_in_the_file(tmp_path: Path) -> None:

@@ -184,6 +184,22 @@ def test_settings_that_teach_nothing_are_refused(tiny_pipeline_folder: Path) -> 
         DenoiserLearner(policy, many, replace(B2, lora_rank=8))
 
 
+def test_a_step_that_is_left_out_is_said(tiny_pipeline_folder: Path) -> None:
+    learner = learner_of(tiny_pipeline_folder, replace(SHORT, update_batch=6))
+    step, calls = learner.policy.schedule.transition, 0
+
+    def overflowing_once(*arguments: Any) -> Any:
+        nonlocal calls
+        mean, std = step(*arguments)
+        calls += mean.requires_grad
+        return (mean * torch.inf if mean.requires_grad and calls == 1 else mean), std
+
+    learner.policy.schedule.transition = overflowing_once  # type: ignore[method-assign]
+    round = next(train(learner, brightness))
+    assert round.update.optimiser_steps == 1
+    assert "round 1 left out 1 of 2 optimiser steps: its gradients were no numbers" in (round.warning or "")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_learns_without_nan(dtype: torch.dtype, tiny_pipeline_folder: Path) -> None:
     learner = learner_of(tiny_pipeline_folder, B2, dtype=dtype)
@@ -216,7 +232,9 @@ def test_gradients_that_are_no_numbers_change_nothing(tiny_pipeline_folder: Path
     learner.policy.schedule.transition = overflowing  # type: ignore[method-assign]
     round = next(train(learner, brightness))
     assert round.update.loss is None and round.update.optimiser_steps == 0
-    assert "gradients were no numbers in torch.float32; lower the learning rate" in (round.warning or "")
+    assert "made no optimiser step: its gradients were no numbers; lower the learning rate" in (
+        round.warning or ""
+    )
     assert all(torch.equal(value, before[name]) for name, value in learner.tensors().items())
     json.dumps(round.figures(), allow_nan=False)
 

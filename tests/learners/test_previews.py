@@ -1,11 +1,14 @@
 """Searches on previews: what is drawn, what is drawn again, and that their rewards are kept apart."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from diffalign import Sampler, load_pipeline
 from diffalign.learners.previews import PreviewSearch
-from diffalign.learners.searches import SEARCHES
+from diffalign.learners.searches import SEARCHES, build
 from diffalign.loop import Round, train
 from diffalign.settings.search import SearchConfig
 from tests.toys import Toy
@@ -76,3 +79,15 @@ def test_a_last_population_of_one_candidate_is_no_fault(algorithm: str, queries:
     own, _ = searched(algorithm, queries, keep)
     assert own.queries == queries and len(own.best.x_T) == keep
     assert all(getattr(own, name).isfinite().all() for name in own.remembered)
+
+
+def test_previews_are_made_with_all_that_pictures_are(tiny_pipeline_folder: Path) -> None:
+    call = {"negative_prompt": "ugly", "height": 32, "width": 32}
+    sampler = Sampler(
+        load_pipeline(tiny_pipeline_folder, device="cpu"), num_steps=4, guidance_scale=2.0, **call
+    )
+    own = build(sampler, ["p"], SearchConfig("spectral", queries=8, keep=2, preview_steps=2), {})
+    assert isinstance(own, PreviewSearch) and isinstance(own.preview, Sampler)
+    assert own.preview.num_steps == 2 and own.preview.latent_shape == sampler.latent_shape == (4, 16, 16)
+    assert own.preview.encoding == sampler.encoding == {"negative_prompt": "ugly"}
+    assert [len(round.rewards) for round in train(own, brightness)] == [6, 2]

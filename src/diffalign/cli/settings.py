@@ -56,7 +56,7 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         path = by_name["--config"].tokens[-1].value
         read = read_settings(path)
         settings = {key: value for key, value in read.items() if value is not None}
-        nulls = read.keys() - settings.keys()
+        nulls = {key.replace("-", "_") for key, value in read.items() if value is None} & {"guidance_scale"}
         if (writer := settings.pop("method", name)) != name:
             raise ConfigError(f"{path} holds settings of diffalign {writer}, not of diffalign {name}")
         for flag in OF_THE_COMMAND_LINE:

@@ -67,6 +67,7 @@ class Sampler:
         self.pipeline: Final = pipeline
         self.num_steps: Final = num_steps
         self.batch_size: Final = batch_size
+        self._given: Final = dict(call)
         self._steps = num_steps  # as the scheduler took them
         self.latent_shape: Final = latent_shape(pipeline, **call)
         parameters = inspect.signature(type(pipeline).__call__).parameters
@@ -90,6 +91,16 @@ class Sampler:
         self._conditions: dict[str, dict[str, Tensor]] = {}
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
+
+    def with_steps(self, num_steps: int) -> "Sampler":
+        """The same, but for the number of steps."""
+        return Sampler(
+            self.pipeline,
+            num_steps=num_steps,
+            guidance_scale=self.guidance_scale,
+            batch_size=self.batch_size,
+            **self._given,
+        )
 
     @property
     def forwards(self) -> int:
@@ -166,7 +177,8 @@ def decoding_checked(pipeline: Any) -> Iterator[None]:
             if isinstance(values, Tensor):
                 check_finite(what, values, remedy(pipeline.dtype))
 
-    decoder = getattr(getattr(pipeline, "vae", None), "decoder", None)
+    vae = getattr(pipeline, "vae", None) or getattr(pipeline, "movq", None)
+    decoder = getattr(vae, "decoder", None)
     if not isinstance(decoder, torch.nn.Module):
         yield
         return

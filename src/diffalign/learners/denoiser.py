@@ -18,7 +18,7 @@ from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.files import DENOISER, LORA, replacing_folder
 from diffalign.learners.contract import Learner, Request, Update, check_rewards
 from diffalign.learners.decisions import OBJECTIVES, Decision
-from diffalign.learners.optimisers import make_adamw, take_step
+from diffalign.learners.optimisers import left_out, make_adamw, take_step
 from diffalign.learners.processes import Processes
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.denoiser import DenoiserPolicy
@@ -139,10 +139,12 @@ class DenoiserLearner(Learner):
         advantage = self.statistics.normalise(prompts, scores)
         units = self._units(prompts, advantage)
         advantage = advantage.clamp(-config.advantage_clip, config.advantage_clip)
-        losses, diagnostics, sizes, steps = list[float](), list[Diagnostics](), list[int](), 0
+        losses, diagnostics, sizes = list[float](), list[Diagnostics](), list[int]()
+        steps = tried = 0
         for batch in self._batches(units):
             local = [tuple(rows[i] for i in unit) for unit in batch if unit[0] in rows]
             loss, one, taken = self._step(rollout, advantage[list(rows)], local, len(batch))
+            tried += 1
             if taken:
                 losses.append(loss)
                 diagnostics.append(one)
@@ -162,7 +164,7 @@ class DenoiserLearner(Learner):
             selected,
             steps,
             {"interval": len(request.interval), "first_ratio_error": ratio_error},
-            self._warning(steps, selected, ratio_error),
+            self._warning(steps, tried, selected, ratio_error),
         )
 
     def _batches(self, units: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
@@ -181,14 +183,14 @@ class DenoiserLearner(Learner):
         learned *= 2 if self.objective.pretrained else 1
         return (2 if self.policy.guided else 1) * (sampled + learned)
 
-    def _warning(self, steps: int, selected: int, ratio_error: float) -> str | None:
-        if not steps:
+    def _warning(self, steps: int, tried: int, selected: int, ratio_error: float) -> str | None:
+        if not selected:
             why = f"no sample passed the threshold of {self.config.threshold}"
-            if selected:
-                half = "float16, whose scale is lower now"
-                mend = half if self.scaler.is_enabled() else f"{self.policy.dtype}; lower the learning rate"
-                why = f"its gradients were no numbers in {mend}"
             return f"round {self.rounds} made no optimiser step: {why}"
+        half = self.scaler.is_enabled()  # which tries scales, and leaves steps out
+        mend = "float16's scale is lower now" if half else "lower the learning rate"
+        if steps < tried and not (half and steps):
+            return left_out(self.rounds, steps, tried, mend)
         first = self.optimiser_steps == steps
         if first and self.objective.clips and ratio_error > self.config.clip_range / 2:
             return (

@@ -12,8 +12,13 @@ from diffalign.diffusion.finite import check_finite
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.tune import TuneConfig
 
-#: The end of the warning of a round without a step.
-NO_STEP = "made no optimiser step: its gradients were no numbers; lower the learning rate"
+
+def left_out(round: int, taken: int, steps: int, mend: str = "lower the learning rate") -> str | None:
+    """The warning of a round that left steps out, if it did."""
+    if taken == steps:
+        return None
+    made = "made no optimiser step" if not taken else f"left out {steps - taken} of {steps} optimiser steps"
+    return f"round {round} {made}: its gradients were no numbers; {mend}"
 
 
 def take_step(

@@ -26,10 +26,5 @@ def build(
     """The search that `config.algorithm` names."""
     search = SEARCHES[config.algorithm](sampler, prompts, config, metadata)
     if isinstance(search, PreviewSearch) and config.preview_steps < sampler.num_steps:
-        search.preview = Sampler(
-            sampler.pipeline,
-            num_steps=config.preview_steps,
-            guidance_scale=sampler.guidance_scale,
-            batch_size=sampler.batch_size,
-        )
+        search.preview = sampler.with_steps(config.preview_steps)
     return search

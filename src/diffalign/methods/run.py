@@ -74,7 +74,8 @@ def prepare(
         reward: a callable `(images, prompts) -> (B,)`, or a registered reward's name.
         preset_name: of the method's settings, and of settings of sampling where it sets some.
         num_steps, guidance_scale, scheduler: of sampling; those of the preset if None, and where it sets
-            none the defaults of `Sampling`: 20 steps, the pipeline's own guidance and scheduler.
+            none the defaults of `Sampling`: 20 steps, the pipeline's own guidance and scheduler. With a
+            preset that sets guidance, the pipeline's own must be given as a number.
         batch_size: pictures at a time.
         call: further arguments of the pipeline's call.
         changes: settings of the method to change.

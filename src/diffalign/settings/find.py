@@ -97,6 +97,8 @@ class FindConfig(Settings):
         return 1 + -(-max(0, self.queries - self.first) // self.batch)
 
 
+#: The release departs from the paper, which goes first: ε = 0.2, a KL term of 0.01, rewards times 10, and V
+#: learns before it is read. Its AdamW decays no weights, nor does this one.
 _PAPER = FindConfig(
     queries=150,  # section 4.1: 150 iterations of N = 1 sample
     batch=1,  # eq. 10: N = 1
