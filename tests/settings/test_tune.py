@@ -17,6 +17,8 @@ from diffalign.settings.tune import PRESETS, SAMPLING, TuneConfig
         ({"objective": "dpo", "update_batch": 3}, "update_batch must be even, not 3"),
         ({"objective": "grpo"}, "objective must be one of pg, ppo, dpok, dpo"),
         ({"eta": 0.0}, "eta must be above 0"),
+        ({"learning_rate": 1e38}, r"learning_rate must be above 0 and at most 1e\+16"),
+        ({"dpok_beta": 1e38}, r"dpok_beta must be at least 0 and at most 1e\+16"),
         ({"clip_range": 1.0}, "clip_range must be above 0 and below 1"),
     ],
 )

@@ -24,7 +24,7 @@ def remedy(dtype: torch.dtype) -> str:
             "load the model in float32 or bfloat16 (--dtype, or in a run's config.yaml before --resume), or "
             "take another VAE: float16 overflows at 65504"
         )
-    return "take a lower learning rate, if the model is sound"
+    return "take a lower learning rate or guidance scale, if the model is sound"
 
 
 def check_finite(what: str, values: Iterable[Tensor] | Mapping[str, Tensor], mend: str = LOWER) -> None:

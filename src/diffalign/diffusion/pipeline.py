@@ -1,6 +1,7 @@
 """Loading pipelines; a pipeline's denoiser, fingerprint, kind of scheduler and latent shape."""
 
 import hashlib
+import inspect
 import json
 from copy import copy, deepcopy
 from pathlib import Path
@@ -19,6 +20,8 @@ _FINGERPRINT_DIGITS = 12  # 48 bits, so that two models hardly ever share them
 _FINGERPRINT_VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
 _STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD")
+#: What a denoiser predicts where DDIM samples; not flow_prediction.
+_PREDICTIONS = "epsilon", "v_prediction", "sample"
 P = TypeVar("P", bound=Pipeline)
 
 
@@ -111,16 +114,34 @@ def with_ddim(pipeline: P) -> P:
     if not takes_ddim(pipeline):
         raise PipelineError(
             f"the model samples with {type(pipeline.scheduler).__name__}, whose noise schedule DDIM cannot "
-            "follow; use the scheduler 'keep'"
+            "follow; use --scheduler keep"
         )
     other = copy(pipeline)
-    other.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    other.scheduler = ddim_of(pipeline.scheduler)
     return other
 
 
+def ddim_of(scheduler: Any, **changes: Any) -> DDIMScheduler:
+    """DDIM of a scheduler's configuration with `changes`; latents are clipped only where they were.
+
+    `from_config` would take DDIM's own defaults, such as its betas, for what the scheduler has by default.
+    """
+    known = inspect.signature(DDIMScheduler.__init__).parameters
+    config = {name: value for name, value in scheduler.config.items() if name in known}
+    return DDIMScheduler(**{"clip_sample": False, **config, **changes})
+
+
 def takes_ddim(pipeline: Pipeline) -> bool:
-    """Whether DDIM can follow the noise schedule of the pipeline's scheduler."""
-    return "beta_schedule" in pipeline.scheduler.config
+    """Whether DDIM can follow the noise schedule and the predictions of the pipeline's scheduler."""
+    own: Any = pipeline.scheduler
+    if "beta_schedule" not in own.config or own.config.get("prediction_type", "epsilon") not in _PREDICTIONS:
+        return False
+    try:
+        alphas = ddim_of(own).alphas_cumprod
+    except NotImplementedError:  # of a kind of betas that it does not know
+        return False
+    # a scheduler may shift them, as CogVideoX's does
+    return torch.allclose(alphas, getattr(own, "alphas_cumprod", alphas).to(alphas), atol=1e-6)
 
 
 def own_timesteps(pipeline: Pipeline, num_steps: int) -> list[int]:

@@ -142,7 +142,7 @@ class Sampler:
         prompts = [prompt] * len(x_T) if isinstance(prompt, str) else prompt
         if len(prompts) != len(x_T):
             raise PipelineError(f"{len(x_T)} samples need one prompt or {len(x_T)}, not {len(prompts)}")
-        check_finite("noises", x_T)
+        check_finite("noises", x_T, "give other noise")
         batches = []
         with torch.inference_mode():
             for start in range(0, len(x_T), self.batch_size):

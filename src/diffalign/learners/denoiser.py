@@ -51,7 +51,8 @@ class DenoiserLearner(Learner):
         super().__init__(policy.sampler, prompts, config, metadata)
         if config.interval == "backward" and config.first_steps > len(policy.timesteps):
             raise ConfigError(
-                f"first_steps is {config.first_steps}, but the sampler takes {len(policy.timesteps)} steps"
+                f"first_steps is {config.first_steps}, but the sampler takes {len(policy.timesteps)} "
+                "steps; lower it (the papers learn the last 14 of 20 first)"
             )
         if (policy.eta, policy.rank) != (config.eta, config.lora_rank):
             raise ConfigError(
