@@ -211,3 +211,25 @@ def test_kept_noise_of_another_model_is_refused(diffalign, quick, other_pipeline
     done = diffalign("generate", "x", "-n", 1, "--model", "world")
     assert done.code == 2 and "whose fingerprint is" in done.err
     assert not Path("x/pictures").exists()
+
+
+def test_a_search_that_chooses_or_moves_nowhere_says_so(diffalign, quick) -> None:
+    half = diffalign(*quick("a dog", "--preset", "spectral", "--keep", 6, "--out", "x"))
+    assert half.code == 2 and not Path("x").exists()
+    assert "spectral would draw all its 6 previews of 12 queries again, and choose none" in half.err
+    # where a preview is a picture, the best half is chosen
+    all_steps = ["--preset", "spectral", "--keep", 6, "--preview-steps", 2, "--out", "all"]
+    assert diffalign(*quick("a dog", *all_steps)).code == 0
+    for preset, setting, number, drawn in (
+        ("zero-order", "--neighbours", 12, 12),
+        ("spectral", "--population", 9, 9),
+        ("spectral-fresh", "--population", 9, 9),
+    ):
+        said = (
+            f"{preset} moves after {number} samples, but draws {drawn} in all: it is no more than best-of-n"
+        )
+        for given, warned in ((number, True), (number - 1, False)):
+            done = diffalign(
+                *quick("a dog", "--preset", preset, setting, given, "--out", f"{preset}-{given}")
+            )
+            assert done.code == 0 and (said in done.out) == warned

@@ -8,6 +8,7 @@ from diffalign.metrics import (
     diversity,
     embedder,
     inception_score,
+    mean_measured,
     mean_pairwise_distance,
     vendi_score,
 )
@@ -24,9 +25,11 @@ def test_orthogonal_pictures_all_count() -> None:
     assert vendi_score(torch.eye(6)) == pytest.approx(6)
 
 
-def test_a_single_picture() -> None:
-    assert mean_pairwise_distance(torch.ones(1, 3)) == 0.0
-    assert vendi_score(torch.ones(1, 3)) == pytest.approx(1, abs=1e-12)
+def test_a_picture_alone_has_no_diversity() -> None:
+    assert mean_pairwise_distance(torch.ones(1, 3)) is vendi_score(torch.ones(1, 3)) is None
+    distances = [mean_pairwise_distance(embeddings) for embeddings in (torch.ones(1, 3), torch.eye(3))]
+    assert mean_measured(distances) == pytest.approx(1)  # of the prompt with several
+    assert mean_measured([None]) is mean_measured([]) is None
 
 
 def test_values_worked_by_hand() -> None:

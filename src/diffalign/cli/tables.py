@@ -55,7 +55,7 @@ def new_table(title: str, *columns: str) -> Table:
 
 def results(summary: Summary) -> Table:
     """Each row's figures with their 95 % intervals."""
-    title = f"“{summary['prompt']}”, {summary['n']} fresh pictures a row"
+    title = f"“{summary['prompt']}”, {count(summary['n'], 'fresh picture')} a row"
     table = new_table(title, summary["reward"], "judged right %", "distance", "queries", "seconds")
     for name in ("baseline", "best_of_n", "tuned"):
         if name not in summary["rows"]:
@@ -90,11 +90,14 @@ def overview(summaries: Sequence[Summary]) -> Table:
 
 
 def _gains(gain: Mapping[str, Any]) -> list[Text]:
-    """Of reward, verdicts and distance: green where there is one, red where there is a loss."""
+    """Of reward, verdicts and distance: green where there is one, red where there is a loss. One pair alone
+    tells neither, though its interval has no width."""
     cells = []
     for name in ("reward", "judged_accuracy", "pairwise_distance"):
         found: IntervalDict | None = gain[name]
-        style = "green" if found and found["low"] > 0 else "red" if found and found["high"] < 0 else ""
+        style = ""
+        if found is not None and found["n"] > 1:
+            style = "green" if found["low"] > 0 else "red" if found["high"] < 0 else ""
         cells.append(Text(interval(found, percent=name == "judged_accuracy", signed=True), style))
     return cells
 
@@ -108,8 +111,8 @@ def measures(figures: Mapping[str, Any], metrics: Sequence[str]) -> Table:
     names = [row["source"] for row in figures["rows"]]
     less = [f"{row['source']} less {row['less']}" for row in figures["differences"]]
     table = new_table("Pictures in folders", *names, *(part for name in less for part in (name, "p")))
-    for count in ("pictures", "prompts"):
-        table.add_row(count, *(str(row[count]) for row in figures["rows"]), style="dim")
+    for name in ("pictures", "prompts"):
+        table.add_row(name, *(str(row[name]) for row in figures["rows"]), style="dim")
     for metric in metrics:
         cells = [_figure(row[metric]) for row in figures["rows"]]
         for row in figures["differences"]:
@@ -122,6 +125,8 @@ def measures(figures: Mapping[str, Any], metrics: Sequence[str]) -> Table:
 
 
 def _figure(found: Mapping[str, Any], *, signed: bool = False) -> str:
+    if found["mean"] is None:
+        return _BLANK
     if found["low"] is not None:
         return interval(found, signed=signed)  # type: ignore[arg-type]
     return f"{found['mean']:{'+' if signed else ''}.3f}"
@@ -136,6 +141,11 @@ def interval(found: IntervalDict | None, *, percent: bool = False, signed: bool 
     sign = "+" if signed else ""
     mean, low, high = (f"{scale * value:{sign}.{digits}f}" for value in values)
     return f"{mean} [{low}, {high}]"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def paths(console: Console, files: Sequence[Path]) -> None:
@@ -157,7 +167,8 @@ def search_results(summary: Mapping[str, Any]) -> Table:
 
 def comparison_table(rows: Mapping[str, Mapping[str, Any]], config: CompareConfig) -> Table:
     """One row a method."""
-    title = f"{config.prompts}, {config.queries} reward queries and {config.images} pictures of each prompt"
+    spent, shown = count(config.queries, "reward query", "reward queries"), count(config.images, "picture")
+    title = f"{config.prompts}, {spent} and {shown} of each prompt"
     table = new_table(title, config.reward, "judged right %", "distance", "forwards", "seconds")
     for method, row in rows.items():
         distance = _BLANK if row["distance"] is None else f"{row['distance']:.3f}"

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from diffalign.evaluation.samples import Samples
-from diffalign.metrics import bootstrap, distance_by_picture, mean_pairwise_distance, paired, vendi_score
+from diffalign.metrics import (
+    bootstrap,
+    distance_by_picture,
+    mean_measured,
+    mean_pairwise_distance,
+    paired,
+    vendi_score,
+)
 from diffalign.metrics.intervals import IntervalDict
 
 SCHEMA = "diffalign.summary/1"
@@ -60,7 +67,8 @@ class Gain(Means):
 
 
 class Row(Means):
-    """The means of baseline, best-of-N or tuned samples, and their diversity; null without an embedder."""
+    """The means of baseline, best-of-N or tuned samples, and their diversity; null without an embedder, or
+    below 2 pictures a prompt."""
 
     diversity: Diversity | None
 
@@ -143,14 +151,12 @@ def peak_memory_mb(device: torch.device | str = "cpu") -> float | None:
 
 
 def diversity_of(samples: Samples) -> Diversity | None:
-    """A mean over prompts, as pictures of different prompts differ anyway."""
-    if not (prompts := _embeddings(samples)):
+    """A mean over prompts, as pictures of different prompts differ anyway; None below 2 pictures of each."""
+    prompts = _embeddings(samples)
+    distance, vendi = (mean_measured(map(score, prompts)) for score in (mean_pairwise_distance, vendi_score))
+    if distance is None or vendi is None:
         return None
-    return {
-        "pairwise_distance": sum(map(mean_pairwise_distance, prompts)) / len(prompts),
-        "vendi": sum(map(vendi_score, prompts)) / len(prompts),
-        "on": str(samples.diversity_on),
-    }
+    return {"pairwise_distance": distance, "vendi": vendi, "on": str(samples.diversity_on)}
 
 
 def _embeddings(samples: Samples) -> Sequence[Tensor]:

@@ -23,6 +23,8 @@ class PreviewSearch(SearchLearner):
         preview: a sampler of fewer steps; `environment` itself unless it is set.
     """
 
+    moves_after = "population"
+
     def prepare(self) -> None:
         super().prepare()
         self.preview = self.environment
@@ -33,13 +35,17 @@ class PreviewSearch(SearchLearner):
         return 0 if self.preview is self.environment else self.config.keep
 
     @property
+    def searched(self) -> int:
+        return self.total - self.redrawn
+
+    @property
     def previewing(self) -> bool:
         """Whether the next samples are previews."""
-        return self.queries < self.total - self.redrawn
+        return self.queries < self.searched
 
     def ask(self) -> Request:
         """A population, and at last the kept ones as pictures."""
-        left = self.total - self.redrawn - self.queries
+        left = self.searched - self.queries
         return self.next_samples(min(self.config.population, left) if self.previewing else self.redrawn)
 
     def sample(self, request: Request) -> Iterator[Rollout]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class SearchLearner(Learner):
 
     config: SearchConfig
     learned, artefact, one_prompt = "kept pictures", NOISES, True
+    #: The setting that says how many samples are drawn before the search first moves, if it ever does.
+    moves_after: ClassVar[str | None] = None
 
     def prepare(self) -> None:
         latents = torch.empty(0, *self.environment.latent_shape)
@@ -37,6 +40,21 @@ class SearchLearner(Learner):
     @property
     def queries(self) -> int:
         return len(self.best.previews) + len(self.best.rewards)
+
+    @property
+    def searched(self) -> int:
+        """How many samples the kept ones are chosen from."""
+        return self.total
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        name, algorithm = self.moves_after, self.config.algorithm
+        if name is None or (first := getattr(self.config, name)) < self.searched:
+            return ()
+        return (
+            f"{algorithm} moves after {first} samples, but draws {self.searched} in all: it is no more than "
+            f"best-of-n; raise queries, or lower {name}",
+        )
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         x_T = self.candidates(self.draw(request))

@@ -9,6 +9,7 @@ from diffalign.learners.search import SearchLearner
 from diffalign.learners.spectral import Spectral
 from diffalign.learners.spectral_fresh import SpectralFresh
 from diffalign.learners.zero_order import ZeroOrder
+from diffalign.settings.fields import ConfigError
 from diffalign.settings.search import SearchConfig
 
 #: By the name of `SearchConfig.algorithm`.
@@ -23,8 +24,17 @@ SEARCHES: Mapping[str, type[SearchLearner]] = {
 def build(
     sampler: Sampler, prompts: Sequence[str], config: SearchConfig, metadata: Mapping[str, str]
 ) -> SearchLearner:
-    """The search that `config.algorithm` names."""
+    """The search that `config.algorithm` names.
+
+    Raises:
+        ConfigError: if it would draw all previews again, and so choose none.
+    """
     search = SEARCHES[config.algorithm](sampler, prompts, config, metadata)
     if isinstance(search, PreviewSearch) and config.preview_steps < sampler.num_steps:
         search.preview = sampler.with_steps(config.preview_steps)
+        if search.redrawn >= search.searched:
+            raise ConfigError(
+                f"{config.algorithm} would draw all its {search.searched} previews of {config.queries} "
+                "queries again, and choose none; raise queries, or keep fewer"
+            )
     return search

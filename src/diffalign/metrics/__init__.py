@@ -5,6 +5,7 @@ from diffalign.metrics.diversity import (
     distance_by_picture,
     embedder,
     inception_score,
+    mean_measured,
     mean_pairwise_distance,
     vendi_score,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "embedder",
     "frame_consistency",
     "inception_score",
+    "mean_measured",
     "mean_pairwise_distance",
     "paired",
     "paired_test",
