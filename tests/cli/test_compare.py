@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,13 +106,15 @@ def test_the_pictures_of_a_comparison_are_counted_before(diffalign, quick, monke
 
     def watched(*given: Any) -> RunProgress:
         told.append(RunProgress(*given))
-        return told[0]
+        return told[-1]
 
-    monkeypatch.setattr("diffalign.cli.compare.RunProgress", watched)
+    monkeypatch.setattr(sys.modules["diffalign.cli.compare"], "RunProgress", watched)
     assert diffalign(*quick("--methods", ALL)).code == 0
     (progress,) = told
     # frozen, four searches, find, anchors and a round of tune
-    assert progress.done == progress.total == 4 + 4 * 24 + (24 + 4) + (24 + 4) + (96 + 4)
+    assert progress.done == progress.total == 4 + 4 * 24 + (24 + 4) + (16 + 4) + (96 + 4)
+    assert diffalign("compare", "--resume", "compared").code == 0
+    assert told[1].done == told[1].total == progress.total
 
 
 def test_every_method_spends_its_queries(diffalign, quick) -> None:

@@ -118,6 +118,9 @@ class Comparison:
                 for name in config.names:
                     if (name, seed) not in done:
                         rows.append(self._run(name, replace(config, seed=seed), about, progress))
+                        continue
+                    with progress.phase(name, self._count_of(name), self._count_of(name)):
+                        pass
             table = summarise_rows(sorted(rows, key=lambda row: list(COMPARED).index(row["method"])))
             write_json(self.folder / COMPARISON, table)
             quality_against_cost(table, self.folder / CHART, reward=config.reward)
