@@ -239,7 +239,7 @@ def percent(values: list[list[float]]) -> str:
 
 def interval(values: list[list[float]]) -> str:
     mean = _clustered(values)
-    return f"{mean.mean:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]"
+    return f"{mean.mean:+.3g} [{mean.low:+.3g}, {mean.high:+.3g}]"
 
 
 def commands(
