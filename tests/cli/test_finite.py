@@ -87,9 +87,7 @@ def test_a_model_that_overflows_stops_the_run(
         what = "token states"
     error, *note = said(done)
     assert done.code == 2
-    assert (
-        f"{what} hold values that are no numbers; take a lower learning rate, if the model is sound" in error
-    )
+    assert f"{what} hold values that are no numbers; take a lower learning rate or guidance scale" in error
     if what == "token states":  # known before there is a folder
         assert not note and not Path("run").exists()
     else:
@@ -97,13 +95,11 @@ def test_a_model_that_overflows_stops_the_run(
         check_folder(rounds=0)
 
 
-@pytest.mark.parametrize(
-    ("method", "more"), [("find", ["--preset", "paper"]), ("noise-ppo", []), ("tune", [])]
-)
+@pytest.mark.parametrize(("method", "more"), [("find", ["--preset", "paper"]), ("tune", [])])
 def test_too_high_a_learning_rate_stops_the_run(
     method: str, more: list[object], diffalign: Any, tiny_pipeline_folder: Path
 ) -> None:
-    done = diffalign(*command(method, tiny_pipeline_folder, *more, "--learning-rate", 1e30))
+    done = diffalign(*command(method, tiny_pipeline_folder, *more, "--learning-rate", 1e16))
     error, *note = said(done)
     assert done.code == 2 and note == [f"as it is, diffalign {method} --resume run would stop here again"]
     assert "hold values that are no numbers" in error and "a lower learning rate" in error
