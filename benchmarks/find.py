@@ -6,6 +6,7 @@
 `run` appends one line a (prompt, seed, variant, reward) to a results file and skips those that it
 holds already, so it can be killed, and run in several shards (`--shard 0/2`). `table` prints means
 with 95 % intervals (bootstrap over prompts × seeds). Fresh samples share their noise with the frozen model's.
+All variants sample alike, as --num-steps and --guidance-scale say, whatever their presets set.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from diffalign.world.judge import judge
 
 WANTED = (1, 16, 64)  # pictures, for best-of-N at equal cost
 QUERIES = 150
+SEARCH = "search"  # the stream of the pictures that best-of-N chooses from
 Job = Callable[[argparse.Namespace], None]
 
 
@@ -49,12 +51,22 @@ class Scored:
     ) -> dict[str, Any]:
         images = collect(noise, self.sampler, prompt, range(n), seed=seed, stream=stream).images
         verdict, graded = judge(images, [prompt] * n)
-        return {
+        embeddings = self.clip.embed_images(images)
+        found: dict[str, Any] = {
             "verdict": verdict.int().tolist(),
             "world-scene": [round(v, 4) for v in graded.tolist()],
             "world-clip": [round(v, 4) for v in self.clip(images, [prompt] * n).tolist()],
-            "distance": mean_pairwise_distance(self.clip.embed_images(images)),
+            "distance": mean_pairwise_distance(embeddings),
         }
+        if stream == SEARCH:
+            found["kept"] = {
+                reward: {
+                    str(wanted): mean_pairwise_distance(embeddings[best_of_n(found, reward, wanted)])
+                    for wanted in WANTED
+                }
+                for reward in ("world-scene", "world-clip")
+            }
+        return found
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -83,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
     for prompt, seed in jobs:
         key = digest("frozen", prompt, seed, model)
         if key not in done:
-            pool = scored(standard, prompt, equal_cost(QUERIES, 1, max(WANTED)), seed, "search")
+            pool = scored(standard, prompt, equal_cost(QUERIES, 1, max(WANTED)), seed, SEARCH)
             fresh = scored(standard, prompt, arguments.fresh, seed, "evaluate")
             row = {"key": key, "prompts": arguments.prompts, "prompt": prompt, "seed": seed, **model}
             append(results, {**row, "variant": "frozen", "pool": pool, "fresh": fresh})
@@ -171,8 +183,17 @@ def table(arguments: argparse.Namespace) -> None:
     for reward in sorted({row["reward"] for row in tuned}):
         print(f"\nreward {reward}")
         for wanted in WANTED:
-            best = [best_of_n(row["pool"], reward, wanted) for row in frozen.values()]
-            print(f"  best-of-N, {wanted:2d} wanted   {percent(best)}")
+            best = [
+                [float(row["pool"]["verdict"][i]) for i in best_of_n(row["pool"], reward, wanted)]
+                for row in frozen.values()
+            ]
+            distances = [
+                (row["pool"]["kept"][reward][str(wanted)], row["fresh"]["distance"])
+                for row in frozen.values()
+                if wanted > 1 and "kept" in row["pool"]
+            ]
+            distance = ratio(distances)
+            print(f"  best-of-N, {wanted:2d} wanted   {percent(best)}  distance {distance}")
         for variant in dict.fromkeys(row["variant"] for row in tuned):
             chosen = [row for row in tuned if row["variant"] == variant and row["reward"] == reward]
             if not chosen:
@@ -180,10 +201,10 @@ def table(arguments: argparse.Namespace) -> None:
             pairs = [(row["fresh"], frozen[row["prompt"], row["seed"]]["fresh"]) for row in chosen]
             gain = [[a - b for a, b in zip(x["verdict"], y["verdict"], strict=True)] for x, y in pairs]
             clip = [[a - b for a, b in zip(x["world-clip"], y["world-clip"], strict=True)] for x, y in pairs]
-            spread = [x["distance"] / max(y["distance"], 1e-9) for x, y in pairs]
+            distance = ratio([(x["distance"], y["distance"]) for x, y in pairs])
             print(
                 f"  {variant:22s} accuracy {percent(clusters(chosen, 'verdict'))}  gain {percent(gain)}  "
-                f"CLIPScore gain {interval(clip)}  distance ×{sum(spread) / len(spread):.2f}  "
+                f"CLIPScore gain {interval(clip)}  distance {distance}  "
                 f"({len(chosen)} runs, {sum(r['learn_seconds'] for r in chosen) / len(chosen):.0f} s)"
             )
 
@@ -192,10 +213,17 @@ def clusters(rows: Any, field: str) -> list[list[float]]:
     return [row["fresh"][field] for row in rows]
 
 
-def best_of_n(pool: dict[str, Any], reward: str, wanted: int) -> list[float]:
+def best_of_n(pool: dict[str, Any], reward: str, wanted: int) -> list[int]:
+    """The best `wanted` of as many pictures of `pool` as cost the same."""
     n = equal_cost(QUERIES, 1, wanted)
-    order = Tensor(pool[reward][:n]).argsort(descending=True, stable=True)[:wanted]
-    return [float(pool["verdict"][i]) for i in order.tolist()]
+    order: list[int] = Tensor(pool[reward][:n]).argsort(descending=True, stable=True)[:wanted].tolist()
+    return order
+
+
+def ratio(pairs: list[tuple[float, float]]) -> str:
+    """The mean ratio of distances to the frozen model's; a dash if none was measured."""
+    ratios = [distance / max(frozen, 1e-9) for distance, frozen in pairs]
+    return f"×{sum(ratios) / len(ratios):.2f}" if ratios else "–"
 
 
 def _clustered(values: list[list[float]]) -> Any:
@@ -211,7 +239,7 @@ def percent(values: list[list[float]]) -> str:
 
 def interval(values: list[list[float]]) -> str:
     mean = _clustered(values)
-    return f"{mean.mean:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]"
+    return f"{mean.mean:+.3g} [{mean.low:+.3g}, {mean.high:+.3g}]"
 
 
 def commands(

@@ -17,16 +17,18 @@ import torch
 from diffalign import NoiseDistribution, Sampler, load_pipeline, load_reward
 from diffalign.loop import train
 from diffalign.methods import Run, build
+from diffalign.metrics import embedder, mean_pairwise_distance
 from diffalign.rollout import collect
 from diffalign.settings import find, tune
 from diffalign.world.judge import judge
 
 
-def right(sampler: Sampler, noise: NoiseDistribution, prompt: str, n: int, seed: int) -> float:
-    """Share of fresh pictures that are judged right."""
+def right(sampler: Sampler, noise: NoiseDistribution, prompt: str, n: int, seed: int) -> tuple[float, float]:
+    """Share of fresh pictures that are judged right, and their mean pairwise CLIP distance."""
     with torch.inference_mode():
         images = collect(noise, sampler, prompt, range(n), seed=seed, stream="evaluate").images
-    return float(judge(images, [prompt] * n)[0].float().mean())
+    distance = mean_pairwise_distance(embedder("world")(images))
+    return float(judge(images, [prompt] * n)[0].float().mean()), distance
 
 
 def main() -> None:
@@ -46,13 +48,16 @@ def main() -> None:
         for seed in range(arguments.seeds):
             sampler = Sampler(load_pipeline("world"), num_steps=arguments.num_steps, batch_size=32)
             standard = NoiseDistribution.standard(sampler.latent_shape)
-            frozen = right(sampler, standard, prompt, fresh, seed)
+            frozen, distance = right(sampler, standard, prompt, fresh, seed)
             began = time.perf_counter()
             config = replace(find.PRESETS["default"], seed=seed)
             noise = Run(build("find", sampler, [prompt], config, "world-clip"), reward).run()
             find_seconds = time.perf_counter() - began
-            wanted = right(sampler, noise, prompt, fresh, seed)
-            print(f"{prompt!r}, seed {seed}: frozen {frozen:.2f}; FIND {wanted:.2f} in {find_seconds:.0f} s")
+            wanted, spread = right(sampler, noise, prompt, fresh, seed)
+            print(
+                f"{prompt!r}, seed {seed}: frozen {frozen:.2f}, distance {distance:.3f}; FIND {wanted:.2f}, "
+                f"{spread:.3f} in {find_seconds:.0f} s"
+            )
 
             tuning = replace(
                 tune.PRESETS["dpok"],
@@ -66,8 +71,10 @@ def main() -> None:
             seconds = 0.0
             for step in train(build("tune", sampler, [prompt], tuning, "world-clip"), reward):
                 seconds += step.seconds
-                reached = right(sampler, standard, prompt, fresh, seed)
-                print(f"  DPOK {step.queries} queries, {seconds:.0f} s: {reached:.2f}", flush=True)
+                reached, spread = right(sampler, standard, prompt, fresh, seed)
+                print(
+                    f"  DPOK {step.queries} queries, {seconds:.0f} s: {reached:.2f}, {spread:.3f}", flush=True
+                )
                 if reached >= wanted:
                     break
             sign = "" if reached >= wanted else "more than "

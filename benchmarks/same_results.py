@@ -45,7 +45,8 @@ COMMANDS: Mapping[str, list[str]] = {
     "tune-default": TUNE,
     "search-best-of-n": [*SEARCH, "--algorithm=best-of-n"],
     "search-zero-order": [*SEARCH, "--algorithm=zero-order"],
-    "search-spectral": [*SEARCH, "--algorithm=spectral"],
+    "search-spectral": [*SEARCH, "--preset=spectral"],
+    "search-spectral-fresh": [*SEARCH, "--preset=spectral-fresh"],
     "compare": ["compare", "--prompts=held-out.txt", "--queries=40", "--images=4"],
 }
 STATES = "state*.safetensors"  # in whatever form the version keeps them

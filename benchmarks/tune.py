@@ -5,7 +5,7 @@
 
 Trains on every third prompt of `world/unusual` with `world-clip`, measures fresh pictures of training and of
 held-out prompts: CLIPScore, the exact judge, inception score on CLIP features and mean pairwise distance.
-All variants have the same queries, steps, learning rate and weights of decisions; `ddpo-equal` and
+All variants have the same queries, sampling, learning rate and weights of decisions; `ddpo-equal` and
 `b2-ddpo-equal` weigh decisions alike, as published. `run` appends one line a (variant, seed) to a results
 file and skips those that it holds, so it can be killed, and run in shards (`--shard 0/2`). `table` prints
 means with 95 % intervals (bootstrap over prompts × seeds), and each `b2-…` less the objective alone.
@@ -35,22 +35,32 @@ TRAINING, HELD_OUT = "world/unusual", "world/heldout"
 MEASURES = {"world-clip": "CLIPScore", "inception": "IS", "distance": "distance"}
 PUBLISHED = [name for name in PRESETS if name != "default"]
 #: What a variant is compared with, where its name does not say it.
-OTHER = {"bpt-only": "ddpo", "bs-only": "ddpo", "ddpo-equal": "ddpo", "b2-ddpo-equal": "b2-ddpo"}
+OTHER = {
+    "b2-ddpo-released": "ddpo",
+    "bpt-only": "ddpo",
+    "bs-only": "ddpo",
+    "ddpo-equal": "ddpo",
+    "b2-ddpo-equal": "b2-ddpo",
+}
+#: Of B²'s scripts: eight steps a round, at which 1e-3 collapses.
+OWN = {"b2-ddpo-released": {"update_batch": 10, "learning_rate": 3e-4}}
 
 
 def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
     """The presets, the ablation of B²'s two strategies and of the weights, with as many reward queries."""
     changes: dict[str, Any] = {
-        "samples": arguments.samples,
         "rounds": arguments.rounds,
         "update_batch": arguments.samples,
         "learning_rate": 3e-3,
         "step_weights": "variance",
         "min_count": 2,  # whatever a preset's: a round has 12 pictures a prompt
         "first_steps": arguments.num_steps * 14 // 20,  # as many of 20 as B² takes
+        "micro_batch": 16,  # which is time alone
     }
-    changes |= json.loads(arguments.changes)
-    made = {name: replace(PRESETS[name], **changes) for name in PUBLISHED}
+    given, made = json.loads(arguments.changes), {}
+    for name in PUBLISHED:
+        own = {"samples": arguments.samples - arguments.samples % PRESETS[name].branches, **OWN.get(name, {})}
+        made[name] = replace(PRESETS[name], **changes | own | given)
     made["bpt-only"] = replace(made["b2-ddpo"], branches=1, threshold=0.0)
     made["bs-only"] = replace(made["b2-ddpo"], interval="full")
     for name in ("ddpo", "b2-ddpo"):
@@ -76,18 +86,19 @@ def measure(sampler: Sampler, clip: WorldClip, prompts: Sequence[str], n: int, s
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     settings, clip = variants(arguments), WorldClip()
-    training = load_prompts(TRAINING).texts[:: arguments.every]
+    clip.model.to(arguments.device)
+    training = load_prompts(arguments.prompts).texts[:: arguments.every]
     held_out = load_prompts(HELD_OUT).texts
     part, parts = (int(number) for number in arguments.shard.split("/"))
     jobs = [(v, s) for s in range(arguments.seeds) for v in ["frozen", *arguments.variants.split(",")]]
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     done = {row["key"] for row in read(arguments.results)}
     for variant, seed in jobs[part::parts]:
-        pipeline = load_pipeline("world")
+        pipeline = load_pipeline("world", device=arguments.device, dtype=torch.float32)
         pipeline.unet.to(memory_format=torch.channels_last)  # a fifth faster
-        sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=32)
+        sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=arguments.batch_size)
         config = None if variant == "frozen" else replace(settings[variant], seed=seed)
-        about = [fingerprint(pipeline), arguments.fresh, training, arguments.num_steps]
+        about = [fingerprint(pipeline), arguments.fresh, arguments.measured, training, arguments.num_steps]
         about += [arguments.samples, arguments.rounds, arguments.changes]
         key = digest(variant, seed, *about, None if config is None else asdict(config))
         if key in done:
@@ -102,7 +113,8 @@ def run(arguments: argparse.Namespace) -> None:
             row |= {"config": asdict(config), "seconds": time.perf_counter() - began, "curve": curve}
             row |= {"queries": learner.queries, "optimiser_steps": learner.optimiser_steps}
         with torch.inference_mode():
-            for name, prompts in (("training", training), ("held_out", held_out)):
+            measured = training[:: -(-len(training) // arguments.measured)]
+            for name, prompts in (("training", measured), ("held_out", held_out)):
                 row[name] = measure(sampler, clip, prompts, arguments.fresh, seed)
         append(arguments.results, row)
 
@@ -151,8 +163,12 @@ def main() -> None:
     run_command.add_argument("--samples", type=int, default=96, help="pictures a round")
     run_command.add_argument("--rounds", type=int, default=20)
     run_command.add_argument("--num-steps", type=int, default=10, help="of the sampler")
+    run_command.add_argument("--prompts", default=TRAINING, help="a prompt set")
     run_command.add_argument("--every", type=int, default=3, help="of the training prompts, every n-th")
+    run_command.add_argument("--measured", type=int, default=32, help="of the training prompts, at most")
     run_command.add_argument("--fresh", type=int, default=32, help="fresh pictures a prompt")
+    run_command.add_argument("--device", default="cpu")
+    run_command.add_argument("--batch-size", type=int, default=32, help="pictures made at a time")
     run_command.add_argument("--changes", default="{}", help="of the settings, as JSON")
     run_command.add_argument("--shard", default="0/1")
     run_command.add_argument("--threads", type=int, default=1)

@@ -253,6 +253,13 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
         NoiseDistribution.load(tmp_path / "y")
 
 
+def test_a_file_of_what_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    tensors = {"a": torch.ones(2), "b": torch.tensor([1.0, torch.nan]), "c": torch.tensor([3])}
+    save_tensors(tmp_path / "x", tensors, {}, "diffalign.noise/1")
+    with pytest.raises(ArtifactError, match=r"x holds values that are no numbers \(b\); learn again"):
+        load_tensors(tmp_path / "x")
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_a_file_has_the_mode_that_the_umask_says(tmp_path: Path, mask: int) -> None:
     """safetensors' own writer would make it private."""

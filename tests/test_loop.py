@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffalign.diffusion import PipelineError
 from diffalign.learners.best_of_n import BestOfN
+from diffalign.learners.contract import Update
 from diffalign.learners.find import FindLearner
 from diffalign.loop import train
 from diffalign.rewards import RewardError, score
@@ -45,6 +47,22 @@ def test_a_failing_reward_leaves_the_learner_as_it_was(broken: Callable[..., Any
         next(train(own, broken))
     assert all(torch.equal(before[name], value) for name, value in own.policy.state_dict().items())
     assert len(list(train(own, reward))) == own.rounds - 1
+
+
+def test_a_state_that_is_no_number_ends_with_its_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No consumer of rounds sees it, and so none saves it."""
+    own = learner()
+    rounds, tell = train(own, reward), own.tell
+    next(rounds)
+
+    def overflowing(rollout: Rollout, rewards: Tensor) -> Update:
+        update = tell(rollout, rewards)
+        own.rewards[0] = torch.inf
+        return update
+
+    monkeypatch.setattr(own, "tell", overflowing)
+    with pytest.raises(PipelineError, match=r"1 of \d+ parts of the state after round 2 \(rewards\) hold"):
+        next(rounds)
 
 
 def test_a_reward_that_is_constant_is_said() -> None:

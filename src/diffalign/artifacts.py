@@ -163,8 +163,10 @@ class RunFolder:
             for file in learned:
                 files.load_tensors(file)
             for file in weights:  # diffusers' format has no checksum, but tells what is cut off
-                with safe_open(file, "pt"):
-                    pass
+                with safe_open(file, "pt") as tensors:
+                    values = map(tensors.get_tensor, tensors.keys())
+                    if not all(tensor.isfinite().all() for tensor in values):
+                        return False
         except (OSError, ValueError, SafetensorError):
             return False
         shown = any((self.path / name).is_file() for name in (files.REPORT, files.BEST))

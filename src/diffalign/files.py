@@ -120,7 +120,8 @@ def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tenso
         format: that the file must have; any if None.
 
     Raises:
-        ArtifactError: if there is no such file, it is of another format, or damaged.
+        ArtifactError: if there is no such file, it is of another format, damaged, or holds values that
+            are no numbers.
     """
     if not path.is_file():
         kind = (format or "diffalign.safetensors/").removeprefix("diffalign.").partition("/")[0]
@@ -142,6 +143,11 @@ def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tenso
         raise ArtifactError(
             f"{path} is corrupt: its content does not match its checksum {expected}; what a run learned is "
             "written again by --resume"
+        )
+    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ArtifactError(
+            f"{path} holds values that are no numbers ({', '.join(bad)}); learn again with a lower learning "
+            "rate, or in float32"
         )
     header.pop(_FORMAT, None)
     return tensors, header

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffalign.advantages.baselines import are_equal
+from diffalign.diffusion.finite import check_finite
 from diffalign.learners.contract import Learner, Update
 from diffalign.rewards import RewardFunction, score
 from diffalign.rewards.overlap import overlapped
@@ -76,6 +77,8 @@ def train(
 
     Raises:
         RewardError: if the reward fails; the learner is as it was before the round, and can go on.
+        NotFiniteError: if noise, latents or pictures hold values that are no numbers, where the same holds;
+            or if what the round learned does.
     """
     device = getattr(getattr(learner.environment, "pipeline", None), "device", None)
     while not learner.done:
@@ -90,7 +93,7 @@ def train(
         rewards = torch.cat([rewards for _, rewards in parts])
         sampled = time.perf_counter()
         update = learner.tell(rollout, rewards)
-        yield Round(
+        round = Round(
             round=learner.rounds,
             queries=learner.queries,
             optimiser_steps=learner.optimiser_steps,
@@ -99,3 +102,8 @@ def train(
             sampling_seconds=sampled - began,
             seconds=time.perf_counter() - began,
         )
+        numbers = {name: value for name, value in round.figures().items() if isinstance(value, int | float)}
+        figures = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+        check_finite(f"figures of round {round.round}", figures)
+        check_finite(f"parts of the state after round {round.round}", learner.tensors())
+        yield round

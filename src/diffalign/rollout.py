@@ -7,6 +7,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.sampler import seeded_noise
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.policies.denoiser import DenoiserPolicy
@@ -139,6 +140,7 @@ def collect_trajectories(
 
     Raises:
         ValueError: if `interval` does not end with the last step, or the prompts are not one a group.
+        NotFiniteError: if latents, log-probabilities or pictures hold values that are no numbers.
     """
     if interval.stop != len(policy.timesteps) or not interval:
         raise ValueError(f"an interval ends at the last of {len(policy.timesteps)} steps, not at {interval}")
@@ -161,5 +163,7 @@ def collect_trajectories(
         x_t = mean + std * noise(step, indices)
         x.append(x_t)
         log_prob.append(gaussian_log_prob(x_t, mean, std))
+    check_finite("latents", x_t, remedy(policy.dtype))
+    check_finite("log-probabilities", torch.stack(log_prob, 1), remedy(policy.dtype))
     images = policy.decode(x_t)
     return Rollout(torch.stack(x), torch.stack(log_prob, 1), interval, images, each, tuple(indices))

@@ -62,9 +62,12 @@ def test_every_setting_of_a_method_is_a_flag(name: str, diffalign) -> None:
             assert f"--{field.name.replace('_', '-')} " in out
     for part in ("PROMPT", "--prompts", "--reward", "--out", "--overwrite", "--resume", "--config"):
         assert f"│ {part} " in out
-    assert f"Which settings to start from: {', '.join(row.presets)}." in " ".join(
-        out.replace("│", " ").split()
-    )
+    said = " ".join(out.replace("│", " ").split())
+    assert f"Which settings to start from: {', '.join(row.presets)}." in said
+    if name == "find":
+        paper = "--num-steps 50 --guidance-scale 7.5 --scheduler ddim"
+        assert f"With paper, paper-no-drcm, paper-no-rca: {paper}." in said
+    assert ("With " in said) == bool(row.sampling)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 import yaml
 
 from diffalign.artifacts import RunFolder
+from diffalign.cli.progress import RunProgress
 from diffalign.run import session
+from diffalign.settings.fields import ConfigError
 
-ALL = "frozen,best-of-n,zero-order,spectral,find,anchors,tune"
+ALL = "frozen,best-of-n,zero-order,spectral,spectral-fresh,find,anchors,tune"
 
 
 @pytest.fixture
@@ -69,7 +72,49 @@ def test_methods_are_compared_and_what_is_done_is_kept(diffalign, quick) -> None
     assert own_reward.calls > 0  # another task in the same folder
     assert list(json.loads(Path("compared/comparison.json").read_text())) == ["frozen", "find"]
     assert "unknown method 'best'" in diffalign(*quick("--methods", "best")).err
-    assert "leave no choice" in diffalign(*quick("--queries", 3)).err
+    assert "2 pictures are more than half of 3 queries" in diffalign(*quick("--queries", 3)).err
+
+
+def test_what_one_method_cannot_do_is_said_before_any_runs(diffalign, quick, monkeypatch) -> None:
+    import own_reward
+
+    def unfit(*arguments: object, **settings: object) -> None:
+        raise ConfigError("such a denoiser cannot be tuned")
+
+    monkeypatch.setattr("diffalign.learners.denoiser.DenoiserPolicy", unfit)
+    few = "a mixture needs at least 5 queries, not 4; raise --queries, or leave it out of --methods"
+    for methods, number, *said in (
+        ("find", 2, f"error: find cannot be compared: {few}\n"),
+        ("spectral", 11, "spectral would draw all its 2 previews", "or leave spectral out of --methods"),
+        ("tune", 2, "such a denoiser cannot be tuned", "or leave tune out of --methods"),
+    ):
+        line = quick("--methods", f"frozen,best-of-n,{methods}", "--num-steps", number, "--queries", 4)
+        done = diffalign(*line)
+        assert done.code == 2 and all(words in done.err for words in said)
+        assert own_reward.calls == 0 and not Path("compared").exists()
+
+
+def test_what_does_not_search_is_said_once(diffalign, quick) -> None:
+    done = diffalign(*quick("--methods", "best-of-n,zero-order,spectral", "--queries", 12))
+    assert done.code == 0 and "spectral moves" not in done.out
+    assert done.out.count("zero-order moves after 15 samples, but draws 12 in all") == 1
+
+
+def test_the_pictures_of_a_comparison_are_counted_before(diffalign, quick, monkeypatch) -> None:
+    """Those of a round of tune too, which is more than its queries."""
+    told: list[RunProgress] = []
+
+    def watched(*given: Any) -> RunProgress:
+        told.append(RunProgress(*given))
+        return told[-1]
+
+    monkeypatch.setattr(sys.modules["diffalign.cli.compare"], "RunProgress", watched)
+    assert diffalign(*quick("--methods", ALL)).code == 0
+    (progress,) = told
+    # frozen, four searches, find, anchors and a round of tune
+    assert progress.done == progress.total == 4 + 4 * 24 + (24 + 4) + (16 + 4) + (96 + 4)
+    assert diffalign("compare", "--resume", "compared").code == 0
+    assert told[1].done == told[1].total == progress.total
 
 
 def test_every_method_spends_its_queries(diffalign, quick) -> None:

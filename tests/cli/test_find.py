@@ -135,6 +135,20 @@ def test_the_paper_resumes_too(preset: str, diffalign, small) -> None:
     assert set(figures(Path("x"))["rows"]) == {"baseline", "tuned"}
 
 
+def test_a_run_records_the_sampling_that_its_preset_set(diffalign, small) -> None:
+    """The final values stand in config.yaml, and its command makes the same run."""
+    import shlex
+
+    options = [*small[:4], "--queries", 2, "--images", 2, "--no-baselines", "--preset", "paper"]
+    assert diffalign("find", PROMPT, *options, "--num-steps", 2, "--out", "whole").code == 0
+    content = yaml.safe_load(Path("whole/config.yaml").read_text())
+    assert (content["num_steps"], content["guidance_scale"], content["scheduler"]) == (2, 7.5, "ddim")
+    command = figures(Path("whole"))["run"]["command"]
+    assert "--num-steps 2" in command and "guidance" not in command and "scheduler" not in command
+    assert diffalign(*shlex.split(command)[1:], "--out", "again").code == 0
+    assert figures(Path("again")) == figures(Path("whole"))
+
+
 @pytest.mark.parametrize(
     ("failure", "said"),
     [("nan", "returned nan for picture 0"), ("shape", ", 1) for"), ("raise", "no connection")],

@@ -169,3 +169,22 @@ def test_other_formats_are_read(diffalign, workplace: Path) -> None:
     done = diffalign("measure", "a", "--prompt", "a cat", "--metrics", RED, "--out", "m.json")
     assert done.code == 0
     assert json.loads(Path("m.json").read_text())["rows"][0][RED]["mean"] == pytest.approx(40, abs=2)
+
+
+def test_one_picture_has_no_figure_of_several(workplace: Path, diffalign) -> None:
+    pytest.importorskip("torchmetrics")
+    paint(workplace / "a" / "a-dog", [0.2])
+    paint(workplace / "b" / "a-dog", [0.4])
+    names = ["distance", "vendi", "inception-clip"]
+    options = ["--metrics", ",".join(names), "--features", "pixels", "--out", "m.json"]
+    done = diffalign("measure", "a", "b", *options)
+    assert done.code == 0, done.err
+    found = json.loads(Path("m.json").read_text())
+    nothing = {"mean": None, "low": None, "high": None, "n": 0}
+    assert all(row[name] == nothing for row in found["rows"] for name in names)
+    assert all(found["differences"][0][name] == {**nothing, "p": None} for name in names)
+    assert "0.000" not in done.out and "1.000" not in done.out
+    paint(workplace / "a" / "a-cat", [0.2, 0.6])  # the mean is of the prompt that has several
+    assert diffalign("measure", "a", *options).code == 0
+    (row,) = json.loads(Path("m.json").read_text())["rows"]
+    assert row["vendi"]["n"] == 1 and row["vendi"]["mean"] > 1 and row["distance"]["mean"] > 0

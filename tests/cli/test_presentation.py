@@ -12,8 +12,9 @@ from diffalign import NoiseDistribution, load_pipeline
 from diffalign.artifacts import RunFolder
 from diffalign.cli import progress
 from diffalign.cli.progress import RunProgress
-from diffalign.cli.tables import interval, one_liner
+from diffalign.cli.tables import comparison_table, interval, one_liner, overview, results, search_results
 from diffalign.run.folders import folders_for, slug
+from diffalign.settings.compare import CompareConfig
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,37 @@ def test_interval() -> None:
     assert interval(None) == "–"
 
 
+def test_diversity_stands_beside_alignment_and_a_loss_is_red() -> None:
+    def between(low: float, high: float) -> Any:
+        return {"mean": (low + high) / 2, "low": low, "high": high, "n": 64}
+
+    def row(distance: float | None) -> Any:
+        diversity = None if distance is None else {"pairwise_distance": distance, "vendi": 2.0, "on": "clip"}
+        return {"reward": between(1, 3), "judged_accuracy": between(0.2, 0.4), "diversity": diversity}
+
+    cost = {"reward_queries": 9, "seconds": 1.0}
+    gain = {
+        "reward": between(1, 2),
+        "judged_accuracy": between(-0.1, 0.2),
+        "pairwise_distance": between(-0.2, -0.1),
+    }
+    summary: Any = {"prompt": "a dog", "reward": "red", "n": 64, "gain": gain}
+    summary |= {
+        "rows": {"baseline": row(0.25), "tuned": row(None)},
+        "cost": {"baseline": cost, "tuned": cost},
+    }
+    for table, first, shown in ((results(summary), 3, ["0.250", "–"]), (overview([summary]), 4, [])):
+        assert str(table.columns[first].header) == "distance"
+        *figures, lost = table.columns[first].cells
+        assert figures == shown and str(lost) == "-0.150 [-0.200, -0.100]"
+        cells = [[*column.cells][-1] for column in table.columns[first - 2 : first + 1]]
+        assert [cell.style for cell in cells] == ["green", "", "red"]
+    kept = {"rewards": [3.0], **row(0.125)}
+    of_search = {"description": "the best", "previews": None, "all": {"reward": between(1, 3)}, "kept": kept}
+    found = search_results({**summary, **of_search})
+    assert [*found.columns[3].cells] == ["–", "0.125"]
+
+
 def shown(terminal: bool) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
     with RunProgress(console, 20) as bar:
@@ -67,6 +99,28 @@ def test_progress_on_a_terminal_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -
     assert [line.split(" · ")[0] for line in lines] == ["learn: 12/12", "evaluate: 8/8"]
     assert "reward 1.500, best 2.250" in lines[0] and "images/s" in lines[0] and "0:00 left" in lines[1]
     assert "8/8" in shown(terminal=True)
+
+
+def test_more_pictures_than_were_planned_leave_no_negative_time() -> None:
+    planned = RunProgress(Console(file=io.StringIO()), 2)
+    planned.began -= 1.0
+    with planned, planned.phase("learn", 2):
+        planned.advance(4)
+        assert planned.figures().endswith("0:00 left") and "-" not in planned.figures()
+
+
+def test_one_pair_is_neither_gain_nor_loss_and_one_picture_is_no_pictures() -> None:
+    for n, styles in ((1, ["", "", ""]), (2, ["green", "red", ""])):
+        sure = [{"mean": mean, "low": mean, "high": mean, "n": n} for mean in (1.0, -1.0)]
+        row = {"reward": sure[0], "judged_accuracy": None, "diversity": None}
+        gain = {"reward": sure[0], "judged_accuracy": sure[1], "pairwise_distance": None}
+        cost = {"reward_queries": 9, "seconds": 1.0}
+        summary: Any = {"prompt": "a dog", "reward": "red", "n": n, "gain": gain}
+        table = results(summary | {"rows": {"tuned": row}, "cost": {"tuned": cost}})
+        assert str(table.title) == f"“a dog”, {n} fresh picture{'s' * (n > 1)} a row"
+        assert [[*column.cells][-1].style for column in table.columns[1:4]] == styles
+    compared = comparison_table({}, CompareConfig("a.txt", queries=2, images=1))
+    assert str(compared.title) == "a.txt, 2 reward queries and 1 picture of each prompt"
 
 
 def session(folder: Path, model: str, prompt: str, **call: Any) -> Any:

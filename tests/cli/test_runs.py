@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from diffalign import NoiseDistribution, NoiseGenerator, load_artifact, open_artifact
 from diffalign.artifacts import RunFolder
@@ -156,6 +157,27 @@ def test_a_damaged_result_is_refused_and_made_again(method: str, damage: str, di
     assert figures(Path("run")) == whole
     assert diffalign("generate", "run", "-n", 1, *prompt).code == 0
     assert "is finished" in diffalign(method, "--resume", "run").out
+
+
+def test_a_run_without_its_result_says_how_to_go_on(method: str, diffalign) -> None:
+    result = Path("run", RESULTS[method])
+    shutil.rmtree(result.parent) if result.parent.name == "lora" else result.unlink()
+    for command in ("generate", "evaluate"):
+        done = diffalign(command, "run")
+        refused(done, f"the run in run is not finished; go on with it: diffalign {method} --resume run")
+    assert diffalign(method, "--resume", "run").code == 0 and result.is_file()
+
+
+def test_a_result_of_no_numbers_does_not_finish_a_run(method: str, diffalign) -> None:
+    result = Path("run", RESULTS[method])
+    with safe_open(result, "pt") as file:
+        header = file.metadata()
+    whole = load_file(result)
+    save_file({name: tensor * torch.nan for name, tensor in whole.items()}, result, header)
+    refused(diffalign("generate", "run", "-n", 1, "--prompt", "a dog"))
+    done = diffalign(method, "--resume", "run")
+    assert done.code == 0 and "is finished" not in done.out
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in load_file(result).items())
 
 
 def test_a_damaged_state_is_refused_and_says_what_helps(method: str, diffalign) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,18 @@ FILES = {
     "best.png",
     "summary.json",
 }
-ALGORITHMS = ("best-of-n", "zero-order", "spectral")
+ALGORITHMS = ("best-of-n", "zero-order", "spectral", "spectral-fresh")
 
 
 @pytest.fixture
 def quick(tiny_pipeline_folder: Path, workplace: Path) -> Callable[..., list[object]]:
-    """A command of a search of 12 pictures, 4 a round, of which 3 are kept."""
+    """A command of a search of 12 pictures, 4 a round, of which 3 are kept; previews have half the steps."""
 
     def command(prompt: str, *more: object) -> list[object]:
         options: dict[object, object] = {
             **{"--model": tiny_pipeline_folder, "--reward": "own_reward:red", "--num-steps": 2},
             **{"--queries": 12, "--keep": 3, "--batch-size": 4, "--neighbours": 4, "--population": 4},
+            "--preview-steps": 1,
         }
         options |= dict(zip(more[::2], more[1::2], strict=True))
         return ["search", prompt, *(word for option in options.items() for word in option)]
@@ -64,6 +66,8 @@ def test_search_keeps_the_best(diffalign, tiny_pipeline, tiny_pipeline_folder: P
     summary = json.loads((folder / "summary.json").read_text())
     rewards = summary["kept"]["rewards"]
     assert rewards == sorted(rewards, reverse=True) and len(rewards) == 3
+    diversity = summary["kept"]["diversity"]
+    assert diversity["on"] == "pixels" and 0 < diversity["pairwise_distance"] <= 2
     assert rewards[0] >= summary["all"]["reward"]["mean"] and summary["all"]["reward"]["n"] == 10
     assert summary["cost"]["reward_queries"] == 10 and summary["cost"]["denoiser_forwards"] == 40
     rows = RunFolder(folder).metrics()
@@ -84,8 +88,10 @@ def test_search_keeps_the_best(diffalign, tiny_pipeline, tiny_pipeline_folder: P
     assert "at most half" in diffalign("search", "a dog", *options, *more).err
 
 
-@pytest.mark.parametrize("call", [1, 2, 3])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("algorithm", "call"),
+    [*product(ALGORITHMS, [1, 2, 3]), ("spectral", 4), ("spectral-fresh", 4)],  # the last draws anew
+)
 def test_ctrl_c_then_resume_gives_the_same(
     algorithm: str, call: int, diffalign, quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +119,43 @@ def test_presets_are_algorithms(diffalign, quick) -> None:
         chosen, named = figures(Path("preset")), figures(Path(algorithm))
         assert chosen.pop("run")["preset"] == algorithm and named.pop("run")["preset"] == "default"
         assert chosen == named
+
+
+@pytest.mark.parametrize("algorithm", ["spectral", "spectral-fresh"])
+def test_what_previews_scored_is_not_said_of_pictures(algorithm: str, diffalign, quick) -> None:
+    done = diffalign(*quick("a dog", "--algorithm", algorithm, "--out", "x"))
+    assert done.code == 0, done.err
+    assert "pictures of the best 3 of 9 previews by" in done.out and "of 12" not in done.out
+    rows, summary = RunFolder(Path("x")).metrics(), json.loads(Path("x/summary.json").read_text())
+    assert [row["previews"] for row in rows] == [4, 4, 1, 0]
+    assert [row["queries"] for row in rows] == [4, 8, 9, 12]
+    assert summary["description"] == "pictures of the best 3 of 9 previews"
+    scores = [reward for row in rows[:-1] for reward in row["rewards"]]
+    assert summary["previews"]["reward"]["n"] == 9
+    assert summary["previews"]["reward"]["mean"] == pytest.approx(sum(scores) / 9)
+    assert summary["all"]["reward"]["n"] == 3
+    assert summary["all"]["reward"]["mean"] == pytest.approx(rows[-1]["reward_mean"])
+    assert summary["cost"]["reward_queries"] == 12
+    assert summary["cost"]["denoiser_forwards"] == 9 * 2 + 3 * 4  # guided, of 1 step and of 2
+
+
+def test_the_best_preview_does_not_pass_for_a_picture(diffalign, quick, monkeypatch) -> None:
+    import own_reward
+
+    red = own_reward.red
+
+    def flattering(images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return red(images, prompts) + (100 if own_reward.calls <= 3 else 0)  # the three rounds of previews
+
+    monkeypatch.setattr(own_reward, "red", flattering)
+    whole = diffalign(*quick("a dog", "--algorithm", "spectral", "--out", "whole"))
+    own_reward.calls, own_reward.fail_at = 0, 4
+    assert diffalign(*quick("a dog", "--algorithm", "spectral", "--out", "x")).code == 130
+    own_reward.fail_at = None
+    resumed = diffalign("search", "--resume", "x")
+    previews, pictures = (RunFolder(Path("x")).metrics()[row]["reward_best"] for row in (0, -1))
+    assert previews > 100 > pictures
+    assert all(f"best {pictures:.2f} " in done.out for done in (whole, resumed))
 
 
 def test_several_prompts_get_a_folder_each_and_go_on_where_they_stopped(diffalign, quick) -> None:
@@ -168,3 +211,25 @@ def test_kept_noise_of_another_model_is_refused(diffalign, quick, other_pipeline
     done = diffalign("generate", "x", "-n", 1, "--model", "world")
     assert done.code == 2 and "whose fingerprint is" in done.err
     assert not Path("x/pictures").exists()
+
+
+def test_a_search_that_chooses_or_moves_nowhere_says_so(diffalign, quick) -> None:
+    half = diffalign(*quick("a dog", "--preset", "spectral", "--keep", 6, "--out", "x"))
+    assert half.code == 2 and not Path("x").exists()
+    assert "spectral would draw all its 6 previews of 12 queries again, and choose none" in half.err
+    # where a preview is a picture, the best half is chosen
+    all_steps = ["--preset", "spectral", "--keep", 6, "--preview-steps", 2, "--out", "all"]
+    assert diffalign(*quick("a dog", *all_steps)).code == 0
+    for preset, setting, number, drawn in (
+        ("zero-order", "--neighbours", 12, 12),
+        ("spectral", "--population", 9, 9),
+        ("spectral-fresh", "--population", 9, 9),
+    ):
+        said = (
+            f"{preset} moves after {number} samples, but draws {drawn} in all: it is no more than best-of-n"
+        )
+        for given, warned in ((number, True), (number - 1, False)):
+            done = diffalign(
+                *quick("a dog", "--preset", preset, setting, given, "--out", f"{preset}-{given}")
+            )
+            assert done.code == 0 and (said in done.out) == warned

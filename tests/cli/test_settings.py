@@ -77,6 +77,40 @@ def test_a_list_is_no_setting(text: str, tmp_path: Path) -> None:
         learner("--config", str(file))
 
 
+def sampling(*tokens: str, command: str = "find") -> Sampling:
+    return parsed("a dog", *tokens, command=command)["sampling"]
+
+
+def test_a_preset_sets_sampling() -> None:
+    """Of what the command line does not."""
+    paper = Sampling(num_steps=50, guidance_scale=7.5, scheduler="ddim")
+    for name in ("paper", "paper-no-drcm", "paper-no-rca"):
+        assert sampling("--preset", name) == paper
+    assert sampling() == sampling("--preset", "default") == Sampling()
+    flags = ["--num-steps", "4", "--guidance-scale", "3", "--scheduler", "keep"]
+    assert sampling("--preset", "paper", *flags) == Sampling(num_steps=4, guidance_scale=3.0)
+    assert sampling("--preset", "paper", "--num-steps", "4") == replace(paper, num_steps=4)
+    assert sampling("--preset", "paper", "--guidance-scale", "none") == replace(paper, guidance_scale=None)
+    b2 = Sampling(num_steps=20, guidance_scale=5.0)
+    for name in set(METHODS["tune"].presets) - {"default"}:
+        assert sampling("--preset", name, command="tune") == b2
+    assert sampling("--preset", "b2-dpo", "--guidance-scale", "2", command="tune").guidance_scale == 2.0
+
+
+def test_a_file_wins_over_its_preset_s_sampling(tmp_path: Path) -> None:
+    """null too, which is the model's own guidance, as in the config.yaml of a run."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: paper\nnum_steps: 6\n")
+    mine = Sampling(num_steps=6, guidance_scale=7.5, scheduler="ddim")
+    assert sampling("--config", str(file)) == mine
+    assert sampling("--config", str(file), "--num-steps", "8") == replace(mine, num_steps=8)
+    for key in ("guidance_scale", "guidance-scale"):
+        file.write_text(f"num_steps: 20\n{key}: null\nscheduler: keep\n")
+        assert sampling("--config", str(file), "--preset", "paper") == Sampling()
+    file.write_text("preset: paper\nnum_steps: null\nscheduler: null\n")
+    assert sampling("--config", str(file)) == Sampling(num_steps=50, guidance_scale=7.5, scheduler="ddim")
+
+
 def test_a_preset_may_stand_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "paper.yaml"
     file.write_text("preset: paper\nseed: 2\n")
@@ -153,11 +187,12 @@ PLANS += [
         ("a dog",) if row.per_prompt else "world/unusual",
         config,
         row.evaluation(),
-        Sampling(),
+        sampling,
         preset=preset,
     )
     for name, row in METHODS.items()
     for preset, config in row.presets.items()
+    for sampling in dict.fromkeys([Sampling(), Sampling(**row.sampling.get(preset, {}))])
 ]
 
 
@@ -177,13 +212,15 @@ def test_command_line_leaves_defaults_out() -> None:
     def command(method: str, prompts: str | tuple[str, ...], preset: str = "default", **changes: Any) -> str:
         row = METHODS[method]
         learning = replace(row.presets[preset], **changes)
-        return Plan(method, prompts, learning, row.evaluation(), Sampling(), preset=preset).command()
+        sampling = Sampling(**row.sampling.get(preset, {}))
+        return Plan(method, prompts, learning, row.evaluation(), sampling, preset=preset).command()
 
     assert command("find", ("a dog",), seed=1) == "diffalign find 'a dog' --seed 1"
     assert command("search", ("a dog",), "spectral") == "diffalign search 'a dog' --preset spectral"
     assert command("tune", "world/many", "ddpo", rounds=3) == (
         "diffalign tune --prompts world/many --preset ddpo --rounds 3"
     )
+    assert command("find", ("a dog",), "paper", seed=1) == "diffalign find 'a dog' --preset paper --seed 1"
     assert command("anchors", ("a", "b")) == "diffalign anchors a b"
 
 

@@ -141,3 +141,33 @@ def test_the_alarm_goes_when_the_reward_rises_alone() -> None:
     assert "diversity" in str(alarm([first, {**first, "reward": 2.0, "distance": 0.2}]))
     assert alarm([first, {"reward": 0.5, "judged": 0.1, "distance": 0.1}]) is None
     assert alarm([{**first, "judged": None}, {"reward": 2, "judged": None, "distance": None}]) is None
+    assert alarm([{**first, "distance": None}, {**first, "reward": 2.0, "distance": 0.2}]) is None
+
+
+def test_one_picture_has_no_diversity_in_checks_and_results(diffalign, quick) -> None:
+    options = swap(swap(swap(quick, "--images", "1"), "--check-images", "1"), "--check-every", "1")
+    done = diffalign("tune", *options, "--out", "run")
+    assert done.code == 0 and "diversity fell" not in done.out
+    assert [row["held_out"]["distance"] for row in RunFolder(Path("run")).metrics()] == [None] * 3
+    rows = json.loads(Path("run/summary.json").read_text())["rows"]
+    assert {name: row["diversity"] for name, row in rows.items()} == {"baseline": None, "tuned": None}
+    assert "0.000" not in done.out.split("2 fresh pictures a row")[1]
+    (cells,) = [line for line in Path("run/report.html").read_text().split("<tr ") if "tuned" in line[:14]]
+    assert cells.count("<td>–</td>") >= 2
+
+
+def test_what_was_spent_is_what_the_run_recorded(diffalign, quick) -> None:
+    """Branches, what learning itself takes, and an end before the last round."""
+    more = ["--inner-epochs", 2, "--objective", "dpok", "--stop-on-alarm", "--out", "run"]
+    config = Path("run/config.yaml")
+    assert diffalign("tune", *quick, *more).code == 0
+    config.write_text(
+        config.read_text().replace("rounds: 3", "rounds: 7")
+    )  # as planned, of which 3 were done
+    spent = json.loads(Path("run/summary.json").read_text())["cost"]
+    learned = spent["tuned"]["denoiser_forwards"] - spent["baseline"]["denoiser_forwards"]
+    assert learned > 3 * 12 * 2 * 4
+    assert diffalign("evaluate", "run", "--prompt", "a dog", "--images", 2).code == 0
+    again = json.loads(Path("run/evaluation-a-dog.json").read_text())["cost"]
+    assert again["tuned"]["reward_queries"] == spent["tuned"]["reward_queries"] == 36
+    assert again["tuned"]["denoiser_forwards"] == learned + 2 * 2 * 4

@@ -20,6 +20,7 @@ from diffalign.learners.contract import Learner
 from diffalign.learners.denoiser import DenoiserLearner
 from diffalign.learners.find import FindLearner
 from diffalign.learners.noise_ppo import NoisePPOLearner
+from diffalign.learners.previews import PreviewSearch
 from diffalign.learners.searches import SEARCHES
 from diffalign.objectives import dpo_loss, dpok_loss, policy_gradient_loss, ppo_loss
 from diffalign.policies import (
@@ -105,7 +106,10 @@ def _tune(batch_size: int, prompts: Sequence[str], config: Any) -> Learner:
 
 
 def _search(batch_size: int, prompts: Sequence[str], config: Any) -> Learner:
-    return SEARCHES[config.algorithm](environment(batch_size), prompts, config, METADATA)
+    search = SEARCHES[config.algorithm](environment(batch_size), prompts, config, METADATA)
+    if isinstance(search, PreviewSearch):
+        search.preview = environment(batch_size)
+    return search
 
 
 _AMORTISED = {"rounds": 3, "prompts_per_round": 3, "samples_per_prompt": 6}
@@ -132,7 +136,10 @@ LEARNERS: Mapping[str, Entry] = {
     "zero-order": Entry(
         "search", SearchConfig("zero-order", queries=29, keep=4, neighbours=8), _search, _ONE
     ),
-    "spectral": Entry("search", SearchConfig("spectral", queries=29, keep=4, population=8), _search, _ONE),
+    "spectral": Entry("search", SearchConfig("spectral", queries=29, keep=4), _search, _ONE),
+    "spectral-fresh": Entry(
+        "search", SearchConfig("spectral-fresh", queries=29, keep=4, population=8), _search, _ONE
+    ),
 }
 
 # Policies of initial noise: how each is made, with what it says of a prompt already moved from its start

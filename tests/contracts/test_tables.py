@@ -18,6 +18,7 @@ from diffalign.methods import build
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.settings.methods import METHODS
 from diffalign.settings.noise_ppo import NoisePPOConfig
+from diffalign.settings.sampling import Sampling
 from diffalign.settings.search import Algorithm
 from diffalign.settings.tune import TuneConfig
 
@@ -110,6 +111,9 @@ def test_a_row_builds_the_learner_of_its_entry(name: str, tiny_pipeline_folder: 
     learner = build(name, sampler, PROMPTS[:1] if row.per_prompt else PROMPTS, row.config(**SMALL[name]), "r")
     assert type(learner) is type(make_learner(entries[0]))
     assert isinstance(row.presets["default"], row.config)
+    assert "default" not in row.sampling and row.sampling.keys() <= row.presets.keys()
+    for settings in row.sampling.values():
+        Sampling(**settings)
     assert learner.metadata.items() > {"reward": "r", "num_steps": "2"}.items()
     assert all(isinstance(value, str) for value in learner.metadata.values())
     assert ("prompt" in learner.metadata) == row.per_prompt

@@ -17,6 +17,7 @@ from diffalign.diffusion import (
     load_pipeline,
     seeded_noise,
 )
+from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.pipeline import is_deterministic
 
 
@@ -69,12 +70,34 @@ def test_one_prompt_a_sample(tiny_pipeline: StableDiffusionPipeline) -> None:
         sampler(noise, ["a dog", "a cat"])
 
 
-def test_pictures_that_are_no_numbers_are_refused(tiny_pipeline_folder: Path) -> None:
-    """As of a decoder that overflows: they would be black, and scored."""
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize(("part", "what"), [("decoder", "pictures"), ("unet", "latents")])
+def test_pictures_that_are_no_numbers_are_refused(
+    part: str, what: str, value: float, tiny_pipeline_folder: Path
+) -> None:
+    """As of a decoder that overflows: they would be black or white ones, and scored."""
     pipeline: Any = load_pipeline(tiny_pipeline_folder, device="cpu")
-    pipeline.vae.decoder.conv_out.bias.data[0] = torch.nan
-    with pytest.raises(PipelineError, match="2 of 2 pictures hold values that are no numbers; take a lower"):
-        Sampler(pipeline, num_steps=1)(torch.zeros(2, 4, 8, 8), "a dog")
+    network = pipeline.unet if part == "unet" else pipeline.vae.decoder
+    network.conv_out.bias.data[0] = value
+    sample = Sampler(pipeline, num_steps=1)
+    with pytest.raises(PipelineError, match=f"2 of 2 {what} hold values that are no numbers; take a lower"):
+        sample(torch.zeros(2, 4, 8, 8), "a dog")
+    network.conv_out.bias.data[0] = 0
+    assert sample(torch.zeros(2, 4, 8, 8), "a dog").isfinite().all()
+    assert not pipeline.vae.decoder._forward_hooks
+
+
+def test_one_sample_that_is_no_number_is_counted(tiny_pipeline: StableDiffusionPipeline) -> None:
+    noise = torch.zeros(3, 4, 8, 8)
+    noise[1, 0, 0, 0] = torch.nan
+    with pytest.raises(PipelineError, match="1 of 3 noises hold values that are no numbers"):
+        Sampler(tiny_pipeline, num_steps=1)(noise, "a dog")
+
+
+def test_what_mends_half_precision_is_said() -> None:
+    picture = torch.full((1, 3, 2, 2), 1e6).half()
+    with pytest.raises(PipelineError, match=r"1 of 1 pictures .* float32 or bfloat16 .* another VAE"):
+        check_finite("pictures", picture, remedy(picture.dtype))
 
 
 def test_noise_that_does_not_fit_is_refused(tiny_pipeline: StableDiffusionPipeline) -> None:

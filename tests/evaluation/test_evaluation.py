@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffalign.diffusion import PipelineError
 from diffalign.evaluation import (
     Cost,
     Samples,
@@ -14,9 +16,12 @@ from diffalign.evaluation import (
     assess,
     evaluate,
     peak_memory_mb,
+    pooled,
     summarise,
     world_judge,
 )
+from diffalign.evaluation.measuring import measure
+from diffalign.evaluation.sources import read_source
 from diffalign.metrics import Embedder, paired
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardError
@@ -122,6 +127,8 @@ def test_the_summary() -> None:
     assert row["diversity"]["on"] == "pixels" and 1 < row["diversity"]["vendi"] < 40
     assert summary["gain"]["reward"] == paired(tuned.reward, baseline.reward).as_dict()
     assert summary["gain"]["reward"]["mean"] == pytest.approx(0.5, abs=1e-4)
+    distances = [summary["rows"][name]["diversity"]["pairwise_distance"] for name in ("tuned", "baseline")]
+    assert summary["gain"]["pairwise_distance"]["mean"] == pytest.approx(distances[0] - distances[1])
     accuracy = tuned.judged.float() - baseline.judged.float()
     assert summary["gain"]["judged_accuracy"]["mean"] == pytest.approx(accuracy.mean().item())
     assert summary["cost"]["tuned"] == {
@@ -131,6 +138,33 @@ def test_the_summary() -> None:
         "peak_memory_mb": 900.0,
     }
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_a_loss_of_diversity_is_one_of_each_prompts_pictures() -> None:
+    """Not of pictures of different prompts, which differ anyway."""
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.tensor(centre) for centre in ([3.0, 0.0], [0.0, 3.0])]
+
+    def drawn(spread: float, n: int = 12) -> Samples:
+        parts = [centre + spread * torch.randn(n, 2, generator=generator) for centre in prompts]
+        pictures = torch.zeros(n, 3, 2, 2, dtype=torch.uint8)
+        return pooled([Samples(pictures, torch.zeros(n), embeddings=part) for part in parts])
+
+    def gain(*rows: Samples) -> dict[str, float] | None:
+        names = {"prompt": "2 held-out prompts", "model": "toy", "reward": "logit"}
+        summary = summarise(*rows, None, cost("baseline", "tuned"), **names)
+        found = summary["rows"]
+        difference = summary["gain"]["pairwise_distance"]
+        if difference is not None:
+            expected = [found[name]["diversity"]["pairwise_distance"] for name in ("tuned", "baseline")]
+            assert difference["mean"] == pytest.approx(expected[0] - expected[1])
+        return difference
+
+    lost = gain(drawn(1.0), drawn(0.1))
+    assert lost is not None and lost["high"] < 0 and lost["n"] == 24
+    same = gain(drawn(1.0), drawn(1.0))
+    assert same is not None and same["low"] < 0 < same["high"]
+    assert gain(drawn(1.0, 2), drawn(0.1, 2)) is None
 
 
 def test_the_same_samples_give_the_same_figures() -> None:
@@ -183,3 +217,15 @@ def test_the_worlds_judge_is_for_prompts_it_can_read() -> None:
 def test_peak_memory_is_in_megabytes() -> None:
     peak = peak_memory_mb()
     assert peak is None or 50 < peak < 1e6
+
+
+def test_embeddings_and_features_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    """Their distance would be no number, which JSON does not know."""
+    nothing = Embedder("pixels", lambda images: images.flatten(1) * torch.nan)
+    with pytest.raises(
+        PipelineError, match=r"4 of 4 pictures' embeddings .*; compute the network in float32"
+    ):
+        samples(n=4, embed=nothing)
+    Image.new("RGB", (4, 4)).save(tmp_path / "picture.png")
+    with pytest.raises(PipelineError, match=r"1 of 1 pictures' features .*; compute the network in float32"):
+        measure(read_source(str(tmp_path), "a dog"), {}, {"distance": nothing})

@@ -14,6 +14,7 @@ from torch import Tensor
 from diffalign import Sampler, load_pipeline
 from diffalign.diffusion import PipelineError
 from diffalign.learners.denoiser import DenoiserLearner
+from diffalign.learners.optimisers import take_step
 from diffalign.loop import Round, train
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.settings.fields import ConfigError
@@ -110,6 +111,21 @@ def test_a_resumed_run_ends_alike(config: TuneConfig, tiny_pipeline_folder: Path
         learner_of(tiny_pipeline_folder, replace(config, learning_rate=0.5)).load(*half.state())
 
 
+def test_a_second_epoch_leaves_the_policy_that_sampled(tiny_pipeline_folder: Path) -> None:
+    """There ratios are no longer 1, and clipping acts; an epoch alone is one step, in which it cannot."""
+    config = replace(SHORT, rounds=1, update_batch=12, learning_rate=0.05, clip_range=1e-4)
+    updates = []
+    for epochs in (1, 2):
+        learner = learner_of(tiny_pipeline_folder, replace(config, inner_epochs=epochs))
+        (round,) = run(learner)
+        updates.append(round.update)
+        assert learner.optimiser_steps == epochs
+    once, twice = (update.diagnostics for update in updates)
+    assert once is not None and once.clip_fraction == 0 and once.max_ratio_error < 1e-6
+    assert twice is not None and twice.clip_fraction > 0.25  # of both epochs
+    assert updates[1].forwards - updates[0].forwards == 2 * 12 * 4  # guided
+
+
 def test_a_round_in_which_nothing_is_chosen_is_a_round(tiny_pipeline_folder: Path) -> None:
     learner = learner_of(tiny_pipeline_folder, replace(B2, threshold=50.0))
     before = weights(learner)
@@ -158,12 +174,30 @@ def test_two_processes_do_what_one_does(tiny_pipeline_folder: Path, tmp_path: Pa
 def test_settings_that_teach_nothing_are_refused(tiny_pipeline_folder: Path) -> None:
     many = [f"{number} dogs" for number in range(60)]
     policy = AnalyticPolicy()
+    alone = replace(SHORT, objective="pg", min_count=1)
     with pytest.raises(ConfigError, match="none can be the better one"):
-        DenoiserLearner(policy, many, replace(SHORT, objective="pg"))
-    assert DenoiserLearner(policy, many[:50], replace(SHORT, objective="pg"))
+        DenoiserLearner(policy, many, alone)
+    assert DenoiserLearner(policy, many[:50], alone)
+    assert DenoiserLearner(policy, many, replace(SHORT, objective="pg"))  # which takes the round's mean
     assert DenoiserLearner(policy, many, replace(B2, objective="pg"))
     with pytest.raises(ConfigError, match=r"rank 4, the settings say 1\.0 and 8"):
         DenoiserLearner(policy, many, replace(B2, lora_rank=8))
+
+
+def test_a_step_that_is_left_out_is_said(tiny_pipeline_folder: Path) -> None:
+    learner = learner_of(tiny_pipeline_folder, replace(SHORT, update_batch=6))
+    step, calls = learner.policy.schedule.transition, 0
+
+    def overflowing_once(*arguments: Any) -> Any:
+        nonlocal calls
+        mean, std = step(*arguments)
+        calls += mean.requires_grad
+        return (mean * torch.inf if mean.requires_grad and calls == 1 else mean), std
+
+    learner.policy.schedule.transition = overflowing_once  # type: ignore[method-assign]
+    round = next(train(learner, brightness))
+    assert round.update.optimiser_steps == 1
+    assert "round 1 left out 1 of 2 optimiser steps: its gradients were no numbers" in (round.warning or "")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -198,17 +232,38 @@ def test_gradients_that_are_no_numbers_change_nothing(tiny_pipeline_folder: Path
     learner.policy.schedule.transition = overflowing  # type: ignore[method-assign]
     round = next(train(learner, brightness))
     assert round.update.loss is None and round.update.optimiser_steps == 0
-    assert "gradients were no numbers in torch.float32; lower the learning rate" in (round.warning or "")
+    assert "made no optimiser step: its gradients were no numbers; lower the learning rate" in (
+        round.warning or ""
+    )
     assert all(torch.equal(value, before[name]) for name, value in learner.tensors().items())
     json.dumps(round.figures(), allow_nan=False)
 
 
-def test_pictures_that_are_no_numbers_end_the_round(tiny_pipeline_folder: Path) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_pictures_that_are_no_numbers_end_the_round(value: float, tiny_pipeline_folder: Path) -> None:
     learner = learner_of(tiny_pipeline_folder, SHORT)
-    learner.policy.sampler.pipeline.vae.decoder.conv_out.bias.data[0] = torch.nan  # type: ignore[attr-defined]
+    learner.policy.sampler.pipeline.vae.decoder.conv_out.bias.data[0] = value  # type: ignore[attr-defined]
     with pytest.raises(PipelineError, match=r"\d+ of \d+ pictures hold values that are no numbers"):
         next(train(learner, brightness))
     assert learner.rounds == 0
+
+
+def test_a_step_that_makes_weights_no_numbers_is_refused() -> None:
+    """Gradients are numbers, and what the step makes of them is none."""
+    weight = torch.nn.Parameter(torch.full((2,), 3e38))
+    weight.grad = torch.tensor([0.0, -1.0])
+    with pytest.raises(
+        PipelineError, match=r"1 of 1 weights hold .*; start again with a lower learning rate"
+    ):
+        take_step(torch.optim.SGD([weight], lr=3e38), [weight])
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tiny_pipeline_folder: Path, tmp_path: Path) -> None:
+    learner = learner_of(tiny_pipeline_folder, SHORT)
+    learner.parameters[0].data[0, 0] = torch.nan
+    with pytest.raises(PipelineError, match="weights hold values that are no numbers"):
+        learner.save(tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,17 @@ def test_neighbours_are_typical_noise() -> None:
     assert torch.cat(seen).std() == pytest.approx(1, abs=0.05)
 
 
+def test_neighbours_are_as_near_as_published() -> None:
+    """At a cosine of 0.95 from the pivot, Ma et al. (2025)."""
+    config = SearchConfig("zero-order", queries=30, keep=1)
+    search = ZeroOrder(Toy((4, 64, 64)), ["p"], config)
+    first, around = (round.images.flatten(1) for round in train(search, lambda x, p: x.flatten(1).mean(1)))
+    pivot = first[first.mean(1).argmax()]
+    cosines = torch.nn.functional.cosine_similarity(around, pivot[None])
+    torch.testing.assert_close(cosines, torch.full((15,), 0.95), atol=0.01, rtol=0)
+    assert 1 / (1 + config.radius**2) ** 0.5 == pytest.approx(0.95, abs=1e-4)
+
+
 def test_it_moves_to_the_best_of_the_pivot_and_its_neighbours() -> None:
     def first(images: Tensor, prompts: list[str]) -> Tensor:
         return images[:, 0, 0, 0]

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffalign.learners.amortised import AmortisedLearner
 from diffalign.learners.anchors import AnchorLearner
 from diffalign.learners.distil import distil
-from diffalign.learners.noise_ppo import NoisePPOLearner
+from diffalign.learners.noise_ppo import NoisePPOLearner, log_ratio
 from diffalign.loop import train
 from diffalign.policies.anchor_generator import AnchorGenerator, AnchorShape
 from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
@@ -101,6 +101,28 @@ def test_each_prompt_gets_what_it_asks_for(baseline: str, std: str) -> None:
     assert rounds[0].update.diagnostics.max_ratio_error < 10  # several steps from one round's samples
     for prompt in [*PROMPTS, "further left"]:
         assert gain(own.noise(prompt), prompt) > 0.5
+
+
+@pytest.mark.parametrize("side", [8, 16, 64])
+def test_a_clip_range_means_the_same_whatever_the_size_of_a_latent(side: int) -> None:
+    """Where each coefficient moves by 0.1 standard deviations, log-ratios are of mean 0 and spread 0.1."""
+    before = NoiseDistribution.standard((4, side, side))
+    generator = torch.Generator().manual_seed(0)
+    moved = replace(before, mean=0.1 * torch.randn(4, side, side, generator=generator))
+    found = log_ratio(moved, before, before.sample(2000, 0))[:, 0]
+    assert abs(float(found.mean())) < 0.01
+    assert float(found.std()) == pytest.approx(0.1, rel=0.1)
+
+
+def test_an_update_is_bounded_whatever_the_size_of_a_latent() -> None:
+    config = replace(SHORT, rounds=2, minibatch=1, epochs=4, learning_rate=1e-3)
+    for side in (4, 16, 64):
+        latent = (4, side, side)
+        generator = GaussianGenerator(GaussianShape(latent, WIDTH), sides)
+        environment = Toy(latent, lambda x_T, prompt: x_T[:, :3])
+        for round in train(NoisePPOLearner(environment, PROMPTS, config, generator), half):
+            found = round.update.diagnostics
+            assert found is not None and 0.05 < found.clip_fraction < 0.6 and found.max_ratio_error < 2
 
 
 def test_the_divergence_is_held_back_by_its_weight() -> None:

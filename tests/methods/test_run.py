@@ -1,16 +1,20 @@
 """A method as a user holds it: what its result comes from, and what fails before anything is sampled."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from diffalign import methods
-from diffalign.diffusion import PipelineError, Sampler, fingerprint
+from diffalign.diffusion import PipelineError, Sampler, fingerprint, load_pipeline, seeded_noise
+from diffalign.diffusion.pipeline import with_ddim
 from diffalign.methods import Run, build
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.find import FindConfig
+from diffalign.settings.tune import PRESETS
 
 CONFIG = FindConfig(queries=5, batch=3, seed=3)
 
@@ -78,6 +82,8 @@ def test_settings_of_method_and_sampling_are_told_apart(tiny_pipeline: Any) -> N
     )
     assert (run.learner.config.algorithm, run.learner.config.queries) == ("zero-order", 9)
     assert (run.learner.environment.num_steps, run.learner.environment.batch_size) == (3, 5)
+    with pytest.raises(ConfigError, match="num_steps must be at least 1, not 0"):
+        methods.find(tiny_pipeline, "a dog", red, num_steps=0)
     with pytest.raises(ConfigError, match="did you mean 'queries'"):
         methods.find(tiny_pipeline, "a dog", red, querys=9)
     with pytest.raises(ConfigError, match="unknown preset 'papers'"):
@@ -86,3 +92,45 @@ def test_settings_of_method_and_sampling_are_told_apart(tiny_pipeline: Any) -> N
         methods.prepare("fnid", tiny_pipeline, "a dog", red)
     with pytest.raises(ConfigError, match="at least one prompt"):
         methods.anchors(tiny_pipeline, [], red)
+
+
+def solver(folder: Path) -> Any:
+    """The pipeline in `folder`, with a scheduler other than DDIM."""
+    pipeline = load_pipeline(folder, device="cpu")
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    return pipeline
+
+
+def test_a_preset_sets_sampling_and_what_is_given_wins(tiny_pipeline_folder: Path) -> None:
+    def sampling(method: str, preset_name: str, **given: Any) -> tuple[int, Any, str]:
+        run = methods.prepare(method, pipeline, "a dog", red, preset_name=preset_name, **given)
+        sampler = run.learner.environment
+        return sampler.num_steps, sampler.guidance_scale, run.learner.metadata["scheduler"]
+
+    pipeline = solver(tiny_pipeline_folder)
+    own, configuration = pipeline.scheduler, dict(pipeline.config)
+    kept = "DPMSolverMultistepScheduler"
+    assert sampling("find", "paper") == (50, 7.5, "DDIMScheduler")
+    assert sampling("find", "paper", num_steps=4, guidance_scale=2.0) == (4, 2.0, "DDIMScheduler")
+    assert sampling("find", "paper", scheduler="keep") == (50, 7.5, kept)
+    assert sampling("find", "default", guidance_scale=3.0) == (20, 3.0, kept)
+    assert sampling("find", "default", scheduler="ddim", num_steps=5)[::2] == (5, "DDIMScheduler")
+    assert sampling("search", "spectral", guidance_scale=3.0) == (20, 3.0, kept)
+    assert pipeline.scheduler is own and dict(pipeline.config) == configuration
+
+
+@pytest.mark.parametrize("preset_name", [name for name in PRESETS if name != "default"])
+def test_published_presets_of_tuning_guide_by_5(preset_name: str, tiny_pipeline_folder: Path) -> None:
+    run = methods.tune(
+        load_pipeline(tiny_pipeline_folder, device="cpu"), ["a dog"], red, preset_name=preset_name
+    )
+    assert run.learner.environment.guidance_scale == 5.0
+
+
+def test_another_scheduler_makes_the_same_pictures_as_if_loaded_with_it(tiny_pipeline_folder: Path) -> None:
+    given = solver(tiny_pipeline_folder)
+    loaded = load_pipeline(tiny_pipeline_folder, device="cpu", scheduler="ddim")
+    x_T = seeded_noise((4, 8, 8), 0, "test", range(2))
+    pictures = Sampler(loaded, num_steps=3)(x_T, "a dog")
+    assert (Sampler(with_ddim(given), num_steps=3)(x_T, "a dog") == pictures).all()
+    assert (Sampler(given, num_steps=3)(x_T, "a dog") != pictures).any()

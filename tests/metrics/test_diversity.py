@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from diffalign.metrics import (
+    distance_by_picture,
     diversity,
     embedder,
     inception_score,
+    mean_measured,
     mean_pairwise_distance,
     vendi_score,
 )
@@ -23,9 +25,11 @@ def test_orthogonal_pictures_all_count() -> None:
     assert vendi_score(torch.eye(6)) == pytest.approx(6)
 
 
-def test_a_single_picture() -> None:
-    assert mean_pairwise_distance(torch.ones(1, 3)) == 0.0
-    assert vendi_score(torch.ones(1, 3)) == pytest.approx(1, abs=1e-12)
+def test_a_picture_alone_has_no_diversity() -> None:
+    assert mean_pairwise_distance(torch.ones(1, 3)) is vendi_score(torch.ones(1, 3)) is None
+    distances = [mean_pairwise_distance(embeddings) for embeddings in (torch.ones(1, 3), torch.eye(3))]
+    assert mean_measured(distances) == pytest.approx(1)  # of the prompt with several
+    assert mean_measured([None]) is mean_measured([]) is None
 
 
 def test_values_worked_by_hand() -> None:
@@ -53,7 +57,27 @@ def test_blank_embeddings_are_alike_and_unlike_others() -> None:
     assert mean_pairwise_distance(torch.tensor([[0.0, 0.0], [0.0, 1.0]])) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("measure", [mean_pairwise_distance, vendi_score])
+def test_what_a_picture_contributes_to_the_distance_is_the_jackknifes() -> None:
+    embeddings = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    whole, contributed = mean_pairwise_distance(embeddings), distance_by_picture(embeddings)
+    for i, value in enumerate(contributed.tolist()):
+        without = mean_pairwise_distance(torch.cat([embeddings[:i], embeddings[i + 1 :]]))
+        assert value == pytest.approx(6 * whole - 5 * without)
+    assert contributed.mean().item() == pytest.approx(whole)
+    with pytest.raises(ValueError, match="takes 3 pictures, not 2"):
+        distance_by_picture(embeddings[:2])
+
+
+def test_the_distance_varies_as_its_interval_says() -> None:
+    """Not half as much, as each picture's mean distance to the others would say."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(30, 2, generator=generator) + 1 for _ in range(400)]
+    spread = torch.tensor([mean_pairwise_distance(embeddings) for embeddings in drawn]).std().item()
+    errors = [distance_by_picture(embeddings).std() / 30**0.5 for embeddings in drawn]
+    assert torch.stack(errors).mean().item() == pytest.approx(spread, rel=0.1)
+
+
+@pytest.mark.parametrize("measure", [mean_pairwise_distance, vendi_score, distance_by_picture])
 def test_bad_shapes(measure) -> None:
     for shape in ((0, 3), (3,)):
         with pytest.raises(ValueError, match=r"\(n, D\)"):

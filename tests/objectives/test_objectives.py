@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from diffalign.objectives import policy_gradient_loss, ppo_loss
+from diffalign.objectives.diagnostics import diagnose
 
 
 def column(*values: float) -> torch.Tensor:
@@ -37,3 +38,10 @@ def test_ppo_is_pessimistic(ratio: float, advantage: float, expected: float) -> 
 def test_shapes_that_would_broadcast_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(B, K\)"):
         policy_gradient_loss(torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4))
+
+
+def test_a_ratio_too_great_for_a_number_leaves_finite_figures() -> None:
+    found = diagnose(torch.tensor([[0.0], [1000.0]]), clip_range=0.1)
+    assert (
+        found.clip_fraction == 0.5 and math.isfinite(found.approx_kl) and math.isfinite(found.max_ratio_error)
+    )

@@ -201,3 +201,13 @@ def test_an_autoencoder_that_overflows_is_decoded_in_full_precision(tiny_pipelin
     half.vae.register_to_config(force_upcast=False)
     rough = policy.decode(x_0)
     assert 0 < (rough - exact).abs().max() < 0.01
+
+
+def test_adapters_start_as_published(tiny_pipeline_folder: Path) -> None:
+    """A ~ N(0, 1/r²), B = 0, as in diffusers' LoRA layers of 2023; PEFT's own A is uniform, and smaller."""
+    policy = DenoiserPolicy(Sampler(stable_diffusion(tiny_pipeline_folder), num_steps=4), rank=8)
+    parts = dict(policy.denoiser.named_parameters())
+    down = torch.cat([p.detach().flatten() for name, p in parts.items() if "lora_A" in name])
+    assert float(down.std()) == pytest.approx(1 / 8, rel=0.05)
+    assert float(down.abs().max()) > 3 / 8  # no uniform distribution of that std
+    assert not any(p.any() for name, p in parts.items() if "lora_B" in name)

@@ -36,7 +36,12 @@ SUMMARY: dict[str, Any] = {
     "judge": "world-scene",
     "n": 64,
     "rows": {"baseline": ROW, "best_of_n": ROW, "tuned": ROW},
-    "gain": {"reward": interval(-1.5), "judged_accuracy": interval(0.484), "graded": interval(0.0)},
+    "gain": {
+        "reward": interval(-1.5),
+        "judged_accuracy": interval(0.484),
+        "graded": interval(0.0),
+        "pairwise_distance": interval(-0.25),
+    },
     "cost": {"baseline": COST, "best_of_n": COST, "tuned": COST},
     "run": {"seed": 0, "num_steps": 20, "guidance_scale": 4.0, "command": "diffalign find 'a green dog'"},
 }
@@ -112,6 +117,21 @@ def test_the_whole_report(tmp_path: Path) -> None:
     ):
         assert text in page.text, text
     assert sorted(it.name for it in tmp_path.iterdir() if it.suffix == ".partial") == []
+
+
+def test_a_loss_of_diversity_is_coloured_as_one_of_alignment(tmp_path: Path) -> None:
+    make(tmp_path)
+    cards = re.findall(
+        r'<dt>([^,]+), tuned less frozen</dt>\s*<dd><span class="(\w*)">([^<]+)',
+        (tmp_path / "report.html").read_text("utf-8"),
+    )
+    assert cards == [
+        ("Judged right", "up", "+48.4 points"),
+        ("Reward world-clip", "down", "−1.500"),
+        ("Diversity", "down", "−0.250"),
+    ]
+    gain = {name: value for name, value in SUMMARY["gain"].items() if name != "pairwise_distance"}
+    assert "Diversity, tuned" not in make(tmp_path, {**SUMMARY, "gain": gain}).text  # of an earlier version
 
 
 def test_it_is_self_contained_and_has_a_dark_side(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from diffalign.files import ArtifactError
 from diffalign.report import plots
-from diffalign.report.plots import before_after, grid, reward_curve
+from diffalign.report.plots import before_after, grid, quality_against_cost, reward_curve
 
 RED = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)
 BLUE = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1)
@@ -137,6 +138,19 @@ def test_a_curve_of_one_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_curve_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no reward"):
         reward_curve([], tmp_path / "curve.png")
+
+
+def test_the_chart_of_quality_says_how_diverse_a_methods_pictures_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    row = {"judged": None, "reward": {"mean": 2.0, "low": 1.0, "high": 3.0}, "forwards": 64}
+    table = {"frozen": {**row, "distance": 0.25}, "find": {**row, "distance": None}}
+    quality_against_cost(table, tmp_path / "chart.png", reward="red")
+    legend = figures[0].axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["frozen, 0.250", "find, –"]
 
 
 def test_plots_leave_pyplot_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

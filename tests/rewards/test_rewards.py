@@ -50,6 +50,17 @@ def test_rewards_too_great_to_compute_with_are_named(great: float) -> None:
         score(huge, IMAGES, PROMPTS)
 
 
+def test_a_network_that_overflows_is_told_its_precision() -> None:
+    class Half:
+        dtype = torch.float16
+
+        def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
+            return torch.tensor([0.0, torch.inf])
+
+    with pytest.raises(RewardError, match="returned inf for picture 1 of 2; compute it in float32"):
+        score(Half(), IMAGES, PROMPTS)
+
+
 def test_unknown_rewards_are_named() -> None:
     with pytest.raises(RewardError, match="did you mean 'world-clip'"):
         load_reward("world-clap")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from diffalign.settings.fields import ConfigError
-from diffalign.settings.find import PRESETS, FindConfig
+from diffalign.settings.find import PRESETS, SAMPLING, FindConfig
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,15 @@ def test_an_ablation_differs_from_the_paper_in_its_part_alone() -> None:
         ("paper-no-rca", {"clip_range": 0.0}),
     ):
         assert vars(PRESETS[name]) == vars(paper) | change
+
+
+def test_the_papers_presets_sample_and_calibrate_as_its_release() -> None:
+    """DDIM, 50 steps, guidance 7.5; a value network that makes one step of 1e-4 an iteration."""
+    papers = [name for name in PRESETS if name.startswith("paper")]
+    assert list(SAMPLING) == papers
+    for name in papers:
+        assert SAMPLING[name] == {"num_steps": 50, "guidance_scale": 7.5, "scheduler": "ddim"}
+        assert (PRESETS[name].value_learning_rate, PRESETS[name].value_updates) == (1e-4, 1)
 
 
 @pytest.mark.parametrize(("queries", "rounds"), [(150, 7), (60, 4), (5, 2)])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from diffalign.settings.fields import ConfigError
+from diffalign.settings.methods import METHODS
 from diffalign.settings.noise_ppo import PRESETS, NoisePPOConfig
 
 
@@ -28,3 +29,7 @@ def test_settings_that_make_no_sense_are_named(change: dict[str, Any], message: 
 
 def test_the_default_is_the_papers() -> None:
     assert PRESETS["default"] == PRESETS["paper"]
+
+
+def test_help_says_that_the_numbers_have_no_published_source() -> None:
+    assert "its numbers have no published source" in METHODS["noise-ppo"].help

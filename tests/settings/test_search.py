@@ -15,8 +15,13 @@ from diffalign.settings.search import PRESETS, SearchConfig
         ({"keep": 51, "queries": 50}, "cannot keep 51 of 50 pictures"),
         ({"queries": 0}, "queries must be at least 1"),
         ({"algorithm": "spectral", "keep": 26, "queries": 50}, "at most half of 50 queries, not 26"),
-        ({"algorithm": "best-of-m"}, "must be one of best-of-n, zero-order, spectral"),
+        (
+            {"algorithm": "spectral-fresh", "keep": 26, "queries": 50},
+            "spectral-fresh keeps at most half",
+        ),
+        ({"algorithm": "best-of-m"}, "must be one of best-of-n, zero-order, spectral, spectral-fresh"),
         ({"radius": 0.0}, "radius must be above 0"),
+        ({"radius": 1e39}, r"radius must be above 0 and at most 1e\+16"),
         ({"population": 1}, "population must be at least 2"),
         ({"elites": 1.5}, "elites must be above 0 and at most 1"),
     ],
@@ -31,4 +36,10 @@ def test_a_preset_is_its_algorithm() -> None:
         "default": "best-of-n",
         "zero-order": "zero-order",
         "spectral": "spectral",
+        "spectral-fresh": "spectral-fresh",
     }
+
+
+def test_spectral_search_is_as_published() -> None:
+    published = PRESETS["spectral"]
+    assert (published.population, published.elites, published.preview_steps) == (10, 0.5, 10)

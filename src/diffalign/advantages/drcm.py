@@ -8,6 +8,8 @@ Deviations: the published script trains V_φ on copies of a single reward; here,
             V_φ learns standardised rewards, so that it starts at their running mean instead of at 0.
             For a reward whose mean is far from 0, such as CLIPScore, the first advantages would
             otherwise be that mean, and Adam's moments would carry it through the whole run.
+            The published network is 256 wide, has a layer more and also reads the prompt's embedding, which
+            is the same throughout a run; here, three layers of width 64 that read μ and σ.
 References: Chen et al. (ACM MM 2024), eqs. 9–10, https://arxiv.org/abs/2407.19453
 """
 

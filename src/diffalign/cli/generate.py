@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from diffalign.cli.options import OpeningOptions, Positive, Seed
-from diffalign.cli.tables import say, stdout
+from diffalign.cli.tables import count, say, stdout
 from diffalign.settings.sampling import Opening
 
 
@@ -51,4 +51,4 @@ def generate(
         say(console, *opened.notes, style="yellow")
         folder = None if out is None else out / path.name if runs else out
         written = write_pictures(opened, number, seed, prompt, frozen=frozen, out=folder)
-        say(console, f"wrote {number} picture{'s' * (number > 1)} and seed{seed}-grid.png to {written}")
+        say(console, f"wrote {count(number, 'picture')} and seed{seed}-grid.png to {written}")

@@ -47,7 +47,7 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
             overwrite: Replace the run that the folder holds.
             resume: Go on with the run in this folder; without one, in the folder of --out or of the prompt.
             config: A YAML file of settings, such as a run's config.yaml; what is given here goes first.
-            preset: Which settings to start from: {presets}.
+            preset: Which settings to start from: {presets}.{sampling}
         """
         plans = _plans(name, row, prompt, prompts, (reward, preset, sampling, learning, evaluation))
         folders = _folders(plans, out, prompts) if plans else []
@@ -67,8 +67,17 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
         return _present(start, list(zip(claimed, plans, strict=True)))
 
     text = cleandoc(command.__doc__ or "").replace("{presets}", ", ".join(row.presets))
-    command.__doc__ = f"{row.help}\n{text}"
+    command.__doc__ = f"{row.help}\n{text.replace('{sampling}', _sampling_of_presets(row))}"
     return command
+
+
+def _sampling_of_presets(row: Method) -> str:
+    """A sentence of the presets that set the same flags of sampling."""
+    presets = dict[str, list[str]]()
+    for name, settings in row.sampling.items():
+        flags = [f"--{setting.replace('_', '-')} {value}" for setting, value in settings.items()]
+        presets.setdefault(" ".join(flags), []).append(name)
+    return "".join(f" With {', '.join(names)}: {flags}." for flags, names in presets.items())
 
 
 def _plans(

@@ -86,7 +86,7 @@ class RunProgress:
         if self.made and seconds > 0:
             speed = self.made / seconds
             parts.append(f"{speed:.1f} images/s")
-            parts.append(f"{_clock((self.total - self.done) / speed)} left")
+            parts.append(f"{_clock(max(0, self.total - self.done) / speed)} left")
         return " · ".join(parts)
 
     def _show(self, last: bool = False) -> None:

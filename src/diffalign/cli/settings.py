@@ -51,9 +51,12 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
     if not commands or check_resume(app, commands, arguments):
         return
     name, by_name = commands[-1], {argument.name: argument for argument in arguments}
+    nulls = set[str]()
     if by_name["--config"].tokens:
         path = by_name["--config"].tokens[-1].value
-        settings = {key: value for key, value in read_settings(path).items() if value is not None}
+        read = read_settings(path)
+        settings = {key: value for key, value in read.items() if value is not None}
+        nulls = {key.replace("-", "_") for key, value in read.items() if value is None} & {"guidance_scale"}
         if (writer := settings.pop("method", name)) != name:
             raise ConfigError(f"{path} holds settings of diffalign {writer}, not of diffalign {name}")
         for flag in OF_THE_COMMAND_LINE:
@@ -67,7 +70,10 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         Dict(settings, source=path, use_commands_as_keys=False)(app, commands, arguments)
     chosen = by_name["--preset"].tokens[-1].value if by_name["--preset"].tokens else "default"
     if chosen != "default":  # whose values are the settings' own
-        settings = asdict(preset(METHODS[name].presets, chosen))
+        row = METHODS[name]
+        settings = asdict(preset(row.presets, chosen))
+        # null is a file's word for the model's own guidance
+        settings |= {key: value for key, value in row.sampling.get(chosen, {}).items() if key not in nulls}
         Dict(settings, source=f"the preset {chosen}", use_commands_as_keys=False)(app, commands, arguments)
 
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 from rich.text import Text
 
 from diffalign.cli.options import RUN, Seed
-from diffalign.cli.tables import interval, new_table, paths, say, stdout
+from diffalign.cli.tables import count, interval, new_table, paths, say, stdout
 from diffalign.settings.fields import ConfigError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
 
 def _tables(found: dict[str, Any]) -> list[Any]:
     counts = ("votes", "vote"), ("voters", "voter"), ("prompts_asked", "prompt")
-    votes, voters, asked = (f"{found[n]} {word}{'' if found[n] == 1 else 's'}" for n, word in counts)
+    votes, voters, asked = (count(found[name], noun) for name, noun in counts)
     title = f"{votes} of {voters} on {asked}"
     if found["mode"] == "pairs":
         table = new_table(title, "shows it better %", "ties", "looks better %", "ties", "votes", "voters")

@@ -15,13 +15,14 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from diffalign.evaluation import Summary
+    from diffalign.evaluation.summary import Diversity
     from diffalign.metrics.intervals import IntervalDict
     from diffalign.run.session import Session
     from diffalign.settings.compare import CompareConfig
 
 _NAMES = {"baseline": "frozen model", "best_of_n": "best of N", "tuned": "tuned"}
 _BLANK = "–"
-_WIDTH = 110  # where there is no terminal to ask
+_WIDTH = 120  # where there is no terminal to ask
 
 
 def stdout() -> Console:
@@ -54,27 +55,25 @@ def new_table(title: str, *columns: str) -> Table:
 
 def results(summary: Summary) -> Table:
     """Each row's figures with their 95 % intervals."""
-    title = f"“{summary['prompt']}”, {summary['n']} fresh pictures a row"
-    table = new_table(title, summary["reward"], "judged right %", "Vendi", "queries", "seconds")
+    title = f"“{summary['prompt']}”, {count(summary['n'], 'fresh picture')} a row"
+    table = new_table(title, summary["reward"], "judged right %", "distance", "queries", "seconds")
     for name in ("baseline", "best_of_n", "tuned"):
         if name not in summary["rows"]:
             continue
         row, cost = summary["rows"][name], summary["cost"][name]
-        diversity = row["diversity"]
         table.add_row(
             _NAMES[name],
             interval(row["reward"]),
             interval(row["judged_accuracy"], percent=True),
-            _BLANK if diversity is None else f"{diversity['vendi']:.1f}",
+            _distance(row["diversity"]),
             str(cost["reward_queries"]),
             f"{cost['seconds']:.1f}",
             style="bold" if name == "tuned" else None,
         )
     gain = summary["gain"]
     if gain is not None:
-        accuracy = interval(gain["judged_accuracy"], percent=True, signed=True)
-        table.add_row("gain", interval(gain["reward"], signed=True), accuracy, "", "", "", style="green")
-    table.caption = Text("[95 % interval]; gain: tuned less frozen, in pairs; Vendi: diversity, 1 to n")
+        table.add_row("gain", *_gains(gain), "", "")
+    table.caption = Text("[95 % interval]; gain: tuned less frozen, in pairs; distance: diversity")
     table.caption_justify = "left"
     return table
 
@@ -82,16 +81,29 @@ def results(summary: Summary) -> Table:
 def overview(summaries: Sequence[Summary]) -> Table:
     """One row a prompt."""
     title = "Gains of the tuned noise over the frozen model, in pairs"
-    table = new_table(title, "reward", "right %, frozen", "gain")
+    table = new_table(title, "right %, frozen", "reward", "right %", "distance")
     for summary in summaries:
         gain, accuracy = summary["gain"], summary["rows"]["baseline"]["judged_accuracy"]
-        table.add_row(
-            Text(summary["prompt"]),
-            interval(gain and gain["reward"], signed=True),
-            interval(accuracy, percent=True),
-            interval(gain and gain["judged_accuracy"], percent=True, signed=True),
-        )
+        gains = [_BLANK] * 3 if gain is None else _gains(gain)
+        table.add_row(Text(summary["prompt"]), interval(accuracy, percent=True), *gains)
     return table
+
+
+def _gains(gain: Mapping[str, Any]) -> list[Text]:
+    """Of reward, verdicts and distance: green where there is one, red where there is a loss. One pair alone
+    tells neither, though its interval has no width."""
+    cells = []
+    for name in ("reward", "judged_accuracy", "pairwise_distance"):
+        found: IntervalDict | None = gain[name]
+        style = ""
+        if found is not None and found["n"] > 1:
+            style = "green" if found["low"] > 0 else "red" if found["high"] < 0 else ""
+        cells.append(Text(interval(found, percent=name == "judged_accuracy", signed=True), style))
+    return cells
+
+
+def _distance(diversity: Diversity | None) -> str:
+    return _BLANK if diversity is None else f"{diversity['pairwise_distance']:.3f}"
 
 
 def measures(figures: Mapping[str, Any], metrics: Sequence[str]) -> Table:
@@ -99,8 +111,8 @@ def measures(figures: Mapping[str, Any], metrics: Sequence[str]) -> Table:
     names = [row["source"] for row in figures["rows"]]
     less = [f"{row['source']} less {row['less']}" for row in figures["differences"]]
     table = new_table("Pictures in folders", *names, *(part for name in less for part in (name, "p")))
-    for count in ("pictures", "prompts"):
-        table.add_row(count, *(str(row[count]) for row in figures["rows"]), style="dim")
+    for name in ("pictures", "prompts"):
+        table.add_row(name, *(str(row[name]) for row in figures["rows"]), style="dim")
     for metric in metrics:
         cells = [_figure(row[metric]) for row in figures["rows"]]
         for row in figures["differences"]:
@@ -113,6 +125,8 @@ def measures(figures: Mapping[str, Any], metrics: Sequence[str]) -> Table:
 
 
 def _figure(found: Mapping[str, Any], *, signed: bool = False) -> str:
+    if found["mean"] is None:
+        return _BLANK
     if found["low"] is not None:
         return interval(found, signed=signed)  # type: ignore[arg-type]
     return f"{found['mean']:{'+' if signed else ''}.3f}"
@@ -129,24 +143,32 @@ def interval(found: IntervalDict | None, *, percent: bool = False, signed: bool 
     return f"{mean} [{low}, {high}]"
 
 
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def paths(console: Console, files: Sequence[Path]) -> None:
     """Prints what was written, one path a line."""
     say(console, "wrote", *(f"  {file}" for file in files))
 
 
 def search_results(summary: Mapping[str, Any]) -> Table:
-    """All pictures of a search, and those that it kept."""
-    kept = summary["kept"]
-    title = f"“{summary['prompt']}”: the best {len(kept['rewards'])} of {summary['all']['reward']['n']}"
-    table = new_table(f"{title} by {summary['reward']}", summary["reward"], "judged right %")
-    table.add_row("all", interval(summary["all"]["reward"]), "")
-    table.add_row("kept", interval(kept["reward"]), interval(kept["judged_accuracy"], percent=True))
+    """All pictures of a search, or its previews, and those that it kept."""
+    kept, previews = summary["kept"], summary["previews"]
+    title = f"“{summary['prompt']}”: {summary['description']} by {summary['reward']}"
+    table = new_table(title, summary["reward"], "judged right %", "distance")
+    row = "previews" if previews else "all"
+    table.add_row(row, interval((previews or summary["all"])["reward"]), _BLANK, _BLANK)
+    right = interval(kept["judged_accuracy"], percent=True)
+    table.add_row("kept", interval(kept["reward"]), right, _distance(kept["diversity"]))
     return table
 
 
 def comparison_table(rows: Mapping[str, Mapping[str, Any]], config: CompareConfig) -> Table:
     """One row a method."""
-    title = f"{config.prompts}, {config.queries} reward queries and {config.images} pictures of each prompt"
+    spent, shown = count(config.queries, "reward query", "reward queries"), count(config.images, "picture")
+    title = f"{config.prompts}, {spent} and {shown} of each prompt"
     table = new_table(title, config.reward, "judged right %", "distance", "forwards", "seconds")
     for method, row in rows.items():
         distance = _BLANK if row["distance"] is None else f"{row['distance']:.3f}"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.pipeline import PipelineError, denoiser
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.diffusion.sampler import Sampler
@@ -142,6 +143,7 @@ def prompt_states(pipeline: Any, prompt: str) -> Tensor:
 
     Raises:
         PipelineError: if the pipeline is of no known family.
+        NotFiniteError: if a state holds values that are no numbers.
     """
     encode = _encoder(pipeline)
     network: Any = denoiser(pipeline)
@@ -150,4 +152,5 @@ def prompt_states(pipeline: Any, prompt: str) -> Tensor:
     states = arguments["encoder_hidden_states"][0]
     if "encoder_attention_mask" in arguments:
         states = states[arguments["encoder_attention_mask"][0].bool()]
+    check_finite("token states", states, remedy(pipeline.dtype))
     return states.float().cpu()

@@ -1,10 +1,11 @@
 """Loading pipelines; a pipeline's denoiser, fingerprint, kind of scheduler and latent shape."""
 
 import hashlib
+import inspect
 import json
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
@@ -19,6 +20,9 @@ _FINGERPRINT_DIGITS = 12  # 48 bits, so that two models hardly ever share them
 _FINGERPRINT_VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
 #: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
 _STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD")
+#: What a denoiser predicts where DDIM samples; not flow_prediction.
+_PREDICTIONS = "epsilon", "v_prediction", "sample"
+P = TypeVar("P", bound=Pipeline)
 
 
 class PipelineError(ValueError):
@@ -67,12 +71,7 @@ def load_pipeline(
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot load the model {str(name)!r}: {error}") from error
     if scheduler == "ddim":
-        if not takes_ddim(pipeline):
-            raise PipelineError(
-                f"{str(name)!r} samples with {type(pipeline.scheduler).__name__}, whose noise schedule DDIM "
-                "cannot follow; use the scheduler 'keep'"
-            )
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        pipeline = with_ddim(pipeline)
     pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
@@ -106,9 +105,43 @@ def is_deterministic(pipeline: Pipeline) -> bool:
     )
 
 
+def with_ddim(pipeline: P) -> P:
+    """A pipeline of the same components that samples with DDIM; `pipeline` stays as it is.
+
+    Raises:
+        PipelineError: if DDIM cannot follow its noise schedule.
+    """
+    if not takes_ddim(pipeline):
+        raise PipelineError(
+            f"the model samples with {type(pipeline.scheduler).__name__}, whose noise schedule DDIM cannot "
+            "follow; use --scheduler keep"
+        )
+    other = copy(pipeline)
+    other.scheduler = ddim_of(pipeline.scheduler)
+    return other
+
+
+def ddim_of(scheduler: Any, **changes: Any) -> DDIMScheduler:
+    """DDIM of a scheduler's configuration with `changes`; latents are clipped only where they were.
+
+    `from_config` would take DDIM's own defaults, such as its betas, for what the scheduler has by default.
+    """
+    known = inspect.signature(DDIMScheduler.__init__).parameters
+    config = {name: value for name, value in scheduler.config.items() if name in known}
+    return DDIMScheduler(**{"clip_sample": False, **config, **changes})
+
+
 def takes_ddim(pipeline: Pipeline) -> bool:
-    """Whether DDIM can follow the noise schedule of the pipeline's scheduler."""
-    return "beta_schedule" in pipeline.scheduler.config
+    """Whether DDIM can follow the noise schedule and the predictions of the pipeline's scheduler."""
+    own: Any = pipeline.scheduler
+    if "beta_schedule" not in own.config or own.config.get("prediction_type", "epsilon") not in _PREDICTIONS:
+        return False
+    try:
+        alphas = ddim_of(own).alphas_cumprod
+    except NotImplementedError:  # of a kind of betas that it does not know
+        return False
+    # a scheduler may shift them, as CogVideoX's does
+    return torch.allclose(alphas, getattr(own, "alphas_cumprod", alphas).to(alphas), atol=1e-6)
 
 
 def own_timesteps(pipeline: Pipeline, num_steps: int) -> list[int]:

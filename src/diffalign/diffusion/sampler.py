@@ -2,13 +2,15 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from diffalign.diffusion.cards import card_of
+from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.pipeline import PipelineError, latent_shape, own_timesteps, takes_ddim
 from diffalign.diffusion.protocol import Pipeline
 
@@ -65,6 +67,7 @@ class Sampler:
         self.pipeline: Final = pipeline
         self.num_steps: Final = num_steps
         self.batch_size: Final = batch_size
+        self._given: Final = dict(call)
         self._steps = num_steps  # as the scheduler took them
         self.latent_shape: Final = latent_shape(pipeline, **call)
         parameters = inspect.signature(type(pipeline).__call__).parameters
@@ -88,6 +91,16 @@ class Sampler:
         self._conditions: dict[str, dict[str, Tensor]] = {}
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
+
+    def with_steps(self, num_steps: int) -> "Sampler":
+        """The same, but for the number of steps."""
+        return Sampler(
+            self.pipeline,
+            num_steps=num_steps,
+            guidance_scale=self.guidance_scale,
+            batch_size=self.batch_size,
+            **self._given,
+        )
 
     @property
     def forwards(self) -> int:
@@ -120,6 +133,7 @@ class Sampler:
 
         Raises:
             PipelineError: if the noise does not fit the pipeline or the prompts.
+            NotFiniteError: if noise or pictures hold values that are no numbers.
         """
         if tuple(x_T.shape[1:]) != self.latent_shape:
             raise PipelineError(
@@ -128,6 +142,7 @@ class Sampler:
         prompts = [prompt] * len(x_T) if isinstance(prompt, str) else prompt
         if len(prompts) != len(x_T):
             raise PipelineError(f"{len(x_T)} samples need one prompt or {len(x_T)}, not {len(prompts)}")
+        check_finite("noises", x_T, "give other noise")
         batches = []
         with torch.inference_mode():
             for start in range(0, len(x_T), self.batch_size):
@@ -137,27 +152,41 @@ class Sampler:
                     condition = {**self.encode([prompt]), "num_images_per_prompt": len(latents)}
                 else:
                     condition = self.encode(prompts[batch])
-                output = self.pipeline(**condition, latents=latents, **self._call)
-                pictures = output.images if hasattr(output, "images") else output.frames
-                batches.append(checked(torch.as_tensor(pictures).float(), self.pipeline.dtype))
+                with decoding_checked(self.pipeline):
+                    output = self.pipeline(**condition, latents=latents, **self._call)
+                pictures = torch.as_tensor(output.images if hasattr(output, "images") else output.frames)
+                check_finite("pictures", pictures, remedy(self.pipeline.dtype))
+                batches.append(pictures.float())
         timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
         self._steps = self.num_steps if timesteps is None else len(timesteps)
         # joined outside inference mode, so that rewards may record gradients
         return torch.cat(batches)
 
 
-def checked(pictures: Tensor, dtype: torch.dtype) -> Tensor:
-    """The pictures `(B, …)`, if all of their values are numbers.
+@contextmanager
+def decoding_checked(pipeline: Any) -> Iterator[None]:
+    """Within it latents and pictures that are no numbers are refused where they meet the decoder: afterwards
+    infinite pixels would be white or black ones, and scored.
 
     Raises:
-        PipelineError: if not. They would be saved as black ones, and scored.
+        NotFiniteError: within, if there are some.
     """
-    if (bad := int((~pictures.flatten(1).isfinite().all(1)).sum())) == 0:
-        return pictures
-    mend = "take a lower learning rate, if the model is sound"
-    if dtype == torch.float16:
-        mend = "load the model in float32 or bfloat16, or take another VAE: float16 overflows at 65504"
-    raise PipelineError(f"{bad} of {len(pictures)} pictures hold values that are no numbers; {mend}")
+
+    def check(decoder: Any, given: tuple[Any, ...], made: Any) -> None:
+        for what, values in (("latents", given[0] if given else None), ("pictures", made)):
+            if isinstance(values, Tensor):
+                check_finite(what, values, remedy(pipeline.dtype))
+
+    vae = getattr(pipeline, "vae", None) or getattr(pipeline, "movq", None)
+    decoder = getattr(vae, "decoder", None)
+    if not isinstance(decoder, torch.nn.Module):
+        yield
+        return
+    handle = decoder.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _simple_encoder(pipeline: Pipeline) -> Callable[..., tuple[Tensor, ...]] | None:

@@ -21,7 +21,7 @@ import math
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from diffalign.diffusion.pipeline import PipelineError, own_timesteps, takes_ddim
+from diffalign.diffusion.pipeline import PipelineError, ddim_of, own_timesteps, takes_ddim
 from diffalign.diffusion.protocol import Pipeline
 
 LOG_2PI = math.log(2 * math.pi)
@@ -44,12 +44,10 @@ class Schedule:
         own = pipeline.scheduler
         if not takes_ddim(pipeline):
             raise PipelineError(
-                f"{type(own).__name__}'s noise schedule is not one that DDIM can follow, so its "
-                "steps are no Gaussian decisions; find learns the initial noise of such a pipeline"
+                f"{type(own).__name__}'s noise schedule or prediction is not one that DDIM can follow, so "
+                "its steps are no Gaussian decisions; find learns the initial noise of such a pipeline"
             )
-        # DDIM's default clips latents
-        clips = own.config.get("clip_sample", False)
-        self.scheduler = DDIMScheduler.from_config(own.config, set_alpha_to_one=False, clip_sample=clips)
+        self.scheduler = ddim_of(own, set_alpha_to_one=False)
         self.kind: str = self.scheduler.config.prediction_type
         timesteps = own_timesteps(pipeline, num_steps)
         before = [*timesteps[1:], -1]

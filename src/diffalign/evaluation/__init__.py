@@ -1,7 +1,7 @@
 """EVALUATION: fresh paired samples, their scores and verdicts, and their cost."""
 
 from diffalign.evaluation.samples import Judge, Samples, as_bytes, assess, evaluate, pooled, world_judge
-from diffalign.evaluation.summary import SCHEMA, Cost, Summary, peak_memory_mb, summarise
+from diffalign.evaluation.summary import SCHEMA, Cost, Summary, diversity_of, peak_memory_mb, summarise
 
 __all__ = [
     "SCHEMA",
@@ -11,6 +11,7 @@ __all__ = [
     "Summary",
     "as_bytes",
     "assess",
+    "diversity_of",
     "evaluate",
     "peak_memory_mb",
     "pooled",

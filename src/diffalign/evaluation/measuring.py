@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.finite import FLOAT32, check_finite
 from diffalign.evaluation.sources import Source, SourceError, read_picture
 from diffalign.metrics import (
     bootstrap,
@@ -32,23 +33,27 @@ LEAST_FOR_SPLITS = 500  # pictures; a split of fewer than 50 would have too low 
 Reader = Callable[[Tensor], Tensor]
 
 
-def _by_prompt(metric: Callable[[Tensor], float], features: Tensor, counts: list[int]) -> tuple[float, ...]:
+def _by_prompt(
+    metric: Callable[[Tensor], float | None], features: Tensor, counts: list[int]
+) -> tuple[float | None, ...]:
     """`metric` of the features of each prompt."""
     return tuple(metric(of_prompt) for of_prompt in features.split(counts))
 
 
-def _inception(logits: Tensor, counts: list[int]) -> tuple[float, ...]:
-    """The classic inception score of all pictures."""
-    return (inception_score(logits, SPLITS if len(logits) >= LEAST_FOR_SPLITS else 1)[0],)
+def _inception(splits: int, logits: Tensor, counts: list[int]) -> tuple[float | None, ...]:
+    """The inception score of all pictures, in so many parts if there are enough."""
+    if len(logits) < 2:
+        return (None,)
+    return (inception_score(logits, splits if len(logits) >= LEAST_FOR_SPLITS else 1)[0],)
 
 
 #: Metrics of a set of pictures, by name: from features `(n, D)`, prompt after prompt, and the number of
-#: pictures of each prompt, to a figure for each prompt or to one for all pictures.
-SET_METRICS: dict[str, Callable[[Tensor, list[int]], tuple[float, ...]]] = {
+#: pictures of each prompt, to a figure for each prompt or to one for all pictures; None of one picture.
+SET_METRICS: dict[str, Callable[[Tensor, list[int]], tuple[float | None, ...]]] = {
     "distance": partial(_by_prompt, mean_pairwise_distance),
     "vendi": partial(_by_prompt, vendi_score),
-    "inception-clip": lambda features, counts: (inception_score(features)[0],),  # B²-DiffuRL, F.2
-    "inception": _inception,  # of Inception v3
+    "inception-clip": partial(_inception, 1),  # B²-DiffuRL, F.2
+    "inception": partial(_inception, SPLITS),  # of Inception v3
 }
 
 
@@ -58,12 +63,13 @@ class Measured:
 
     Attributes:
         rewards: by name, scores `(n,)`, prompt after prompt.
-        set_metrics: by name, a figure for each prompt; for inception scores one for all pictures.
+        set_metrics: by name, a figure for each prompt; for inception scores one for all pictures. None is of
+            one picture alone.
         prompts: of the pictures, n.
     """
 
     rewards: Mapping[str, Tensor]
-    set_metrics: Mapping[str, tuple[float, ...]]
+    set_metrics: Mapping[str, tuple[float | None, ...]]
     prompts: tuple[str, ...]
 
 
@@ -85,6 +91,7 @@ def measure(
 
     Raises:
         RewardError: if a reward fails.
+        NotFiniteError: if a feature is no number.
         SourceError: if a picture cannot be read, or is of another size than others of its prompt.
     """
     scores: dict[str, list[Tensor]] = {name: [] for name in rewards}
@@ -94,7 +101,9 @@ def measure(
         for name, reward in rewards.items():
             scores[name].append(score(reward, images, [prompt] * len(images)))
         for read, batches in features.items():
-            batches.append(read(images).float().cpu())
+            values = read(images).float().cpu()
+            check_finite("pictures' features", values, FLOAT32)
+            batches.append(values)
         prompts += [prompt] * len(images)
         if on_batch is not None:
             on_batch(len(images))
@@ -141,7 +150,10 @@ def figures(measured: Mapping[str, Measured]) -> dict[str, Any]:
 def _difference(after: Measured, before: Measured) -> Measured:
     """The figures of `after` less those of `before`, in pairs."""
     set_metrics = {
-        name: tuple(a - b for a, b in zip(values, before.set_metrics[name], strict=True))
+        name: tuple(
+            None if a is None or b is None else a - b
+            for a, b in zip(values, before.set_metrics[name], strict=True)
+        )
         for name, values in after.set_metrics.items()
     }
     rewards = {name: values - before.rewards[name] for name, values in after.rewards.items()}
@@ -158,9 +170,10 @@ def _means(measured: Measured, test: bool = False) -> dict[str, dict[str, Any]]:
         several = len(of_prompt) > 1
         means[name] = dict((clustered(values, prompts) if several else bootstrap(values)).as_dict())
         units[name] = [float(values[own].mean()) for own in of_prompt] if several else values.tolist()
-    for name, figures in measured.set_metrics.items():
-        alone = {"mean": figures[0], "low": None, "high": None, "n": 1}
-        means[name] = dict(bootstrap(figures).as_dict()) if len(figures) > 1 else alone
+    for name, all_figures in measured.set_metrics.items():
+        figures = [figure for figure in all_figures if figure is not None]
+        few = {"mean": figures[0] if figures else None, "low": None, "high": None, "n": len(figures)}
+        means[name] = dict(bootstrap(figures).as_dict()) if len(figures) > 1 else few
         units[name] = figures
     if test:
         for name, each in units.items():

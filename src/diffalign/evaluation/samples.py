@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.finite import FLOAT32, check_finite
 from diffalign.metrics import Embedder
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction, score
@@ -66,6 +67,7 @@ def assess(
 
     Raises:
         RewardError: if the reward fails.
+        NotFiniteError: if an embedding holds values that are no numbers.
         ValueError: if there are not B rewards, verdicts or embeddings.
     """
     prompts = [prompt] * len(images)
@@ -74,6 +76,8 @@ def assess(
     if judged is not None and graded is not None:
         judged, graded = judged.bool().cpu(), graded.float().cpu()
     embeddings = embed(images) if embed is not None else None
+    if embeddings is not None:
+        check_finite("pictures' embeddings", embeddings, FLOAT32)
     for values in (rewards, judged, graded, embeddings):
         if values is not None and len(values) != len(images):
             raise ValueError(f"{len(images)} pictures, but scores with shape {tuple(values.shape)}")

@@ -1,14 +1,22 @@
 """`summary.json`: figures of the evaluated samples, with intervals, and what they cost."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
 import torch
+from torch import Tensor
 
 from diffalign.evaluation.samples import Samples
-from diffalign.metrics import bootstrap, mean_pairwise_distance, paired, vendi_score
+from diffalign.metrics import (
+    bootstrap,
+    distance_by_picture,
+    mean_measured,
+    mean_pairwise_distance,
+    paired,
+    vendi_score,
+)
 from diffalign.metrics.intervals import IntervalDict
 
 SCHEMA = "diffalign.summary/1"
@@ -44,16 +52,23 @@ class Diversity(TypedDict):
     on: str
 
 
-class Gain(TypedDict):
-    """Tuned less baseline: means over pairs of samples with the same noise; null without a judge."""
+class Means(TypedDict):
+    """Means over samples, or over pairs of samples with the same noise; null without a judge."""
 
     reward: IntervalDict
     judged_accuracy: IntervalDict | None
     graded: IntervalDict | None
 
 
-class Row(Gain):
-    """The means of baseline, best-of-N or tuned samples, and their diversity; null without an embedder."""
+class Gain(Means):
+    """Tuned less baseline; of the distance null without an embedder, or below 3 pictures a prompt."""
+
+    pairwise_distance: IntervalDict | None
+
+
+class Row(Means):
+    """The means of baseline, best-of-N or tuned samples, and their diversity; null without an embedder, or
+    below 2 pictures a prompt."""
 
     diversity: Diversity | None
 
@@ -112,8 +127,8 @@ def summarise(
         "reward": reward,
         "judge": judge,
         "n": len(baseline),
-        "rows": {name: _row(row) for name, row in rows.items()},
-        "gain": None if tuned is None else _means(tuned, less=baseline),
+        "rows": {name: {**_means(row), "diversity": diversity_of(row)} for name, row in rows.items()},
+        "gain": None if tuned is None else _gain(tuned, baseline),
         "cost": {name: cost[name].as_dict() for name in rows},
         "run": dict(run or {}),
     }
@@ -135,20 +150,32 @@ def peak_memory_mb(device: torch.device | str = "cpu") -> float | None:
     return peak * unit / MEGABYTE
 
 
-def _row(samples: Samples) -> Row:
-    diversity: Diversity | None = None
-    if samples.embeddings is not None:
-        # a mean over prompts, as pictures of different prompts differ anyway
-        prompts = samples.embeddings.split(list(samples.per_prompt or [len(samples)]))
-        diversity = {
-            "pairwise_distance": sum(map(mean_pairwise_distance, prompts)) / len(prompts),
-            "vendi": sum(map(vendi_score, prompts)) / len(prompts),
-            "on": str(samples.diversity_on),
-        }
-    return {**_means(samples), "diversity": diversity}
+def diversity_of(samples: Samples) -> Diversity | None:
+    """A mean over prompts, as pictures of different prompts differ anyway; None below 2 pictures of each."""
+    prompts = _embeddings(samples)
+    distance, vendi = (mean_measured(map(score, prompts)) for score in (mean_pairwise_distance, vendi_score))
+    if distance is None or vendi is None:
+        return None
+    return {"pairwise_distance": distance, "vendi": vendi, "on": str(samples.diversity_on)}
 
 
-def _means(samples: Samples, less: Samples | None = None) -> Gain:
+def _embeddings(samples: Samples) -> Sequence[Tensor]:
+    """Of each prompt's pictures; none without an embedder."""
+    if samples.embeddings is None:
+        return ()
+    prompts: Sequence[Tensor] = samples.embeddings.split(list(samples.per_prompt or [len(samples)]))
+    return prompts
+
+
+def _gain(tuned: Samples, baseline: Samples) -> Gain:
+    rows, distance = (_embeddings(tuned), _embeddings(baseline)), None
+    if all(rows) and all(len(prompt) > 2 for row in rows for prompt in row):
+        # prompts have equally many pictures, so that the mean over all is that over prompts
+        distance = paired(*(torch.cat([*map(distance_by_picture, row)]) for row in rows)).as_dict()
+    return {**_means(tuned, less=baseline), "pairwise_distance": distance}
+
+
+def _means(samples: Samples, less: Samples | None = None) -> Means:
     """The means of `samples`, or of their differences to `less`."""
 
     def interval(name: str) -> Any:

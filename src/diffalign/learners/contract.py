@@ -138,6 +138,11 @@ class Learner(ABC):
         return int(self.config.queries)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What one should know before it begins."""
+        return ()
+
+    @property
     def done(self) -> bool:
         """Whether all queries are spent."""
         return self.queries >= self.total

@@ -18,7 +18,7 @@ from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.files import DENOISER, LORA, replacing_folder
 from diffalign.learners.contract import Learner, Request, Update, check_rewards
 from diffalign.learners.decisions import OBJECTIVES, Decision
-from diffalign.learners.optimisers import make_adamw, take_step
+from diffalign.learners.optimisers import left_out, make_adamw, take_step
 from diffalign.learners.processes import Processes
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.denoiser import DenoiserPolicy
@@ -51,7 +51,8 @@ class DenoiserLearner(Learner):
         super().__init__(policy.sampler, prompts, config, metadata)
         if config.interval == "backward" and config.first_steps > len(policy.timesteps):
             raise ConfigError(
-                f"first_steps is {config.first_steps}, but the sampler takes {len(policy.timesteps)} steps"
+                f"first_steps is {config.first_steps}, but the sampler takes {len(policy.timesteps)} "
+                "steps; lower it (the papers learn the last 14 of 20 first)"
             )
         if (policy.eta, policy.rank) != (config.eta, config.lora_rank):
             raise ConfigError(
@@ -78,7 +79,7 @@ class DenoiserLearner(Learner):
                 f"{self.processes.number} processes; ask for more samples"
             )
         seen = config.samples * (config.window + 1)
-        if config.branches == 1 and seen < 2 * len(self.prompts):
+        if config.branches == config.min_count == 1 and seen < 2 * len(self.prompts):
             raise ConfigError(
                 f"{config.samples} samples a round of {len(self.prompts)} prompts are less than two of each "
                 f"in {config.window + 1} rounds, so that none can be the better one; ask for more samples"
@@ -139,13 +140,12 @@ class DenoiserLearner(Learner):
         advantage = self.statistics.normalise(prompts, scores)
         units = self._units(prompts, advantage)
         advantage = advantage.clamp(-config.advantage_clip, config.advantage_clip)
-        shuffled = np.random.default_rng([config.seed, self.rounds, 1]).permutation(len(units))
-        size = config.update_batch // self.objective.unit
-        losses, diagnostics, sizes, steps = list[float](), list[Diagnostics](), list[int](), 0
-        for start in range(0, len(units), size):
-            batch = [units[i] for i in shuffled[start : start + size]]
+        losses, diagnostics, sizes = list[float](), list[Diagnostics](), list[int]()
+        steps = tried = 0
+        for batch in self._batches(units):
             local = [tuple(rows[i] for i in unit) for unit in batch if unit[0] in rows]
             loss, one, taken = self._step(rollout, advantage[list(rows)], local, len(batch))
+            tried += 1
             if taken:
                 losses.append(loss)
                 diagnostics.append(one)
@@ -165,23 +165,33 @@ class DenoiserLearner(Learner):
             selected,
             steps,
             {"interval": len(request.interval), "first_ratio_error": ratio_error},
-            self._warning(steps, selected, ratio_error),
+            self._warning(steps, tried, selected, ratio_error),
         )
+
+    def _batches(self, units: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+        """What each optimiser step is made from, shuffled anew in each epoch."""
+        config = self.config
+        generator = np.random.default_rng([config.seed, self.rounds, 1])
+        size = config.update_batch // self.objective.unit
+        for _ in range(config.inner_epochs):
+            shuffled = [units[i] for i in generator.permutation(len(units))]
+            yield from (shuffled[start : start + size] for start in range(0, len(units), size))
 
     def _forwards(self, request: Request, selected: int) -> int:
         """Of sampling, the steps before the interval once a group, and of learning, its reference too."""
         sampled = request.interval.start * len(request.groups) + len(request.interval) * self.config.samples
-        learned = (2 if self.objective.pretrained else 1) * selected * len(request.interval)
+        learned = self.config.inner_epochs * selected * len(request.interval)
+        learned *= 2 if self.objective.pretrained else 1
         return (2 if self.policy.guided else 1) * (sampled + learned)
 
-    def _warning(self, steps: int, selected: int, ratio_error: float) -> str | None:
-        if not steps:
+    def _warning(self, steps: int, tried: int, selected: int, ratio_error: float) -> str | None:
+        if not selected:
             why = f"no sample passed the threshold of {self.config.threshold}"
-            if selected:
-                half = "float16, whose scale is lower now"
-                mend = half if self.scaler.is_enabled() else f"{self.policy.dtype}; lower the learning rate"
-                why = f"its gradients were no numbers in {mend}"
             return f"round {self.rounds} made no optimiser step: {why}"
+        half = self.scaler.is_enabled()  # which tries scales, and leaves steps out
+        mend = "float16's scale is lower now" if half else "lower the learning rate"
+        if steps < tried and not (half and steps):
+            return left_out(self.rounds, steps, tried, mend)
         first = self.optimiser_steps == steps
         if first and self.objective.clips and ratio_error > self.config.clip_range / 2:
             return (

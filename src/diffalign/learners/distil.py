@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
+from diffalign.diffusion.finite import check_finite
 from diffalign.learners.optimisers import take_step
 from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.policies.noise import NoiseDistribution
@@ -33,6 +34,7 @@ def distil(
 
     Raises:
         ConfigError: if there is no noise, or it is of latents of another shape.
+        NotFiniteError: if a loss is no number.
     """
     if not noises:
         raise ConfigError("there is no learned noise to learn from")
@@ -48,6 +50,7 @@ def distil(
         for text in (texts[i] for i in chosen):
             x_T = noises[text].sample(samples, seed, stream="distil", start=step * samples)
             losses.append(-generator(text).log_prob(x_T).mean())
+        check_finite("losses", losses)
         loss = torch.stack(losses).mean()
         optimiser.zero_grad()
         loss.backward()

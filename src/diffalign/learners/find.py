@@ -11,7 +11,7 @@ from diffalign.advantages.drcm import value_loss
 from diffalign.diffusion import Sampler
 from diffalign.files import NOISE
 from diffalign.learners.contract import Learner, Request, Update, check_rewards
-from diffalign.learners.optimisers import NO_STEP, take_step
+from diffalign.learners.optimisers import left_out, take_step
 from diffalign.objectives import policy_gradient_loss, ppo_loss
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.mixture import MixturePolicy
@@ -66,7 +66,9 @@ class FindLearner(Learner):
         if config.optimiser == "natural":
             self.optimiser = NaturalGradient(self.policy, config.learning_rate)
         else:
-            self.optimiser = torch.optim.AdamW(self.policy.parameters(), lr=config.learning_rate)
+            self.optimiser = torch.optim.AdamW(
+                self.policy.parameters(), lr=config.learning_rate, weight_decay=0.0
+            )
         if config.advantage == "drcm":
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(config.seed)
@@ -144,7 +146,7 @@ class FindLearner(Learner):
                 "effective_components": learned.effective_components(),
                 "kl_to_standard": float(learned.kl()),
             },
-            warning=None if taken else f"round {self.rounds} {NO_STEP}",
+            warning=left_out(self.rounds, int(taken), 1),
         )
 
     def _calibrate(self, newest: int) -> Tensor:
@@ -164,7 +166,7 @@ class FindLearner(Learner):
         for _ in range(self.config.value_updates):
             self.value_optimiser.zero_grad()
             value_loss(self.value(self.means, self.stds)[update], rewards).backward()
-            self.value_optimiser.step()
+            take_step(self.value_optimiser, list(self.value.parameters()))
         return rewards - expected
 
     def tensors(self) -> dict[str, Tensor]:

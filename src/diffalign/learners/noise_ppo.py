@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 
 from diffalign.advantages import leave_one_out, standardise
 from diffalign.advantages.running import RunningStatistics
 from diffalign.diffusion import Sampler
 from diffalign.learners.amortised import AmortisedLearner, make_generator
 from diffalign.learners.contract import Update, check_rewards
-from diffalign.learners.optimisers import NO_STEP, take_step
+from diffalign.learners.optimisers import left_out, take_step
 from diffalign.objectives import ppo_loss
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.gaussian_generator import GaussianGenerator
+from diffalign.policies.noise import NoiseDistribution
 from diffalign.rollout import Rollout, repeated
 from diffalign.settings.noise_ppo import NoisePPOConfig
 
@@ -36,6 +38,19 @@ class ValueHead(nn.Module):
         """Of rewards that were standardised over a round."""
         guess: Tensor = self.layers(states.mean(0))
         return guess[0]
+
+
+def log_ratio(policy: NoiseDistribution, before: NoiseDistribution, x_T: Tensor) -> Tensor:
+    """(log π − log π_old + KL(π_old ‖ π)) / √n of Gaussian decisions `x_T`, `(B, *latent)` → `(B, 1)`.
+
+    Undivided, a log-ratio of n coefficients that each move a little spreads with √n, and its mean, −KL, falls
+    with n: a clip range would mean something else for each latent. This has mean 0 under π_old, where π has
+    hardly moved the spread of one coefficient, and the gradient of log π / √n.
+    """
+    change = policy.log_prob(x_T, "sum") - before.log_prob(x_T, "sum")
+    old, new = Normal(before.mean, before.std), Normal(policy.mean, policy.std)
+    divergence = kl_divergence(old, new).sum().detach()
+    return (change + divergence) / math.sqrt(policy.mean.numel())
 
 
 class NoisePPOLearner(AmortisedLearner):
@@ -62,12 +77,16 @@ class NoisePPOLearner(AmortisedLearner):
         # one scale for all prompts: a prompt whose rewards hardly differ has little to teach
         targets = standardise(rewards).view(len(prompts), -1)
         advantage = self._advantage(prompts, rewards, targets)
-        losses, diagnostics, sizes = [], [], []
+        with torch.no_grad():
+            before = [self.generator(prompt) for prompt in prompts]
+        losses, diagnostics, sizes, steps = [], [], [], 0
         for epoch in range(config.epochs):
             order = np.random.default_rng([config.seed, self.rounds, epoch]).permutation(len(prompts))
             for start in range(0, len(prompts), config.minibatch):
                 batch = order[start : start + config.minibatch].tolist()
-                loss, one, taken = self._step(rollout, batch, advantage[batch], targets[batch])
+                old = [before[i] for i in batch]
+                loss, one, taken = self._step(rollout, batch, old, advantage[batch], targets[batch])
+                steps += 1
                 if taken:
                     losses.append(loss)
                     diagnostics.append(one)
@@ -84,7 +103,7 @@ class NoisePPOLearner(AmortisedLearner):
             selected=len(rewards),
             optimiser_steps=len(losses),
             figures={"divergence": self.divergence(rollout.prompts)},
-            warning=None if losses else f"round {self.rounds} {NO_STEP}",
+            warning=left_out(self.rounds, len(losses), steps),
         )
 
     def _advantage(self, prompts: Sequence[str], rewards: Tensor, targets: Tensor) -> Tensor:
@@ -99,19 +118,21 @@ class NoisePPOLearner(AmortisedLearner):
         return targets - expected[:, None]
 
     def _step(
-        self, rollout: Rollout, batch: Sequence[int], advantage: Tensor, targets: Tensor
+        self,
+        rollout: Rollout,
+        batch: Sequence[int],
+        before: Sequence[NoiseDistribution],
+        advantage: Tensor,
+        targets: Tensor,
     ) -> tuple[float, Diagnostics, bool]:
         """One optimiser step from the samples of the prompts numbered `batch`, and whether it was taken."""
-        config, elements = self.config, math.prod(self.generator.shape.latent)
-        samples = config.samples_per_prompt
-        prompts = [rollout.prompts[i * samples] for i in batch]
-        noises, old = rollout.x_T.split(samples), rollout.log_prob.split(samples)
+        config, samples = self.config, self.config.samples_per_prompt
+        prompts, noises = [rollout.prompts[i * samples] for i in batch], rollout.x_T.split(samples)
         policies = [self.generator(prompt) for prompt in prompts]
-        # whole decisions: the generator decides on few coefficients of many elements
-        log_prob = elements * torch.cat([p.log_prob(noises[i]) for p, i in zip(policies, batch, strict=True)])
-        old_log_prob = elements * torch.cat([old[i] for i in batch])
+        each = zip(policies, before, batch, strict=True)
+        ratio = torch.cat([log_ratio(policy, old, noises[i]) for policy, old, i in each])
         loss, diagnostics = ppo_loss(
-            log_prob, old_log_prob, advantage.reshape(-1, 1), clip_range=config.clip_range
+            ratio, torch.zeros_like(ratio), advantage.reshape(-1, 1), clip_range=config.clip_range
         )
         if config.kl_weight:
             divergence = torch.stack([self.generator.divergence(policy) for policy in policies]).mean()

@@ -8,11 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.finite import check_finite
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.tune import TuneConfig
 
-#: The end of the warning of a round without a step.
-NO_STEP = "made no optimiser step: its gradients were no numbers; lower the learning rate"
+
+def left_out(round: int, taken: int, steps: int, mend: str = "lower the learning rate") -> str | None:
+    """The warning of a round that left steps out, if it did."""
+    if taken == steps:
+        return None
+    made = "made no optimiser step" if not taken else f"left out {steps - taken} of {steps} optimiser steps"
+    return f"round {round} {made}: its gradients were no numbers; {mend}"
 
 
 def take_step(
@@ -22,10 +28,14 @@ def take_step(
 
     Arguments:
         max_norm: what the gradients' norm is scaled down to.
+
+    Raises:
+        NotFiniteError: if the step made a weight no number, as of too high a learning rate.
     """
     if not torch.nn.utils.clip_grad_norm_(parameters, max_norm).isfinite():
         return False
     optimiser.step()
+    check_finite("weights", parameters)
     return True
 
 

@@ -1,7 +1,7 @@
 """The pictures that a search keeps, and their file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +23,8 @@ class SearchResult:
         rewards: of every picture made, with shape `(n,)`, in the order of their indices.
         indices: which of the n pictures were kept.
         metadata: what it was searched for (model, prompt, steps …); strings.
+        previews: rewards of the previews of fewer steps whose best were drawn again as these pictures, with
+            shape `(m,)`; none of a search whose pictures all have all steps.
     """
 
     x_T: Tensor
@@ -30,10 +32,17 @@ class SearchResult:
     rewards: Tensor
     indices: tuple[int, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    previews: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def kept_rewards(self) -> Tensor:
         """The rewards of the kept pictures, with shape `(keep,)`."""
         return self.rewards[list(self.indices)]
+
+    def described(self) -> str:
+        """What is kept of what: the best pictures, or pictures of the noise of the best previews."""
+        if len(self.previews):
+            return f"pictures of the best {len(self.indices)} of {len(self.previews)} previews"
+        return f"the best {len(self.indices)} of {len(self.rewards)}"
 
     def merged(self, x_T: Tensor, images: Tensor, rewards: Tensor, keep: int) -> "SearchResult":
         """The best `keep` of these and of a new batch `(B, …)` with rewards `(B,)`."""
@@ -44,7 +53,8 @@ class SearchResult:
         images = torch.cat([self.images, images]) if len(self.images) else images
         # stable: the kept come before the batch, and each is in order, so that ties go to the lower index
         order = rewards[list(indices)].argsort(descending=True, stable=True)[:keep]
-        return SearchResult(x_T[order], images[order], rewards, tuple(indices[i] for i in order.tolist()))
+        indices = tuple(indices[i] for i in order.tolist())
+        return replace(self, x_T=x_T[order], images=images[order], rewards=rewards, indices=indices)
 
     def save(self, path: Path | str) -> None:
         """Writes noise and rewards as a safetensors file, atomically."""

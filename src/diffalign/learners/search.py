@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class SearchLearner(Learner):
 
     config: SearchConfig
     learned, artefact, one_prompt = "kept pictures", NOISES, True
+    #: The setting that says how many samples are drawn before the search first moves, if it ever does.
+    moves_after: ClassVar[str | None] = None
 
     def prepare(self) -> None:
         latents = torch.empty(0, *self.environment.latent_shape)
@@ -36,7 +39,22 @@ class SearchLearner(Learner):
 
     @property
     def queries(self) -> int:
-        return len(self.best.rewards)
+        return len(self.best.previews) + len(self.best.rewards)
+
+    @property
+    def searched(self) -> int:
+        """How many samples the kept ones are chosen from."""
+        return self.total
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        name, algorithm = self.moves_after, self.config.algorithm
+        if name is None or (first := getattr(self.config, name)) < self.searched:
+            return ()
+        return (
+            f"{algorithm} moves after {first} samples, but draws {self.searched} in all: it is no more than "
+            f"best-of-n; raise queries, or lower {name}",
+        )
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         x_T = self.candidates(self.draw(request))
@@ -58,13 +76,14 @@ class SearchLearner(Learner):
 
     def tensors(self) -> dict[str, Tensor]:
         best = self.best
-        kept = {"x_T": best.x_T, "images": best.images, "rewards": best.rewards}
+        kept = {"x_T": best.x_T, "images": best.images, "rewards": best.rewards, "previews": best.previews}
         return {**super().tensors(), **kept, "indices": torch.tensor(best.indices, dtype=torch.int64)}
 
     def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
         super().restore(tensors, strings)
         indices = tuple(tensors["indices"].tolist())
-        self.best = SearchResult(tensors["x_T"], tensors["images"], tensors["rewards"], indices)
+        kept = tensors["x_T"], tensors["images"], tensors["rewards"], indices
+        self.best = SearchResult(*kept, previews=tensors["previews"])
 
     def result(self) -> SearchResult:
         return replace(self.best, metadata=self.provenance())

@@ -1,99 +1,79 @@
-r"""Spectral evolution search: cross-entropy search over the noise's lowest wavelet band.
+r"""Spectral evolution search: cross-entropy search over the lowest wavelet band of one noise.
 
-    z = B x_T (Haar means of 2^L × 2^L blocks),   z ~ N(m, s²),   (m, s) ← mean and std of the elites
+    x_T = x − B^T B x + B^T z,   z ~ N(m, s²),   (m, s) ← mean and std of the k best z of all generations
 
-Candidates are scored on cheap previews of few steps; the noise of the best previews is then sampled with
-all steps. What lies outside the band is drawn anew for each candidate.
+B takes Haar's lowest band: B x = means of 2^L × 2^L blocks, times 2^L. The elites of a generation compete
+with those before them by the scores that they got: none is sampled again. All else, the high band of
+x ~ N(0, I), stays as it is. Candidates are scored on previews of few steps; the noise of the best is then
+sampled with all steps.
 
-Symbols:    B = band, m = mean, s = std
+Symbols:    B = low_band, B^T = spread, L = level, x = fixed, m = mean, s = std, k = elites × population
+Deviations: L is less than the published 4 where the latents' sides do not divide by 2^4; there the paper's
+            release pads them. As many of the best are sampled with all steps as are kept, not one alone.
 References: Spectral Evolution Search (2026), https://arxiv.org/abs/2602.03208
             Rubinstein (1999), cross-entropy method, https://doi.org/10.1023/A:1010091220143
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffalign.learners.contract import Request, Update, check_rewards
-from diffalign.learners.result import SearchResult
-from diffalign.learners.search import SearchLearner
-from diffalign.rollout import Rollout, sample_noise
+from diffalign.diffusion.sampler import seeded_noise
+from diffalign.learners.previews import PreviewSearch
 from diffalign.settings.fields import ConfigError
 
-LEVEL = 2  # of the Haar transform: blocks of 4 × 4
-LEAST_STD = 0.1  # of the band, so that a search never ends on one point
+LEVEL = 4  # of the Haar transform, at most: blocks of 16 × 16
 
 
-class Spectral(SearchLearner):
-    """Pictures of the noise of the best previews.
-
-    Its rewards are those of all previews, then those of the pictures, to which `indices` point.
+class Spectral(PreviewSearch):
+    """Only the low band moves.
 
     Attributes:
-        preview: a sampler of fewer steps; `environment` itself unless it is set.
-        mean, std: of the band, `(1, C, H / 2^L, W / 2^L)`.
+        level: of the Haar transform.
+        fixed: the noise whose high band all candidates share, `(1, *latent)`.
+        elites: the bands of the best so far, best first, `(k, C, H / 2^L, W / 2^L)`.
+        scores: their rewards, `(k,)`.
 
     Raises:
         ConfigError: if the latents have no band.
     """
 
-    remembered = "mean", "std"
+    remembered = "elites", "scores"
 
     def prepare(self) -> None:
         super().prepare()
-        check_latents(self.environment.latent_shape)
-        self.preview = self.environment
-        self.mean = low_band(torch.zeros(1, *self.environment.latent_shape), LEVEL)
-        self.std = torch.ones_like(self.mean)
-
-    @property
-    def previewing(self) -> bool:
-        """Whether the next samples are previews."""
-        return self.queries < self.config.queries - self.config.keep
-
-    def ask(self) -> Request:
-        """A population of previews, and at last the kept ones as pictures."""
-        left = self.total - self.config.keep - self.queries  # previews
-        return self.next_samples(min(self.config.population, left) if self.previewing else self.config.keep)
-
-    def sample(self, request: Request) -> Iterator[Rollout]:
-        """Previews of the distribution's noise, or pictures of the best previews'."""
-        environment, x_T = self.environment, self.best.x_T
-        if self.previewing:
-            environment, x_T = self.preview, self.candidates(self.draw(request))
-        yield sample_noise(environment, self.prompts[0], x_T, request.groups)
+        latent = self.environment.latent_shape
+        self.level = deepest_level(latent, LEVEL)
+        self.fixed = seeded_noise(latent, self.config.seed, "high band", [0])
+        self.elites, self.scores = low_band(self.fixed, self.level)[:0], torch.empty(0)
 
     def candidates(self, epsilon: Tensor) -> Tensor:
-        return epsilon + spread(self.mean + (self.std - 1) * low_band(epsilon, LEVEL), LEVEL)
+        z = low_band(epsilon, self.level)
+        if len(self.elites) > 1:
+            z = self.elites.mean(0) + self.elites.std(0) * z
+        return self.fixed + spread(z - low_band(self.fixed, self.level), self.level)
 
-    def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
-        """Keeps the best previews and moves the distribution to the elites, or orders the pictures."""
-        check_rewards(rollout, rewards)
-        if not self.previewing:
-            order, first = rewards.argsort(descending=True, stable=True), len(self.best.rewards)
-            self.best = SearchResult(
-                rollout.x_T[order],
-                rollout.images[order],
-                torch.cat([self.best.rewards, rewards]),
-                tuple(first + i for i in order.tolist()),
-            )
-            self.rounds += 1
-            return self.update(rollout, rewards)
-        count = min(len(rewards), max(2, round(self.config.elites * len(rewards))))
-        elites = low_band(rollout.x_T[rewards.topk(count).indices], LEVEL)
-        self.mean = elites.mean(0, keepdim=True)
-        self.std = elites.std(0, keepdim=True, correction=0).clamp_min(LEAST_STD)
-        return replace(super().tell(rollout, rewards), forwards=len(rewards) * self.preview.forwards)
+    def move(self, x_T: Tensor, rewards: Tensor) -> None:
+        count = max(2, round(self.config.elites * self.config.population))
+        scores = torch.cat([self.scores, rewards])
+        order = scores.argsort(descending=True, stable=True)[:count]
+        self.elites = torch.cat([self.elites, low_band(x_T, self.level)])[order]
+        self.scores = scores[order]
 
 
-def check_latents(latent_shape: Sequence[int]) -> None:
-    """Raises a `ConfigError` if latents of this shape have no lowest band."""
-    if any(size % 2**LEVEL for size in latent_shape[-2:]):
-        size = "×".join(map(str, latent_shape[-2:]))
-        raise ConfigError(f"spectral searches latents whose sides divide by {2**LEVEL}, not of {size}")
+def deepest_level(latent_shape: Sequence[int], at_most: int) -> int:
+    """The deepest level of a Haar transform whose blocks divide latents of this shape.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    height, width = latent_shape[-2:]
+    for level in range(at_most, 0, -1):
+        if height % 2**level == width % 2**level == 0:
+            return level
+    raise ConfigError(f"spectral search needs latents with even sides, not of {height}×{width}")
 
 
 def low_band(x: Tensor, level: int) -> Tensor:

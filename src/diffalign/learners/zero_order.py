@@ -17,6 +17,8 @@ from diffalign.learners.search import SearchLearner
 class ZeroOrder(SearchLearner):
     """The first `neighbours` are drawn from N(0, I), the rest around the best so far, as many at a time."""
 
+    moves_after = "neighbours"
+
     def ask(self) -> Request:
         return self.next_samples(self.config.neighbours)
 

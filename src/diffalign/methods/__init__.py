@@ -1,8 +1,8 @@
 """METHOD: the published methods and our defaults, as rows that compose the parts.
 
 A row of `diffalign.settings.methods` has a method's settings, presets and learner. Each function here takes
-what `prepare` does (num_steps, guidance_scale, batch_size, preset_name, call) and the method's own settings,
-and returns a `Run`: iterate over it for `Round` records, or `.run()` it to the end.
+what `prepare` does (num_steps, guidance_scale, scheduler, batch_size, preset_name, call) and the method's own
+settings, and returns a `Run`: iterate over it for `Round` records, or `.run()` it to the end.
 """
 
 from collections.abc import Sequence

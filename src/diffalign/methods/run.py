@@ -5,12 +5,14 @@ from importlib import import_module
 from typing import Any
 
 from diffalign.diffusion import Sampler
+from diffalign.diffusion.pipeline import with_ddim
 from diffalign.learners.contract import Learner
 from diffalign.loop import Round, train
 from diffalign.methods.provenance import provenance
 from diffalign.rewards import RewardFunction, load_reward
 from diffalign.settings.fields import ConfigError, preset
 from diffalign.settings.methods import method
+from diffalign.settings.sampling import Sampling, Scheduler
 
 
 class Run:
@@ -57,8 +59,9 @@ def prepare(
     reward: RewardFunction | str,
     *,
     preset_name: str = "default",
-    num_steps: int = 20,
+    num_steps: int | None = None,
     guidance_scale: float | None = None,
+    scheduler: Scheduler | None = None,
     batch_size: int = 16,
     call: dict[str, Any] | None = None,
     **changes: Any,
@@ -66,21 +69,32 @@ def prepare(
     """Prepares a run of the method called `name`.
 
     Arguments:
-        pipeline: a diffusers pipeline.
+        pipeline: a diffusers pipeline; where DDIM is asked for, another of its components samples.
         prompts: what the pictures should show.
         reward: a callable `(images, prompts) -> (B,)`, or a registered reward's name.
-        preset_name: of the method's settings.
-        num_steps, guidance_scale, batch_size: of sampling.
+        preset_name: of the method's settings, and of settings of sampling where it sets some.
+        num_steps, guidance_scale, scheduler: of sampling; those of the preset if None, and where it sets
+            none the defaults of `Sampling`: 20 steps, the pipeline's own guidance and scheduler. With a
+            preset that sets guidance, the pipeline's own must be given as a number.
+        batch_size: pictures at a time.
         call: further arguments of the pipeline's call.
         changes: settings of the method to change.
     """
+    row = method(name)
+    config = preset(row.presets, preset_name, changes)
+    given = {"num_steps": num_steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
+    given = {key: value for key, value in given.items() if value is not None}
+    sampling = Sampling(batch_size=batch_size, **{**row.sampling.get(preset_name, {}), **given})
     sampler = Sampler(
-        pipeline, num_steps=num_steps, guidance_scale=guidance_scale, batch_size=batch_size, **(call or {})
+        with_ddim(pipeline) if sampling.scheduler == "ddim" else pipeline,
+        num_steps=sampling.num_steps,
+        guidance_scale=sampling.guidance_scale,
+        batch_size=batch_size,
+        **(call or {}),
     )
     if isinstance(reward, str):
         label, reward = reward, load_reward(reward)
     else:
         label = str(getattr(reward, "__name__", type(reward).__name__))
-    config = preset(method(name).presets, preset_name, changes)
     texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     return Run(build(name, sampler, texts, config, label), reward)

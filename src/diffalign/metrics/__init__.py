@@ -2,8 +2,10 @@
 
 from diffalign.metrics.diversity import (
     Embedder,
+    distance_by_picture,
     embedder,
     inception_score,
+    mean_measured,
     mean_pairwise_distance,
     vendi_score,
 )
@@ -16,9 +18,11 @@ __all__ = [
     "Interval",
     "bootstrap",
     "clustered",
+    "distance_by_picture",
     "embedder",
     "frame_consistency",
     "inception_score",
+    "mean_measured",
     "mean_pairwise_distance",
     "paired",
     "paired_test",

@@ -4,7 +4,7 @@ r"""How different the pictures of one prompt are from each other.
     Vendi score = exp(−Σ λ log λ),    λ = eigenvalues of K/n,  K_ij = cos(e_i, e_j)
 
 The Vendi score is the effective number of different pictures, from 1 (all alike) to n (all
-orthogonal); it grows with n, so compare it at equal n only.
+orthogonal); it grows with n, so compare it at equal n only. One picture alone has neither.
 
     inception score = exp(mean over x of KL(p(y | x) ‖ p(y))),    p(y | x) = softmax(f(x))
 
@@ -14,12 +14,13 @@ dimensions would give 1.001.
 
 Symbols:    e = embeddings, λ = eigenvalues, n = number of pictures, f = features
 References: Friedman and Dieng (TMLR 2023), eq. 3, https://arxiv.org/abs/2210.02410
+            Arvesen (1969), "Jackknifing U-statistics" (the distance's interval)
             Salimans et al. (NeurIPS 2016), https://arxiv.org/abs/1606.03498
             on CLIP features, Hu et al. (CVPR 2025), appendix F.2, https://arxiv.org/abs/2503.11240
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,8 +66,8 @@ def embed_pixels(images: Tensor) -> Tensor:
     return pixels - pixels.mean(1, keepdim=True)
 
 
-def mean_pairwise_distance(embeddings: Tensor) -> float:
-    """Mean cosine distance over the pairs of `embeddings` with shape `(n, D)`, in [0, 2]; 0 if n is 1.
+def mean_pairwise_distance(embeddings: Tensor) -> float | None:
+    """Mean cosine distance over the pairs of `embeddings` with shape `(n, D)`, in [0, 2]; None if n is 1.
 
     Raises:
         ValueError: if the shape is another.
@@ -74,21 +75,47 @@ def mean_pairwise_distance(embeddings: Tensor) -> float:
     unit = _unit(embeddings)
     n = len(unit)
     if n == 1:
-        return 0.0
+        return None
     sum_of_cosines = unit.sum(0).square().sum().item() - n  # over i ≠ j
     return 1 - sum_of_cosines / (n * (n - 1))
 
 
-def vendi_score(embeddings: Tensor) -> float:
-    """Effective number of different pictures, from 1 to n, of `embeddings` with shape `(n, D)`.
+def distance_by_picture(embeddings: Tensor) -> Tensor:
+    """What each of `embeddings`, `(n, D)`, contributes to their mean pairwise distance d, its mean: `(n,)`.
+
+    The jackknife's pseudo-values n d − (n − 1) d₋ᵢ, which give d an interval as other means have. As each
+    pair is of two pictures, they vary twice as much as a picture's mean distance to the others.
+
+    Raises:
+        ValueError: if the shape is another, or n is below 3.
+    """
+    unit = _unit(embeddings)
+    n = len(unit)
+    if n < 3:
+        raise ValueError(f"the share of a picture in a mean distance takes 3 pictures, not {n}")
+    distances = 1 - (unit @ unit.sum(0) - 1) / (n - 1)  # of each from the others
+    return (2 * (n - 1) * distances - n * distances.mean()) / (n - 2)
+
+
+def vendi_score(embeddings: Tensor) -> float | None:
+    """Effective number of different pictures, from 1 to n, of `embeddings` with shape `(n, D)`; None if n
+    is 1.
 
     Raises:
         ValueError: if the shape is another.
     """
     unit = _unit(embeddings)
+    if len(unit) == 1:
+        return None
     # the eigenvalues of K/n are the squared singular values of the embeddings over √n
     eigenvalues = torch.linalg.svdvals(unit / len(unit) ** 0.5).square()
     return float(torch.special.entr(eigenvalues).sum().exp())  # eq. 3
+
+
+def mean_measured(values: Iterable[float | None]) -> float | None:
+    """The mean of those that could be measured, such as over prompts; None if none could."""
+    measured = [value for value in values if value is not None]
+    return sum(measured) / len(measured) if measured else None
 
 
 def _unit(embeddings: Tensor) -> Tensor:

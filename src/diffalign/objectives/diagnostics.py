@@ -6,6 +6,9 @@ from typing import Self
 
 from torch import Tensor
 
+#: Of a log-ratio: the exponential of a greater one would leave no figure a number of 32 bits.
+GREATEST = 80.0
+
 
 @dataclass(frozen=True)
 class Diagnostics:
@@ -34,7 +37,7 @@ class Diagnostics:
 
 def diagnose(log_ratio: Tensor, clip_range: float = float("inf")) -> Diagnostics:
     """Diagnostics of log-ratios with shape `(B, K)`."""
-    log_ratio = log_ratio.detach()
+    log_ratio = log_ratio.detach().clamp(max=GREATEST)
     ratio = log_ratio.exp()
     error = (ratio - 1).abs()
     return Diagnostics(

@@ -130,10 +130,11 @@ def reward_curve(
 def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | str, *, reward: str) -> Path:
     """Draws the judged share of each method, or without a judge its reward, against its cost.
 
-    The cost is the number of denoiser evaluations for a prompt, on a logarithmic scale.
+    The cost is the number of denoiser evaluations for a prompt, on a logarithmic scale. Beside the name of a
+    method stands the mean pairwise distance of its pictures.
 
     Arguments:
-        table: by method: `judged` and `reward` (mean, low, high), `forwards`.
+        table: by method: `judged` and `reward` (mean, low, high), `distance`, `forwards`.
         reward: the name of the reward, for the axis.
     """
     figure, axes = _axes(figsize=(8, 5), dpi=DPI)
@@ -146,8 +147,12 @@ def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | st
         cost = row["forwards"] * 1.06 ** sum(0.9 < other / row["forwards"] < 1.1 for other in earlier)
         earlier.append(row["forwards"])
         spread = [[mean - low], [high - mean]]
-        axes.errorbar(cost, mean, spread, fmt=marker, color=color, capsize=3, label=method)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        distance = "–" if row["distance"] is None else f"{row['distance']:.3f}"
+        label = f"{method}, {distance}"
+        axes.errorbar(cost, mean, spread, fmt=marker, color=color, capsize=3, label=label)
+    axes.legend(
+        loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, title="method, distance of pictures"
+    )
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.8)))

@@ -49,8 +49,10 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
         )
     if not values.isfinite().all():
         bad = int((~values.isfinite()).nonzero()[0])
+        half = getattr(reward, "dtype", None) == torch.float16
+        mend = "compute it in float32, as with --reward-device cpu" if half else "give each a finite number"
         raise RewardError(
-            f"the reward {name} returned {values[bad].item()} for picture {bad} of {len(images)}"
+            f"the reward {name} returned {values[bad].item()} for picture {bad} of {len(images)}; {mend}"
         )
     if (great := values.abs().max() if len(values) else 0) > GREATEST:
         raise RewardError(

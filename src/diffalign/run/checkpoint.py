@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from diffalign.artifacts import RunFolder
+from diffalign.diffusion.finite import NotFiniteError
 from diffalign.files import STATE, ArtifactError, WriteError
 from diffalign.learners.contract import Learner, State
 from diffalign.methods.provenance import decisive
@@ -49,7 +50,9 @@ def resumable(path: Path, command: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if isinstance(error, WriteError) or not isinstance(error, ArtifactError):
+        if isinstance(error, NotFiniteError):
+            error.add_note(f"as it is, diffalign {command} --resume {path} would stop here again")
+        elif isinstance(error, WriteError) or not isinstance(error, ArtifactError):
             saved = (path / STATE).is_file() and not isinstance(error, WriteError)
             error.add_note(f"{'state saved, ' * saved}go on with: diffalign {command} --resume {path}")
         raise

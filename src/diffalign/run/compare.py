@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from diffalign.settings.compare import CompareConfig
+from diffalign.settings.fields import ConfigError
 from diffalign.settings.methods import METHODS
 
 USUAL_STEPS = 20  # of the sampler, for which first_steps of the preset of `tune` is meant
@@ -40,6 +41,7 @@ COMPARED: Mapping[str, tuple[str, Changes] | None] = {
     "best-of-n": ("search", _search),
     "zero-order": ("search", _search),
     "spectral": ("search", _search),
+    "spectral-fresh": ("search", _search),
     "find": ("find", lambda config, prompts, num_steps: {"queries": config.queries}),
     "anchors": ("anchors", _anchors),
     "tune": ("tune", _tune),
@@ -47,18 +49,30 @@ COMPARED: Mapping[str, tuple[str, Changes] | None] = {
 
 
 def settings_of(name: str, config: CompareConfig, prompts: int, num_steps: int) -> tuple[str, Any]:
-    """The method that `name` stands for, which is not "frozen", and its settings of learning."""
+    """The method that `name` stands for, which is not "frozen", and its settings of learning.
+
+    Raises:
+        ConfigError: if it cannot do with so few queries.
+    """
     row = COMPARED[name]
     assert row is not None
     method, changes = row
     presets = METHODS[method].presets  # of search there is one of an algorithm's name
     learning = presets.get(name, presets["default"])
-    return method, replace(learning, seed=config.seed, **changes(config, prompts, num_steps))
+    try:
+        return method, replace(learning, seed=config.seed, **changes(config, prompts, num_steps))
+    except ConfigError as error:
+        fault = str(error).partition("; ")[0]  # what would help the method may be no flag of `compare`
+        raise ConfigError(
+            f"{name} cannot be compared: {fault}; raise --queries, or leave it out of --methods"
+        ) from error
 
 
-def count_pictures(name: str, config: CompareConfig, prompts: int) -> int:
-    """How many pictures the method called `name` makes, about."""
-    row = COMPARED[name]
-    if row is None:
-        return prompts * config.images
-    return prompts * (config.queries + (0 if row[0] == "search" else config.images))
+def count_pictures(name: str, config: CompareConfig, prompts: int, num_steps: int) -> int:
+    """How many pictures the method called `name` makes."""
+    fresh = prompts * config.images
+    if COMPARED[name] is None:
+        return fresh
+    method, learning = settings_of(name, config, prompts, num_steps)
+    queries = int(learning.queries) * (prompts if METHODS[method].per_prompt else 1)
+    return queries + (0 if method == "search" else fresh)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from diffalign.artifacts import RunFolder
+from diffalign.diffusion import Sampler
 from diffalign.evaluation import Samples
 from diffalign.files import CHART, COMPARISON, CONFIG, ROWS, replacing, write_json
-from diffalign.learners.spectral import check_latents
 from diffalign.methods import build
 from diffalign.methods.provenance import decisive, provenance
-from diffalign.metrics import clustered, mean_pairwise_distance
+from diffalign.metrics import clustered, mean_measured, mean_pairwise_distance
 from diffalign.report.plots import quality_against_cost
 from diffalign.run.asked import Asked, read_prompts
 from diffalign.run.checkpoint import resumable
@@ -67,10 +67,23 @@ class Comparison:
             if name not in COMPARED:
                 raise ConfigError(unknown("method", name, COMPARED))
         prompts = read_prompts(config.prompts, config.reward, config.judge)
+        settings = {
+            name: settings_of(name, config, len(prompts), sampling.num_steps)
+            for name in config.names
+            if COMPARED[name] is not None
+        }
         setup = Loader().setup(sampling, config.reward, config.judge, prompts)
-        if "spectral" in config.names:
-            check_latents(setup.sampler.latent_shape)
-        comparison = cls(folder, config, sampling, prompts, setup)
+        warnings = list(setup.warnings)
+        for name, (method, learning) in settings.items():  # which a model or its latents may not fit
+            group = prompts[:1] if METHODS[method].per_prompt else prompts
+            try:
+                sampler = sampler_for(method, setup, sampling)
+                learner = build(method, sampler, group, learning, setup.reward_name)
+            except ConfigError as error:
+                error.add_note(f"or leave {name} out of --methods")
+                raise
+            warnings += learner.warnings
+        comparison = cls(folder, config, sampling, prompts, replace(setup, warnings=tuple(warnings)))
         if not ((folder / CONFIG).is_file() and folder.config().get("method") == "compare"):
             folder.begin(comparison.settings())
         return comparison
@@ -80,9 +93,11 @@ class Comparison:
         return {"method": "compare", **asdict(self.config), **asdict(self.sampling)}
 
     def count_pictures(self) -> int:
-        """How many pictures it makes, about."""
-        each = (count_pictures(name, self.config, len(self.prompts)) for name in self.config.names)
-        return self.config.seeds * sum(each)
+        """How many pictures it makes."""
+        return self.config.seeds * sum(map(self._count_of, self.config.names))
+
+    def _count_of(self, name: str) -> int:
+        return count_pictures(name, self.config, len(self.prompts), self.sampling.num_steps)
 
     def run(self, progress: Progress) -> Table:
         """Runs what the folder does not hold yet, seed by seed; writes and returns the table."""
@@ -103,6 +118,9 @@ class Comparison:
                 for name in config.names:
                     if (name, seed) not in done:
                         rows.append(self._run(name, replace(config, seed=seed), about, progress))
+                        continue
+                    with progress.phase(name, self._count_of(name), self._count_of(name)):
+                        pass
             table = summarise_rows(sorted(rows, key=lambda row: list(COMPARED).index(row["method"])))
             write_json(self.folder / COMPARISON, table)
             quality_against_cost(table, self.folder / CHART, reward=config.reward)
@@ -115,7 +133,7 @@ class Comparison:
         began = time.perf_counter()
         digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
         states = self.folder / STATES / digest / f"{name}-{config.seed}"
-        with progress.phase(name, count_pictures(name, config, len(self.prompts))):
+        with progress.phase(name, self._count_of(name)):
             samples, forwards = self._pictures(name, config, states, progress)
         row: dict[str, Any] = {"method": name, "seed": config.seed, "about": about}
         row |= {"seconds": time.perf_counter() - began, "forwards": forwards}
@@ -134,9 +152,7 @@ class Comparison:
             samples = self.setup.measure(self.prompts, None, config.images, config.seed, progress)
             return samples, fresh * len(self.prompts)
         method, learning = settings_of(name, config, len(self.prompts), self.sampling.num_steps)
-        setup = self.setup
-        if method == "tune":  # opens the frozen model anew, as a tuned denoiser cannot be put back
-            setup = replace(setup, sampler=load_sampler(self.sampling))
+        setup = replace(self.setup, sampler=sampler_for(method, self.setup, self.sampling))
         # checks would cost what the others do not spend
         evaluation = Evaluation(images=config.images, check_every=0)
         groups = [(text,) for text in self.prompts] if METHODS[method].per_prompt else [self.prompts]
@@ -155,6 +171,11 @@ class Comparison:
                 pictures += setup.measure(prompts, learner.noise, config.images, config.seed, progress)
                 forwards += fresh * len(prompts)
         return pictures, forwards
+
+
+def sampler_for(method: str, setup: Setup, sampling: Sampling) -> Sampler:
+    """Of the frozen model; for `tune` opened anew, as a tuned denoiser cannot be put back."""
+    return load_sampler(sampling) if method == "tune" else setup.sampler
 
 
 def read_settings(folder: RunFolder) -> tuple[CompareConfig, Sampling]:
@@ -176,14 +197,11 @@ def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
 
 def describe(prompt: str, samples: Samples) -> dict[str, Any]:
     """A prompt's pictures as a line of the comparison holds them."""
-    distance = None
-    if samples.embeddings is not None and len(samples) > 1:
-        distance = mean_pairwise_distance(samples.embeddings)
     return {
         "prompt": prompt,
         "reward": samples.reward.tolist(),
         "judged": None if samples.judged is None else samples.judged.int().tolist(),
-        "distance": distance,
+        "distance": None if samples.embeddings is None else mean_pairwise_distance(samples.embeddings),
     }
 
 
@@ -195,11 +213,10 @@ def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> Table:
         lines = [row for row in rows if row["method"] == method]
         parts = [part for row in lines for part in row["pictures"]]
         prompts = len(lines[0]["pictures"])
-        distances = [part["distance"] for part in parts if part["distance"] is not None]
         table[method] = {
             "reward": _interval([part["reward"] for part in parts]),
             "judged": _interval([p["judged"] for p in parts]) if all(p["judged"] for p in parts) else None,
-            "distance": sum(distances) / len(distances) if distances else None,
+            "distance": mean_measured(part["distance"] for part in parts),
             "queries": 0 if method == "frozen" else lines[0]["about"]["queries"],
             "forwards": sum(row["forwards"] for row in lines) / len(lines) / prompts,
             "seconds": sum(row["seconds"] for row in lines) / len(lines) / prompts,

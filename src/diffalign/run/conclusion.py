@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffalign.evaluation import Cost, Samples, Summary, pooled, summarise
+from diffalign.evaluation import Cost, Samples, Summary, diversity_of, pooled, summarise
 from diffalign.files import BEFORE_AFTER, BEST, CURVE, SUMMARY, versions, write_json
 from diffalign.learners.best_of_n import BestOfN
 from diffalign.learners.result import SearchResult
@@ -103,11 +103,13 @@ def _draw(session: Session, before: Sequence[Samples], after: Sequence[Samples],
 
 def _conclude_search(session: Session, result: SearchResult, run: Mapping[str, Any]) -> dict[str, Any]:
     prompt, setup = session.learner.prompts[0], session.setup
-    kept = setup.assess(result, prompt)
+    kept = setup.assess(result, prompt, setup.embed)
     summary = {
         "schema": SEARCH_SCHEMA,
         "prompt": prompt,
         **setup.names,
+        "description": result.described(),
+        "previews": {"reward": bootstrap(result.previews).as_dict()} if len(result.previews) else None,
         "all": {"reward": bootstrap(result.rewards).as_dict()},
         "kept": {
             "indices": list(result.indices),
@@ -115,12 +117,13 @@ def _conclude_search(session: Session, result: SearchResult, run: Mapping[str, A
             "reward": bootstrap(kept.reward).as_dict(),
             "judged": None if kept.judged is None else kept.judged.tolist(),
             "judged_accuracy": None if kept.judged is None else bootstrap(kept.judged).as_dict(),
+            "diversity": diversity_of(kept),
         },
         "cost": session.spent().as_dict(),
         "run": dict(run),
     }
     session.learner.save(session.folder.path)
-    title = f"“{prompt}”: the best {len(kept)} of {session.learner.queries} by {setup.reward_name}"
+    title = f"“{prompt}”: {result.described()} by {setup.reward_name}"
     grid(kept.images, session.folder / BEST, title=title, verdicts=kept.judged)
     write_json(session.folder / SUMMARY, summary)
     return summary

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from diffalign.learners.contract import Learner
-from diffalign.metrics import mean_pairwise_distance
+from diffalign.metrics import mean_measured, mean_pairwise_distance
 from diffalign.run.progress import Progress
 from diffalign.run.setup import Setup
 from diffalign.settings.evaluation import Evaluation, SearchEvaluation
@@ -26,14 +26,14 @@ def is_due(evaluation: Evaluation | SearchEvaluation, round: int) -> bool:
 def check_held_out(
     setup: Setup, learner: Learner, prompts: Sequence[str], images: int, progress: Progress
 ) -> dict[str, float | None]:
-    """Means over held-out prompts; the same noise at every check."""
+    """Means over held-out prompts; the same noise at every check. None is what could not be measured."""
     samples = setup.measure(prompts, learner.noise, images, learner.config.seed, progress, STREAM)
     judged = [part.judged for part in samples if part.judged is not None]
-    distances = [mean_pairwise_distance(part.embeddings) for part in samples if part.embeddings is not None]
+    embeddings = [part.embeddings for part in samples if part.embeddings is not None]
     return {
         "reward": float(torch.cat([part.reward for part in samples]).mean()),
         "judged": float(torch.cat(judged).float().mean()) if judged else None,
-        "distance": sum(distances) / len(distances) if distances else None,
+        "distance": mean_measured(map(mean_pairwise_distance, embeddings)),
     }
 
 
@@ -46,9 +46,9 @@ def alarm(checks: Sequence[Mapping[str, Any]]) -> str | None:
         best = max(check["judged"] for check in checks)
         if last["judged"] < best - JUDGED_DROP:
             return f"the reward rises while the judged share fell from {best:.2f} to {last['judged']:.2f}"
-    if last["distance"] is not None and last["distance"] < (1 - DIVERSITY_DROP) * first["distance"]:
+    before, after = first["distance"], last["distance"]
+    if before is not None and after is not None and after < (1 - DIVERSITY_DROP) * before:
         return (
-            f"the reward rises while diversity fell from {first['distance']:.3f} to "
-            f"{last['distance']:.3f} (mean pairwise distance)"
+            f"the reward rises while diversity fell from {before:.3f} to {after:.3f} (mean pairwise distance)"
         )
     return None

@@ -58,7 +58,7 @@ def _run(
             total = session.count_learned() + count_evaluated(session)
             stack.enter_context(resumable(folder.path, plan.method))
             progress = stack.enter_context(open_progress(total))
-            for warning in session.setup.warnings:
+            for warning in (*session.setup.warnings, *session.learner.warnings):
                 progress.warn(warning)
             main = session.learner.processes.is_main
             if main:

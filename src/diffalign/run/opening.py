@@ -22,6 +22,7 @@ from diffalign.run.folders import read_plan
 from diffalign.run.loading import load_sampler
 from diffalign.run.weights import TunedWeights
 from diffalign.settings.fields import ConfigError
+from diffalign.settings.methods import METHODS
 from diffalign.settings.sampling import Dtype, Opening, Sampling
 
 Artifact = NoiseDistribution | NoiseGenerator | SearchResult
@@ -34,7 +35,8 @@ class Opened:
     Attributes:
         path: what was opened.
         sampler: of the model, with the settings of learning.
-        metadata: what was recorded: model, num_steps, reward, queries …
+        metadata: what was recorded: model, num_steps, reward, queries …; of tuned weights the forwards that
+            learning took too.
         artifact: what was learned or kept; tuned weights are the sampler's model's already.
         notes: why the pictures differ a little from those of learning, if they do.
     """
@@ -129,19 +131,31 @@ def single_prompt_runs(folder: Path, prompt: str | None = None) -> tuple[list[Pa
 
 
 def kind_of(path: Path) -> str:
-    """Of the names of what is learned, that of a file, or of what a folder holds; the noise's if none."""
+    """Of the names of what is learned, that of a file, or of what a folder holds; the noise's if none.
+
+    Raises:
+        ArtifactError: if a run in the folder has not got so far.
+    """
 
     def is_of(name: str) -> bool:
         return (path / name).exists() or (path.name == name and path.is_file())
 
-    return next(filter(is_of, files.LEARNED), files.NOISE)
+    kind = next(filter(is_of, files.LEARNED), None)
+    if kind is None and (path / files.CONFIG).is_file():
+        method = RunFolder(path).config().get("method")
+        if method in METHODS:
+            raise ArtifactError(
+                f"the run in {path} is not finished; go on with it: diffalign {method} --resume {path}"
+            )
+    return kind or files.NOISE
 
 
 def recorded(path: Path) -> dict[str, str]:
     """What an artefact says of what it was learned for."""
     if kind_of(path) not in files.WEIGHTS:
         return dict(load_artifact(path).metadata)
-    plan, learned = read_plan(RunFolder.resume(path)), read_header(path / files.STATE)
+    run = RunFolder.resume(path)
+    plan, learned, rounds = read_plan(run), read_header(path / files.STATE), run.metrics()
     sampling = plan.sampling
     return {
         "model": sampling.model,
@@ -149,7 +163,8 @@ def recorded(path: Path) -> dict[str, str]:
         "guidance_scale": str(sampling.guidance_scale),
         "scheduler": "DDIMScheduler" if sampling.scheduler == "ddim" else "",
         "reward": plan.reward,
-        "queries": str(plan.learning.queries),
+        "queries": str(rounds[-1]["queries"] if rounds else 0),  # which an alarm may have stopped
+        "denoiser_forwards": str(sum(row["denoiser_forwards"] for row in rounds)),
         **({"dtype": sampling.dtype} if sampling.dtype else {}),
         **({"model_fingerprint": learned["model_fingerprint"]} if "model_fingerprint" in learned else {}),
     }

@@ -47,7 +47,8 @@ def reevaluate(
     model = str(sampler.pipeline.config["_name_or_path"])
     setup = make_setup(sampler, function, embedder, model, name, judge, [text])
     queries = int(metadata.get("queries", 0))  # of learning, whose seconds are not known
-    spent = Cost(queries, queries * sampler.forwards, 0.0)
+    forwards = int(metadata.get("denoiser_forwards", queries * sampler.forwards))
+    spent = Cost(queries, forwards, 0.0)
     (before,), (after,), cost = setup.measure_pairs(opened, [text], images, seed, progress, spent)
     run = {"seed": seed, "num_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale}
     summary = summarise(before, after, None, cost, prompt=text, **setup.names, run=run)

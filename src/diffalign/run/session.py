@@ -51,12 +51,14 @@ class Session:
         learner, folder, main = self.learner, self.folder, self.learner.processes.is_main
         evaluation = self.asked.plan.evaluation
         restore(folder, learner)
-        checks, best = list[Mapping[str, Any]](), float("-inf")
+        checks, best = list[Mapping[str, Any]](), {True: float("-inf"), False: float("-inf")}
         if main:
             folder.truncate_metrics(learner.rounds)
             rows = folder.metrics()
             checks = [row["held_out"] for row in rows if row.get("held_out")]
-            best = max((row["reward_best"] for row in rows), default=best)
+            for row in rows:
+                previews = bool(row.get("previews"))  # whose rewards are no pictures'
+                best[previews] = max(best[previews], row["reward_best"])
         done = learner.queries + len(checks) * self._check_size()
         # a copy: Ctrl-C may come while a round is half done, and the learner changes in place
         state, saved = snapshot(learner), time.monotonic()
@@ -67,8 +69,9 @@ class Session:
                 for round in train(learner, self.setup.reward, on_batch=progress.advance):
                     problem = None
                     if main:
-                        best = max(best, float(round.rewards.max()))
-                        progress.reward(float(round.rewards.mean()), best)
+                        previews = bool(round.update.figures.get("previews"))
+                        best[previews] = max(best[previews], float(round.rewards.max()))
+                        progress.reward(float(round.rewards.mean()), best[previews])
                         problem = self._record(round, checks, progress)
                         state = snapshot(learner)
                         if time.monotonic() - saved >= SAVE_EVERY:

@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from diffalign.diffusion.finite import NotFiniteError, check_finite
 from diffalign.diffusion.pipeline import denoiser, denoiser_name
 from diffalign.files import DENOISER, LORA, ArtifactError
 
@@ -19,7 +20,7 @@ class TunedWeights:
         folder: of the run.
 
     Raises:
-        ArtifactError: if there are no weights, they are damaged, or are of another model.
+        ArtifactError: if there are no weights, they are damaged, no numbers, or of another model.
     """
 
     def __init__(self, pipeline: Any, folder: Path) -> None:
@@ -35,6 +36,10 @@ class TunedWeights:
                 setattr(pipeline, self.part, self.tuned.to(pipeline.device))
         except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
             raise ArtifactError(f"cannot read the weights in {folder}: {error}") from error
+        try:
+            check_finite("weights", self.tuned.parameters())
+        except NotFiniteError as error:
+            raise ArtifactError(f"cannot use the weights in {folder}: {error}") from error
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

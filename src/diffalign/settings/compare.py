@@ -22,7 +22,7 @@ class CompareConfig(Settings):
     """
 
     prompts: str = ""
-    methods: str = "frozen,best-of-n,zero-order,spectral,find,anchors,tune"
+    methods: str = "frozen,best-of-n,zero-order,spectral,spectral-fresh,find,anchors,tune"
     queries: Positive = 150
     images: Positive = 16
     seeds: Positive = 1
@@ -36,7 +36,8 @@ class CompareConfig(Settings):
             raise ConfigError("no prompts; name a set such as world/heldout, or a file, with --prompts")
         if 2 * self.images > self.queries:
             raise ConfigError(
-                f"{self.images} pictures of {self.queries} queries leave no choice; raise queries"
+                f"{self.images} pictures are more than half of {self.queries} queries, of which search could "
+                "hardly choose; raise queries, or lower images"
             )
 
     @property

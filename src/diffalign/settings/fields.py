@@ -41,8 +41,10 @@ Positive = Annotated[int, Bounds(at_least=1)]
 NotNegative = Annotated[int, Bounds(at_least=0)]
 Seed = Annotated[int, Bounds(at_least=0, at_most=2**63 - 1)]
 AnySeed = Annotated[int, Bounds(at_least=-(2**63), at_most=2**63 - 1)]  # as torch takes them
-PositiveFloat = Annotated[float, Bounds(above=0)]
-NotNegativeFloat = Annotated[float, Bounds(at_least=0)]
+#: Beyond it float32 overflows where numbers are squared.
+GREATEST = 1e16
+PositiveFloat = Annotated[float, Bounds(above=0, at_most=GREATEST)]
+NotNegativeFloat = Annotated[float, Bounds(at_least=0, at_most=GREATEST)]
 Share = Annotated[float, Bounds(above=0, below=1)]
 
 

@@ -97,6 +97,8 @@ class FindConfig(Settings):
         return 1 + -(-max(0, self.queries - self.first) // self.batch)
 
 
+#: The release departs from the paper, which goes first: ε = 0.2, a KL term of 0.01, rewards times 10, and V
+#: learns before it is read. Its AdamW decays no weights, nor does this one.
 _PAPER = FindConfig(
     queries=150,  # section 4.1: 150 iterations of N = 1 sample
     batch=1,  # eq. 10: N = 1
@@ -107,6 +109,8 @@ _PAPER = FindConfig(
     clip_range=0.02,  # section 4.1: ε
     optimiser="adamw",  # section 4.1
     learning_rate=1e-3,  # section 4.1
+    value_learning_rate=1e-4,  # the release: v_lr; the paper says nothing of it
+    value_updates=1,  # the release: v_step, 5 passes over one batch, whose mean gradient makes one step
     history=True,  # eq. 12: importance sampling over historical samples
     antithetic=False,
 )
@@ -117,3 +121,7 @@ PRESETS = {
     "paper-no-drcm": replace(_PAPER, advantage="none"),  # table 3, without dynamic reward calibration
     "paper-no-rca": replace(_PAPER, clip_range=0.0),  # table 3, without ratio clipping
 }
+#: The release's pipeline, by its defaults. It samples with η = 1; here η is 0, so that x_T alone decides.
+_RELEASE = {"num_steps": 50, "guidance_scale": 7.5, "scheduler": "ddim"}
+#: By the name of a preset, settings of sampling that it sets too.
+SAMPLING = {name: _RELEASE for name in PRESETS if name != "default"}

@@ -25,7 +25,8 @@ class NoisePPOConfig(AmortisedConfig):
             network's guess from the prompt (value), or the prompt's mean over the last 8 rounds (running).
         epochs: How often learning passes over a round's samples.
         minibatch: How many prompts an optimiser step is made from.
-        clip_range: The range ε of PPO, on the ratio of whole decisions.
+        clip_range: The range ε of PPO, on ratios of whole decisions, scaled so that it means the same for any
+            latent.
         kl_weight: The weight of KL(π ‖ N(0, I)), in nats.
         learning_rate: The learning rate of Adam.
         max_grad_norm: The norm that a larger gradient is scaled down to.
@@ -60,7 +61,8 @@ class NoisePPOConfig(AmortisedConfig):
             )
 
 
-#: The default is the paper's: μ_φ(c) and σ_φ(c) of every element, a value head, PPO and KL.
+#: `paper` is the paper's form: μ_φ(c) and σ_φ(c) of every element, a value head, PPO and KL. Its numbers
+#: have no published source: we found none in the paper that we could verify, so all of them are our choice.
 PRESETS = {
     "default": NoisePPOConfig(),
     "paper": NoisePPOConfig(

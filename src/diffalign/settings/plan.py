@@ -24,7 +24,7 @@ class Plan:
         evaluation: likewise.
         sampling: how pictures are made.
         reward: a name of `REWARDS`, or `module:function`.
-        preset: that `learning` started from.
+        preset: that `learning` and `sampling` started from.
     """
 
     method: str
@@ -92,7 +92,12 @@ class Plan:
         """The command line that asks for this run; what is as by default is left out."""
         row = method(self.method)
         defaults = {**asdict(Sampling()), **asdict(row.presets[self.preset]), **asdict(row.evaluation())}
-        defaults |= {"method": self.method, "reward": REWARD, "preset": "default"}
+        defaults |= {
+            **row.sampling.get(self.preset, {}),
+            "method": self.method,
+            "reward": REWARD,
+            "preset": "default",
+        }
         words, prompts = ["diffalign", self.method], list[str]()
         for name, value in self.mapping().items():
             flag = "--" + name.replace("_", "-")

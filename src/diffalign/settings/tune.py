@@ -1,9 +1,11 @@
 """Tuning the denoiser: DDPO, PG, DPOK and DPO, alone or with B²-DiffuRL's strategies.
 
 `ddpo`, `pg`, `dpok` and `dpo` visit the whole trajectory; `b2-…` is the same objective with backward
-progressive training and branches. Guidance is the sampler's (B² table 6: 5.0). `default` is `b2-ddpo`
-with decisions weighted by their variance, fewer and smaller rounds, and a higher learning rate;
-`docs/tune.md` says why.
+progressive training and branches, by B²'s table 6: a round is 255 pictures and one optimiser step, so that
+every ratio is 1 and clipping never acts. `b2-ddpo-released` is by its released scripts, where a round is 256
+groups of branches, learned from twice in several steps. All of them set the guidance of table 6.
+`default` is `b2-ddpo` with decisions weighted by their variance, fewer and smaller rounds, and a higher
+learning rate; `docs/tune.md` says why.
 
 References: Black et al. (ICLR 2024), DDPO, https://arxiv.org/abs/2305.13301
             Fan et al. (NeurIPS 2023), DPOK, https://arxiv.org/abs/2305.16381
@@ -45,7 +47,8 @@ class TuneConfig(Settings):
         min_count: From how many rewards of a prompt on, in these rounds, it is normalised with its own; until
             then with all of the round.
         advantage_clip: The greatest size of an advantage.
-        clip_range: The range ε of ppo and dpok.
+        clip_range: The range ε of ppo and dpok, which acts from a round's second optimiser step on: in its
+            first every ratio is 1.
         dpok_alpha: The weight of dpok's clipped surrogate.
         dpok_beta: The weight of dpok's divergence from the pretrained model.
         dpok_regulariser: What that divergence is: kl, of the decisions (the paper), or epsilon, the squared
@@ -58,7 +61,8 @@ class TuneConfig(Settings):
         learning_rate: The optimiser's learning rate.
         weight_decay: The optimiser's weight decay.
         max_grad_norm: The norm that a larger gradient is scaled down to.
-        update_batch: How many samples an optimiser step is made from; a round's last may have fewer.
+        inner_epochs: How often a round's samples are learned from.
+        update_batch: How many samples an optimiser step is made from; an epoch's last may have fewer.
         micro_batch: How many samples are in the denoiser at a time; it changes nothing but time and memory.
         gradient_checkpointing: Compute activations twice instead of keeping them: less memory, more time.
         lora_rank: The rank of the adapter; 0 tunes all weights.
@@ -88,6 +92,7 @@ class TuneConfig(Settings):
     learning_rate: PositiveFloat = 3e-3
     weight_decay: NotNegativeFloat = 1e-4
     max_grad_norm: PositiveFloat = 1.0
+    inner_epochs: Positive = 1
     update_batch: Positive = 96
     micro_batch: Positive = 4
     gradient_checkpointing: bool = False
@@ -144,7 +149,19 @@ PRESETS = {
     "dpok": replace(_VANILLA, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),  # DPOK, appendix
     "dpo": replace(_VANILLA, objective="dpo"),
     "b2-ddpo": replace(_B2, objective="ppo"),
+    "b2-ddpo-released": replace(  # by its scripts; table 6 has 3 branches, and batches twice as large
+        _B2,
+        objective="ppo",
+        samples=1280,  # 8 × 32 groups a round
+        branches=5,
+        inner_epochs=2,
+        update_batch=128,  # batch 2 × accumulation 64
+        clip_range=0.1,
+    ),
     "b2-pg": replace(_B2, objective="pg"),
     "b2-dpok": replace(_B2, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),
     "b2-dpo": replace(_B2, objective="dpo"),
 }
+#: By the name of a preset, settings of sampling that it sets too: B² table 6 and its scripts, of all that it
+#: compares; DDPO's implementation guides alike.
+SAMPLING = {name: {"num_steps": 20, "guidance_scale": 5.0} for name in PRESETS if name != "default"}
