@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> None:
     clip, changes, results = WorldClip(), json.loads(arguments.changes), arguments.results
     part, parts = (int(number) for number in arguments.shard.split("/"))
     results.parent.mkdir(parents=True, exist_ok=True)
-    pipeline = load_pipeline("world")
+    pipeline = load_pipeline("world", dtype=torch.float32)
     pipeline.unet.to(memory_format=torch.channels_last)  # a fifth faster
     sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=32)
     for seed in range(arguments.seeds)[part::parts]:
