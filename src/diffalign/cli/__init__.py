@@ -50,6 +50,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `run` turns it into the exit code 130
     result_action="return_value",
     config=(check_resume, refuse_fractions),
+    default_parameter=Parameter(negative_iterable=()),
 )
 for _name, _row in METHODS.items():
     app.command(make_command(_name, _row), name=_name, config=(fill, refuse_fractions), sort_key=0)

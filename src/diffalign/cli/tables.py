@@ -190,7 +190,11 @@ def one_liner(session: Session, n: int = 4) -> str | None:
     setup, sampler, sampling = session.setup, session.setup.sampler, session.asked.plan.sampling
     texts = {"noise": str(noise), "model": setup.model, "prompt": session.learner.prompts[0]}
     quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()}
-    call = {"num_inference_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale}
+    call = {
+        "num_inference_steps": sampler.num_steps,
+        "guidance_scale": sampler.guidance_scale,
+        **sampler.given,
+    }
     arguments = "".join(f", {name}={value!r}" for name, value in call.items() if value is not None)
     scheduler = ', scheduler="ddim"' if sampling.scheduler == "ddim" else ""
     # prompts as a list: a video pipeline has no num_images_per_prompt

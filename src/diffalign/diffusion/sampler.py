@@ -13,6 +13,7 @@ from diffalign.diffusion.cards import card_of
 from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.pipeline import PipelineError, latent_shape, own_timesteps, takes_ddim
 from diffalign.diffusion.protocol import Pipeline
+from diffalign.settings.choices import unknown
 
 _SEED_BYTES = 7  # of a hash: as many as fit into a signed seed of 64 bits
 
@@ -45,8 +46,8 @@ class Sampler:
         call: further arguments of the pipeline's call, such as `height` or `num_frames`.
 
     Raises:
-        PipelineError: if a number is not positive, the scheduler cannot take as many steps, or the pipeline
-            takes no latents.
+        PipelineError: if a number is not positive, the scheduler cannot take as many steps, the pipeline
+            takes no latents, or its call has no argument of a name in `call`.
     """
 
     def __init__(
@@ -67,10 +68,15 @@ class Sampler:
         self.pipeline: Final = pipeline
         self.num_steps: Final = num_steps
         self.batch_size: Final = batch_size
-        self._given: Final = dict(call)
+        #: the further arguments of the call
+        self.given: Final = dict(call)
         self._steps = num_steps  # as the scheduler took them
-        self.latent_shape: Final = latent_shape(pipeline, **call)
         parameters = inspect.signature(type(pipeline).__call__).parameters
+        if "num_inference_steps" in parameters:  # diffusers swallows unknown names where it takes **kwargs
+            for name in call.keys() - parameters.keys():
+                known = parameters.keys() - {"self", "prompt", "latents"}
+                raise PipelineError(unknown(f"argument of {type(pipeline).__name__}'s call", name, known))
+        self.latent_shape: Final = latent_shape(pipeline, **call)
         self._call = dict(call, num_inference_steps=num_steps, output_type="pt")
         card = card_of(pipeline)
         if guidance_scale is None and card is not None:
@@ -99,7 +105,7 @@ class Sampler:
             num_steps=num_steps,
             guidance_scale=self.guidance_scale,
             batch_size=self.batch_size,
-            **self._given,
+            **self.given,
         )
 
     @property

@@ -36,6 +36,7 @@ def load_sampler(options: Sampling) -> Sampler:
         num_steps=options.num_steps,
         guidance_scale=options.guidance_scale,
         batch_size=options.batch_size,
+        **options.arguments(),
     )
 
 

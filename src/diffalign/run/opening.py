@@ -1,6 +1,7 @@
 """What a run left, opened by its folder: learned noise, generator, weights or the noises of a search, and a
 sampler of its model with the settings of learning."""
 
+import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from diffalign.run.loading import load_sampler
 from diffalign.run.weights import TunedWeights
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.methods import METHODS
-from diffalign.settings.sampling import Dtype, Opening, Sampling
+from diffalign.settings.sampling import Dtype, Opening, Sampling, written
 
 Artifact = NoiseDistribution | NoiseGenerator | SearchResult
 
@@ -162,6 +163,7 @@ def recorded(path: Path) -> dict[str, str]:
         "num_steps": str(sampling.num_steps),
         "guidance_scale": str(sampling.guidance_scale),
         "scheduler": "DDIMScheduler" if sampling.scheduler == "ddim" else "",
+        "call": json.dumps(sampling.arguments(), ensure_ascii=False),
         "reward": plan.reward,
         "queries": str(rounds[-1]["queries"] if rounds else 0),  # which an alarm may have stopped
         "denoiser_forwards": str(sum(row["denoiser_forwards"] for row in rounds)),
@@ -191,7 +193,7 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
     try:
         if learned_in not in (None, *get_args(Dtype)):
             raise ValueError(f"unknown dtype {learned_in!r}")
-        guidance = metadata["guidance_scale"]
+        guidance, call = metadata["guidance_scale"], json.loads(metadata.get("call", "{}"))
         options = Sampling(
             model=opening.model or metadata["model"],
             num_steps=int(metadata["num_steps"]),
@@ -201,11 +203,17 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
             scheduler="ddim" if metadata["scheduler"] == "DDIMScheduler" else "keep",
             device=opening.device,
             dtype=precision,  # type: ignore[arg-type]
+            call=written(call),
         )
         if kind in (files.NOISE, files.NOISES):  # the others are for all prompts
             metadata["prompt"]
     except (KeyError, ValueError) as error:
         raise ArtifactError(f"{path} does not say what it was learned for ({error})") from error
+    if others := metadata.get("call_left_out"):
+        raise ArtifactError(
+            f"{path} was learned with arguments of the pipeline's call that no file holds ({others}); give "
+            "them in Python: pipeline(prompt, latents=NoiseDistribution.load(...).sample(n, seed), ...)"
+        )
     sampler = load_sampler(options)
     model = fingerprint(sampler.pipeline)  # before weights change it
     check_fingerprint(metadata, model)

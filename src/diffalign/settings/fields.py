@@ -58,6 +58,8 @@ class Settings:
     def __post_init__(self) -> None:
         kind: Any = type(self)
         for name, hint in _hints(kind).items():
+            if get_origin(hint) is tuple and isinstance(getattr(self, name), list):  # of a file
+                object.__setattr__(self, name, tuple(getattr(self, name)))
             _check(name, getattr(self, name), hint)
 
 
@@ -79,6 +81,12 @@ def _check(name: str, value: Any, hint: Any) -> None:
         if value not in get_args(hint):
             choices = ", ".join(map(str, get_args(hint)))
             raise ConfigError(f"{name} must be one of {choices}, not {value!r}")
+        return
+    if get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            raise ConfigError(f"{name} must be a list, not {value!r}")
+        for element in value:
+            _check(name, element, get_args(hint)[0])
         return
     allowed = (int, float) if hint is float else hint
     if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):

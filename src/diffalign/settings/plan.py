@@ -107,7 +107,11 @@ class Plan:
                 if isinstance(value, bool):
                     words.append(flag if value else flag.replace("--", "--no-", 1))
                 else:
-                    words += [flag, str(value)]
+                    words += [
+                        word
+                        for each in (value if isinstance(value, list | tuple) else [value])
+                        for word in (flag, str(each))
+                    ]
         if any(text.startswith("-") for text in prompts):  # which else were flags
             return shlex.join([*words, "--", *prompts])
         return shlex.join([*words[:2], *prompts, *words[2:]])

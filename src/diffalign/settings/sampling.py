@@ -1,12 +1,30 @@
 """How pictures are made, and how the model of an artefact is opened again."""
 
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from diffalign.settings.fields import NotNegativeFloat, Positive, Settings
+import yaml
+
+from diffalign.settings.fields import ConfigError, NotNegativeFloat, Positive, Settings
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Scheduler = Literal["keep", "ddim"]
+#: Arguments of a pipeline's call that have flags of their own.
+NAMED = ("height", "width", "num_frames", "negative_prompt", "max_sequence_length")
+#: What each call of the pipeline is given anyway.
+OWN = {
+    "prompt": "the prompt",
+    "latents": "what is learned",
+    "prompt_embeds": "the prompt",
+    "generator": "--seed",
+    "num_inference_steps": "--num-steps",
+    "guidance_scale": "--guidance-scale",
+    "num_images_per_prompt": "--batch-size",
+    "num_videos_per_prompt": "--batch-size",
+    "output_type": "always pt",
+    "return_dict": "always true",
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,12 @@ class Sampling(Settings):
         dtype: The model's precision; float32 on a CPU and float16 elsewhere by default.
         reward_device: Where a reward that is a network runs; the pictures' device by default.
         offload: Whether the reward's network waits on the CPU while pictures are made.
+        height: Of the pictures, in pixels; the pipeline's own if not given.
+        width: Likewise.
+        num_frames: How many frames a video has; the pipeline's own if not given.
+        negative_prompt: What pictures should not show, for classifier-free guidance.
+        max_sequence_length: How many tokens of a prompt are read, where the pipeline lets one say.
+        call: Further arguments of the pipeline's call, each as name=value, such as guidance_rescale=0.7.
     """
 
     model: str = "world"
@@ -34,6 +58,43 @@ class Sampling(Settings):
     dtype: Dtype | None = None
     reward_device: str | None = None
     offload: bool = False
+    height: Positive | None = None
+    width: Positive | None = None
+    num_frames: Positive | None = None
+    negative_prompt: str | None = None
+    max_sequence_length: Positive | None = None
+    call: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.arguments()
+
+    def arguments(self) -> dict[str, Any]:
+        """The further arguments of the pipeline's call, by name.
+
+        Raises:
+            ConfigError: if one is not written as name=value, stands twice, or is given by another setting.
+        """
+        found = {name: getattr(self, name) for name in NAMED if getattr(self, name) is not None}
+        for written in self.call:
+            name, equals, text = written.partition("=")
+            name = name.strip()
+            if not equals or not name.isidentifier():
+                raise ConfigError(f"call must be name=value, such as guidance_rescale=0.7, not {written!r}")
+            if name in OWN:
+                raise ConfigError(f"call cannot set {name}: that is {OWN[name]}")
+            if name in found:
+                raise ConfigError(f"the argument {name} of the call is given twice")
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                value = text
+            if not _is_plain(value):
+                raise ConfigError(
+                    f"call cannot set {name} to {text!r}: give a number, text or a list of them"
+                )
+            found[name] = value
+        return found
 
 
 @dataclass(frozen=True)
@@ -51,3 +112,17 @@ class Opening(Settings):
     batch_size: Positive = 16
     device: str | None = None
     dtype: Dtype | None = None
+
+
+def written(arguments: dict[str, Any]) -> tuple[str, ...]:
+    """Arguments of the call as `Sampling.call` takes them."""
+    return tuple(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a file of settings or an artefact can hold the value."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    return value is None or isinstance(value, str | int | float | bool)
