@@ -36,7 +36,7 @@ def quick(tiny_pipeline_folder: Path, workplace: Path) -> Callable[..., list[obj
             **{"--prompts": "prompts.txt", "--model": tiny_pipeline_folder, "--reward": "own_reward:red"},
             **{"--num-steps": 2, "--rounds": 3, "--prompts-per-round": 2, "--samples-per-prompt": 4},
             **{"--images": 4, "--check-every": 2, "--check-images": 2, "--batch-size": 4},
-            **({"--components": 8} if method == "anchors" else {"--width": 8, "--minibatch": 1}),
+            **({"--components": 8} if method == "anchors" else {"--hidden-size": 8, "--minibatch": 1}),
         }
         options |= dict(zip(more[::2], more[1::2], strict=True))  # given once alone
         return [method, *(word for option in options.items() for word in option)]
@@ -107,7 +107,7 @@ def test_what_stops_a_run_loses_nothing(method: str, failure: str, diffalign, qu
         ("noise-ppo", ["--patch", "3", "--preset", "paper"], "do not tile"),
         ("noise-ppo", ["--basis", "dct"], "basis must be"),
         ("noise-ppo", ["--components", "8"], "Unknown option: --components"),
-        ("noise-ppo", ["--width", "7"], "a width of 7 does not split into 4 heads"),
+        ("noise-ppo", ["--hidden-size", "7"], "a hidden_size of 7 does not split into 4 heads"),
         ("anchors", ["--prompts", "nowhere.txt"], "nowhere.txt"),
         ("anchors", ["--held-out", "nowhere.txt"], "nowhere.txt"),
         ("anchors", ["--rounds", "1", "--samples-per-prompt", "1"], "leave no prompt with two"),

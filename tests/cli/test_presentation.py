@@ -130,7 +130,7 @@ def session(folder: Path, model: str, prompt: str, **call: Any) -> Any:
     NoiseDistribution.standard(latent).save(folder / "noise.safetensors")
     call = {"num_steps": 2, "guidance_scale": None, **call}
     plan = SimpleNamespace(sampling=SimpleNamespace(scheduler=call.pop("scheduler", "keep")))
-    setup = SimpleNamespace(model=model, sampler=SimpleNamespace(latent_shape=latent, **call))
+    setup = SimpleNamespace(model=model, sampler=SimpleNamespace(latent_shape=latent, given={}, **call))
     asked, learner = SimpleNamespace(plan=plan), SimpleNamespace(prompts=(prompt,))
     return SimpleNamespace(folder=RunFolder(folder), setup=setup, learner=learner, asked=asked)
 

@@ -29,7 +29,7 @@ from diffalign.settings.sampling import Sampling
 QUICK: Mapping[str, tuple[list[str], dict[str, object]]] = {
     "find": (["a dog"], {"--queries": 12, "--batch": 4, "--images": 3}),
     "anchors": (["a dog", "a cat"], {"--components": 8}),
-    "noise-ppo": (["a dog", "a cat"], {"--width": 8}),
+    "noise-ppo": (["a dog", "a cat"], {"--hidden-size": 8}),
     "tune": (["a dog", "a cat"], {"--samples": 12, "--first-steps": 2, "--threshold": 0, "--rounds": 2}),
     "search": (["a dog"], {"--queries": 12, "--keep": 3}),
 }

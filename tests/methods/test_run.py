@@ -33,6 +33,7 @@ def test_a_pipeline_without_a_denoiser_fails_before_learning() -> None:
         latent_shape=(4, 8, 8),
         num_steps=2,
         guidance_scale=None,
+        given={},
     )
     with pytest.raises(PipelineError, match="neither a unet nor a transformer"):
         find(bare)

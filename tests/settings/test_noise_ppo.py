@@ -15,7 +15,7 @@ from diffalign.settings.noise_ppo import PRESETS, NoisePPOConfig
         ({"baseline": "mean"}, "baseline must be one of"),
         ({"samples_per_prompt": 1, "baseline": "leave-one-out"}, "must be above 1"),
         ({"basis": "fourier"}, "basis must be identity"),
-        ({"width": 10}, "does not split into 4 heads"),
+        ({"hidden_size": 10}, "does not split into 4 heads"),
         ({"kl_weight": -1}, "kl_weight must be at least 0"),
         ({"clip_range": 0}, "clip_range must be above 0"),
         ({"rounds": 0}, "rounds must be at least 1"),

@@ -86,6 +86,7 @@ def make_generator(
     states = partial(prompt_states, sampler.pipeline)
     given = {**asdict(config), "latent": sampler.latent_shape, "prompts": len(prompts)}
     given["text_width"] = states(prompts[0]).shape[-1]
+    given["width"] = given.get("hidden_size")  # as files of generators call it
     try:
         return kind(pick(kind.shape_type, given), states, metadata, seed=config.seed)
     except ValueError as error:

@@ -30,7 +30,7 @@ class NoisePPOConfig(AmortisedConfig):
         kl_weight: The weight of KL(π ‖ N(0, I)), in nats.
         learning_rate: The learning rate of Adam.
         max_grad_norm: The norm that a larger gradient is scaled down to.
-        width: The width of the generator's network.
+        hidden_size: The width of the generator's network.
         layers: How many layers of cross-attention the network has.
         heads: How many heads of attention a layer has.
         patch: The side of the patch of the latent that one query decides on.
@@ -45,7 +45,7 @@ class NoisePPOConfig(AmortisedConfig):
     kl_weight: NotNegativeFloat = 1e-3
     learning_rate: PositiveFloat = 1e-4
     max_grad_norm: PositiveFloat = 1.0
-    width: Positive = 64
+    hidden_size: Positive = 64
     layers: Positive = 2
     heads: Positive = 4
     patch: Positive = 2
@@ -53,8 +53,8 @@ class NoisePPOConfig(AmortisedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_basis(self.basis)
-        if self.width % self.heads:
-            raise ConfigError(f"a width of {self.width} does not split into {self.heads} heads")
+        if self.hidden_size % self.heads:
+            raise ConfigError(f"a hidden_size of {self.hidden_size} does not split into {self.heads} heads")
         if self.baseline == "leave-one-out" and self.samples_per_prompt < 2:
             raise ConfigError(
                 "baseline leave-one-out compares samples of a prompt: samples_per_prompt must be above 1"
