@@ -4,7 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusionImg2ImgPipeline,
+)
 
 from diffalign.diffusion import PipelineError, Sampler, load_pipeline, seeded_noise
 from diffalign.diffusion.pipeline import is_deterministic
@@ -55,3 +59,33 @@ def test_a_solver_of_the_stochastic_equation_is_not_deterministic(tiny_pipeline_
     assert is_deterministic(pipeline)
     pipeline.scheduler = DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")
     assert not is_deterministic(pipeline)
+
+
+def test_a_pipeline_that_swallows_latents_is_refused(tiny_pipeline: Any) -> None:
+    image = torch.rand(1, 3, 16, 16)
+    img2img = StableDiffusionImg2ImgPipeline(**tiny_pipeline.components, requires_safety_checker=False)
+    with pytest.raises(PipelineError, match="takes no latents="):
+        Sampler(img2img, num_steps=2, image=image)
+
+
+def test_the_prompt_need_not_be_the_first_argument(tiny_pipeline: Any) -> None:
+    class ImageFirst(type(tiny_pipeline)):  # type: ignore[misc]
+        def __call__(
+            self,
+            image: Any = None,
+            prompt: Any = None,
+            num_inference_steps: int = 2,
+            latents: Any = None,
+            **call: Any,
+        ) -> Any:
+            assert image is None
+            return super().__call__(prompt, latents=latents, num_inference_steps=num_inference_steps, **call)
+
+    pipeline = ImageFirst(**tiny_pipeline.components, requires_safety_checker=False)
+    assert Sampler(pipeline, num_steps=2).latent_shape == (4, 8, 8)
+
+
+@pytest.mark.parametrize("wrong", [{"height": "tall", "width": 16}, {"negative_prompt": 3}])
+def test_a_call_that_fails_says_what_the_pipeline_said(tiny_pipeline: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(PipelineError, match=f"cannot be called with a prompt and {', '.join(wrong)}"):
+        Sampler(tiny_pipeline, num_steps=2, **wrong)

@@ -194,10 +194,12 @@ def latent_shape(pipeline: Pipeline, **call: Any) -> tuple[int, ...]:
         call: the arguments of the pipeline's call that change the shape (`height`, `num_frames` …).
 
     Raises:
-        PipelineError: if the pipeline prepares no latents.
+        PipelineError: if the pipeline takes or prepares no latents, or its call fails before it does.
     """
     prepare = getattr(pipeline, "prepare_latents", None)
-    if prepare is None:
+    parameters = inspect.signature(type(pipeline).__call__).parameters
+    # some that take none swallow them among **kwargs, such as image to image
+    if prepare is None or ("num_inference_steps" in parameters and "latents" not in parameters):
         raise PipelineError(f"{type(pipeline).__name__} takes no latents=, so its noise cannot be learned")
 
     def spy(*args: Any, **kwargs: Any) -> None:
@@ -207,9 +209,15 @@ def latent_shape(pipeline: Pipeline, **call: Any) -> tuple[int, ...]:
     vars(pipeline)["prepare_latents"] = spy  # of the object, where it hides the class's method
     try:
         with torch.no_grad():
-            pipeline("a", num_inference_steps=2, output_type="latent", **call)
+            pipeline(prompt="a", num_inference_steps=2, output_type="latent", **call)
     except _Captured as captured:
         return tuple(captured.shape[1:])
+    except (TypeError, ValueError, AttributeError) as error:
+        given, said = ", ".join(sorted(call)) or "nothing else", str(error).partition("\n")[0]
+        raise PipelineError(
+            f"{type(pipeline).__name__} cannot be called with a prompt and {given} ({said}); "
+            "give what it needs as arguments of its call (--call name=value, in Python call={...})"
+        ) from error
     finally:
         del vars(pipeline)["prepare_latents"]
     raise PipelineError(f"{type(pipeline).__name__} prepared no latents")
