@@ -213,10 +213,10 @@ def latent_shape(pipeline: Pipeline, **call: Any) -> tuple[int, ...]:
     except _Captured as captured:
         return tuple(captured.shape[1:])
     except (TypeError, ValueError, AttributeError) as error:
-        given, said = ", ".join(sorted(call)) or "nothing else", str(error).partition("\n")[0]
+        given, said = ", ".join(sorted(call)) or "nothing else", str(error).partition("\n")[0].rstrip(".")
         raise PipelineError(
             f"{type(pipeline).__name__} cannot be called with a prompt and {given} ({said}); "
-            "give what it needs as arguments of its call (--call name=value, in Python call={...})"
+            "arguments of its call are given as --call name=value, in Python as call={...}"
         ) from error
     finally:
         del vars(pipeline)["prepare_latents"]

@@ -15,6 +15,7 @@ from diffalign.diffusion.pipeline import PipelineError, latent_shape, own_timest
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import unknown
 
+_NOT_GIVEN = ("self", "kwargs", "prompt", "latents", "num_inference_steps", "output_type", "return_dict")
 _SEED_BYTES = 7  # of a hash: as many as fit into a signed seed of 64 bits
 
 
@@ -73,9 +74,10 @@ class Sampler:
         self._steps = num_steps  # as the scheduler took them
         parameters = inspect.signature(type(pipeline).__call__).parameters
         if "num_inference_steps" in parameters:  # diffusers swallows unknown names where it takes **kwargs
-            for name in call.keys() - parameters.keys():
-                known = parameters.keys() - {"self", "prompt", "latents"}
-                raise PipelineError(unknown(f"argument of {type(pipeline).__name__}'s call", name, known))
+            known = [name for name in parameters if name not in _NOT_GIVEN]
+            for name in call:
+                if name not in known:
+                    raise PipelineError(unknown(f"argument of {type(pipeline).__name__}'s call", name, known))
         self.latent_shape: Final = latent_shape(pipeline, **call)
         self._call = dict(call, num_inference_steps=num_steps, output_type="pt")
         card = card_of(pipeline)
