@@ -1,14 +1,17 @@
 """Pipelines of other families than Stable Diffusion, and arguments that act on the encoding."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import (
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     StableDiffusionImg2ImgPipeline,
 )
+from safetensors.torch import load_file
 
 from diffalign.diffusion import PipelineError, Sampler, load_pipeline, seeded_noise
 from diffalign.diffusion.pipeline import is_deterministic
@@ -89,3 +92,22 @@ def test_the_prompt_need_not_be_the_first_argument(tiny_pipeline: Any) -> None:
 def test_a_call_that_fails_says_what_the_pipeline_said(tiny_pipeline: Any, wrong: dict[str, Any]) -> None:
     with pytest.raises(PipelineError, match=f"cannot be called with a prompt and {', '.join(wrong)}"):
         Sampler(tiny_pipeline, num_steps=2, **wrong)
+
+
+def test_a_folder_of_half_precision_alone_is_loaded(tiny_pipeline: Any, tmp_path: Path) -> None:
+    tiny_pipeline.save_pretrained(tmp_path, variant="fp16")
+    loaded = load_pipeline(tmp_path, device="cpu")
+    for one, other in zip(loaded.unet.parameters(), tiny_pipeline.unet.parameters(), strict=True):
+        assert one.equal(other)
+
+
+def test_pickled_weights_are_not_opened_and_the_way_out_is_named(tiny_pipeline: Any, tmp_path: Path) -> None:
+    tiny_pipeline.save_pretrained(tmp_path, safe_serialization=False)
+    text = tmp_path / "text_encoder"
+    torch.save(load_file(text / "model.safetensors"), text / "pytorch_model.bin")
+    (text / "model.safetensors").unlink()
+    with pytest.raises(PipelineError, match=r"pickled weights.*save_pretrained"):
+        load_pipeline(tmp_path, device="cpu")
+    again = DiffusionPipeline.from_pretrained(tmp_path, use_safetensors=False)
+    again.save_pretrained(tmp_path / "safe")
+    load_pipeline(tmp_path / "safe", device="cpu")

@@ -20,18 +20,19 @@ Arguments = dict[str, Tensor]
 Size = tuple[int, int]
 
 
-#: Of a pipeline, a prompt and a size: a prompt's arguments, and those of the negative prompt.
-Encoder = Callable[[Any, str, Size], tuple[Arguments, Arguments]]
+#: Of a pipeline, prompt, size and, if one is given, `negative_prompt`: the arguments of the prompt, and those
+#: of the negative prompt.
+Encoder = Callable[..., tuple[Arguments, Arguments]]
 
 
-def _stable_diffusion(pipeline: Any, prompt: str, size: Size) -> tuple[Arguments, Arguments]:
-    embeds, negative = pipeline.encode_prompt(prompt, pipeline.device, 1, True)[:2]
+def _stable_diffusion(pipeline: Any, prompt: str, size: Size, **given: str) -> tuple[Arguments, Arguments]:
+    embeds, negative = pipeline.encode_prompt(prompt, pipeline.device, 1, True, **given)[:2]
     return {"encoder_hidden_states": embeds}, {"encoder_hidden_states": negative}
 
 
-def _stable_diffusion_xl(pipeline: Any, prompt: str, size: Size) -> tuple[Arguments, Arguments]:
+def _stable_diffusion_xl(pipeline: Any, prompt: str, size: Size, **given: str) -> tuple[Arguments, Arguments]:
     embeds, negative, pooled, negative_pooled = pipeline.encode_prompt(
-        prompt, device=pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=True
+        prompt, device=pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=True, **given
     )
     encoder = pipeline.text_encoder_2
     width = pooled.shape[-1] if encoder is None else encoder.config.projection_dim
@@ -45,9 +46,9 @@ def _stable_diffusion_xl(pipeline: Any, prompt: str, size: Size) -> tuple[Argume
     )
 
 
-def _pixart(pipeline: Any, prompt: str, size: Size) -> tuple[Arguments, Arguments]:
+def _pixart(pipeline: Any, prompt: str, size: Size, **given: str) -> tuple[Arguments, Arguments]:
     embeds, mask, negative, negative_mask = pipeline.encode_prompt(
-        prompt, device=pipeline.device, clean_caption=True
+        prompt, device=pipeline.device, clean_caption=True, **given
     )  # as its call does
     added: Arguments = {}
     if pipeline.transformer.use_additional_conditions:
@@ -60,7 +61,7 @@ def _pixart(pipeline: Any, prompt: str, size: Size) -> tuple[Arguments, Argument
     )
 
 
-#: By the name of the pipeline's class.
+#: By the name of the pipeline's class, or of one that it is derived from.
 FAMILIES: dict[str, Encoder] = {
     "StableDiffusionPipeline": _stable_diffusion,
     "StableDiffusionXLPipeline": _stable_diffusion_xl,
@@ -70,11 +71,12 @@ FAMILIES: dict[str, Encoder] = {
 
 
 def _encoder(pipeline: Pipeline) -> Encoder:
-    name = type(pipeline).__name__
-    if name not in FAMILIES:
+    bases = [base.__name__ for base in type(pipeline).__mro__]
+    name = next(filter(FAMILIES.__contains__, bases), None)
+    if name is None:
         raise PipelineError(
-            f"a {name}'s denoiser cannot be tuned nor its prompts read, only those of {', '.join(FAMILIES)}; "
-            "find learns the initial noise of any pipeline instead"
+            f"a {bases[0]}'s denoiser cannot be tuned nor its prompts read, only those of "
+            f"{', '.join(FAMILIES)}; find learns the initial noise of any pipeline instead"
         )
     return FAMILIES[name]
 
@@ -87,13 +89,15 @@ class GuidedDenoiser:
 
     Raises:
         PipelineError: if the pipeline is of no known family, or if the sampler conditions it on more than a
-            prompt.
+            prompt and a negative one.
     """
 
     def __init__(self, sampler: Sampler) -> None:
         pipeline: Any = sampler.pipeline
         self._encode = _encoder(pipeline)
-        if extra := sampler.extra_conditions():
+        given = sampler.given.get("negative_prompt")
+        self._negative = {} if given is None else {"negative_prompt": given}
+        if extra := [name for name in sampler.extra_conditions() if name != "negative_prompt"]:
             raise PipelineError(f"tuning knows no {', '.join(extra)}; leave it out of the sampler")
         self.pipeline, self.network = pipeline, denoiser(pipeline)
         self.guidance_scale, self.guided = sampler.guidance_scale or 1.0, sampler.guided
@@ -121,7 +125,7 @@ class GuidedDenoiser:
         """The denoiser's keyword arguments for a batch: first the unconditional half, if guided."""
         for prompt in set(prompts) - self._encoded.keys():
             with torch.no_grad():
-                self._encoded[prompt] = self._encode(self.pipeline, prompt, self._size)
+                self._encoded[prompt] = self._encode(self.pipeline, prompt, self._size, **self._negative)
         encoded = [self._encoded[prompt] for prompt in prompts]
         batch = [negative for _, negative in encoded] * self.guided + [positive for positive, _ in encoded]
         arguments: dict[str, Any] = {}

@@ -67,14 +67,34 @@ def load_pipeline(
     if local and not (Path(source) / "model_index.json").exists():
         raise PipelineError(f"{source} is no saved pipeline: it has no model_index.json")
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        pipeline = DiffusionPipeline.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, variant=_variant(Path(source)) if local else None
+        )
     except (OSError, ValueError) as error:
+        if local and (pickled := _pickled(Path(source))):
+            raise PipelineError(
+                f"{source} holds pickled weights ({pickled}), which can run code and are not opened; where "
+                "you trust them, convert them: DiffusionPipeline.from_pretrained(folder, "
+                "use_safetensors=False).save_pretrained(another_folder)"
+            ) from error
         raise PipelineError(f"cannot load the model {str(name)!r}: {error}") from error
     if scheduler == "ddim":
         pipeline = with_ddim(pipeline)
     pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _variant(folder: Path) -> str | None:
+    """ "fp16" of a saved pipeline a part of which has weights of that name alone."""
+    parts = [[file.name for file in part.glob("*.safetensors")] for part in folder.iterdir()]
+    return "fp16" if any(names and all(".fp16." in name for name in names) for names in parts) else None
+
+
+def _pickled(folder: Path) -> str | None:
+    """A file of a part whose weights are pickled alone, if there is one."""
+    files = (file for kind in ("*/*.bin", "*/*.ckpt", "*/*.pt") for file in sorted(folder.glob(kind)))
+    return next((str(f.relative_to(folder)) for f in files if not any(f.parent.glob("*.safetensors"))), None)
 
 
 def default_device() -> torch.device:

@@ -167,7 +167,14 @@ class DenoiserPolicy(nn.Module):
         upcast = hasattr(pipeline, "upcast_vae") and vae.dtype == torch.float16 and vae.config.force_upcast
         if upcast:
             vae.to(torch.float32)
-        pictures: Tensor = vae.decode(x_0.to(vae.dtype) / vae.config.scaling_factor).sample.float()
+        latents = x_0.to(vae.dtype) / vae.config.scaling_factor
+        mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
+        if (
+            hasattr(pipeline, "upcast_vae") and mean is not None and std is not None
+        ):  # SDXL's alone reads them
+            mean, std = (latents.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+            latents = latents * std + mean
+        pictures: Tensor = vae.decode(latents).sample.float()
         if upcast:
             vae.to(torch.float16)
         check_finite("pictures", pictures, remedy(self.dtype))
