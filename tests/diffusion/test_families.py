@@ -12,6 +12,7 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
 )
 from safetensors.torch import load_file
+from transformers import BatchFeature
 
 from diffalign.diffusion import PipelineError, Sampler, load_pipeline, seeded_noise
 from diffalign.diffusion.pipeline import is_deterministic
@@ -111,3 +112,19 @@ def test_pickled_weights_are_not_opened_and_the_way_out_is_named(tiny_pipeline: 
     again = DiffusionPipeline.from_pretrained(tmp_path, use_safetensors=False)
     again.save_pretrained(tmp_path / "safe")
     load_pipeline(tmp_path / "safe", device="cpu")
+
+
+@pytest.mark.parametrize("flags", [[True, True], [False, True]])
+def test_black_pictures_of_a_safety_checker_do_not_go_unseen(
+    tiny_pipeline_folder: Path, flags: list[bool]
+) -> None:
+    pipeline: Any = load_pipeline(tiny_pipeline_folder, device="cpu")
+    pipeline.safety_checker = lambda images, clip_input: (images, flags)
+    pipeline.feature_extractor = lambda images, return_tensors: BatchFeature({"pixel_values": torch.ones(1)})
+    sampler = Sampler(pipeline, num_steps=1)
+    noise = seeded_noise(sampler.latent_shape, 0, "test", range(2))
+    caught: Any = pytest.raises(PipelineError, match="2 of 2 pictures black")
+    if not all(flags):
+        caught = pytest.warns(UserWarning, match="1 of 2 pictures black")
+    with caught:
+        sampler(noise, "a dog")

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -140,7 +141,8 @@ class Sampler:
             prompt: one for all samples, or a list with one for each sample.
 
         Raises:
-            PipelineError: if the noise does not fit the pipeline or the prompts.
+            PipelineError: if the noise does not fit the pipeline or the prompts, or if the pipeline's safety
+                checker blackens all of several pictures; of fewer it warns.
             NotFiniteError: if noise or pictures hold values that are no numbers.
         """
         if tuple(x_T.shape[1:]) != self.latent_shape:
@@ -151,7 +153,7 @@ class Sampler:
         if len(prompts) != len(x_T):
             raise PipelineError(f"{len(x_T)} samples need one prompt or {len(x_T)}, not {len(prompts)}")
         check_finite("noises", x_T, "give other noise")
-        batches = []
+        batches, blackened = [], 0
         with torch.inference_mode():
             for start in range(0, len(x_T), self.batch_size):
                 batch = slice(start, start + self.batch_size)
@@ -162,13 +164,25 @@ class Sampler:
                     condition = self.encode(prompts[batch])
                 with decoding_checked(self.pipeline):
                     output = self.pipeline(**condition, latents=latents, **self._call)
+                blackened += sum(getattr(output, "nsfw_content_detected", None) or [])
                 pictures = torch.as_tensor(output.images if hasattr(output, "images") else output.frames)
                 check_finite("pictures", pictures, remedy(self.pipeline.dtype))
                 batches.append(pictures.float())
+        if blackened:
+            self._warn_of_black(blackened, len(x_T))
         timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
         self._steps = self.num_steps if timesteps is None else len(timesteps)
         # joined outside inference mode, so that rewards may record gradients
         return torch.cat(batches)
+
+    def _warn_of_black(self, blackened: int, pictures: int) -> None:
+        said = (
+            f"the pipeline's safety checker made {blackened} of {pictures} pictures black, and they are scored "
+            "so; where you need no checker, set pipeline.safety_checker = None (and save the pipeline so)"
+        )
+        if blackened == pictures > 1:
+            raise PipelineError(said)
+        warnings.warn(said, stacklevel=3)
 
 
 @contextmanager
