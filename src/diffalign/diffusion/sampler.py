@@ -177,8 +177,8 @@ class Sampler:
 
     def _warn_of_black(self, blackened: int, pictures: int) -> None:
         said = (
-            f"the pipeline's safety checker made {blackened} of {pictures} pictures black, and they are scored "
-            "so; where you need no checker, set pipeline.safety_checker = None (and save the pipeline so)"
+            f"the pipeline's safety checker made {blackened} of {pictures} pictures black, and scored so; "
+            "where you need no checker, set pipeline.safety_checker = None (and save the pipeline so)"
         )
         if blackened == pictures > 1:
             raise PipelineError(said)
