@@ -195,7 +195,10 @@ def one_liner(session: Session, n: int = 4) -> str | None:
         "guidance_scale": sampler.guidance_scale,
         **sampler.given,
     }
-    arguments = "".join(f", {name}={value!r}" for name, value in call.items() if value is not None)
+    written = {name: repr(value) for name, value in call.items() if value is not None}
+    if isinstance(call.get("negative_prompt"), str):  # pipelines want it of the prompt's type
+        written["negative_prompt"] = f"[{written['negative_prompt']}] * {n}"
+    arguments = "".join(f", {name}={value}" for name, value in written.items())
     scheduler = ', scheduler="ddim"' if sampling.scheduler == "ddim" else ""
     # prompts as a list: a video pipeline has no num_images_per_prompt
     latents = f"noise.sample({n}, seed=0).to(pipeline.dtype)"

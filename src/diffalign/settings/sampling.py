@@ -1,6 +1,7 @@
 """How pictures are made, and how the model of an artefact is opened again."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,10 +86,7 @@ class Sampling(Settings):
                 raise ConfigError(f"call cannot set {name}: that is {OWN[name]}")
             if name in found:
                 raise ConfigError(f"the argument {name} of the call is given twice")
-            try:
-                value = yaml.safe_load(text)
-            except yaml.YAMLError:
-                value = text
+            value = _read(text)
             if not _is_plain(value):
                 raise ConfigError(
                     f"call cannot set {name} to {text!r}: give a number, text or a list of them"
@@ -117,6 +115,14 @@ class Opening(Settings):
 def written(arguments: dict[str, Any]) -> tuple[str, ...]:
     """Arguments of the call as `Sampling.call` takes them."""
     return tuple(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+
+
+def _read(text: str) -> Any:
+    """A value as JSON, or YAML, or else the text itself; to YAML 1e-5 were text."""
+    for read, fault in ((json.loads, ValueError), (yaml.safe_load, yaml.YAMLError)):
+        with suppress(fault):
+            return read(text)
+    return text
 
 
 def _is_plain(value: Any) -> bool:
