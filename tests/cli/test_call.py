@@ -99,6 +99,7 @@ def test_a_tune_run_is_opened_with_them_too(workplace: Path, tiny_pipeline_folde
         ("guidance_scale=3", "--guidance-scale"),
         ("height=24", "twice"),
         ("guidance_rescal=1", "did you mean 'guidance_rescale'"),
+        ("guidance_rescale=NaN", "give a number"),
         ("eta=2026-01-01", "give a number"),
     ],
 )

@@ -1,6 +1,7 @@
 """How pictures are made, and how the model of an artefact is opened again."""
 
 import json
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -131,4 +132,6 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
-    return value is None or isinstance(value, str | int | float | bool)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str | int)
