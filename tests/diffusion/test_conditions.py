@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from diffalign import load_pipeline
-from diffalign.diffusion.conditions import prompt_states
+from diffalign.diffusion.probe import prompt_states
 
 
 def test_prompts_are_read_by_the_pipelines_text_encoder(tiny_pipeline_folder: Path) -> None:

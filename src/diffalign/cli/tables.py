@@ -208,7 +208,7 @@ def one_liner(session: Session, n: int = 4) -> str | None:
         f"noise = NoiseDistribution.load({quoted['noise']}); "
         f"pipeline = load_pipeline({quoted['model']}{scheduler}); "
     )
-    if len(sampler.latent_shape) == 4:  # of videos
+    if sampler.makes_videos:
         code += "from diffusers.utils import export_to_gif; "
         code += f'export_to_gif({made}, output_type="pil").frames[0], "video.gif")'
     else:

@@ -1,4 +1,4 @@
-"""Loading pipelines; a pipeline's denoiser, fingerprint, kind of scheduler and latent shape."""
+"""Loading pipelines; a pipeline's denoiser, fingerprint and kind of scheduler."""
 
 import hashlib
 import inspect
@@ -151,17 +151,31 @@ def ddim_of(scheduler: Any, **changes: Any) -> DDIMScheduler:
     return DDIMScheduler(**{"clip_sample": False, **config, **changes})
 
 
+def follows_betas(scheduler: Any) -> bool:
+    """Whether a scheduler's latents are √ᾱ x_0 + √(1 − ᾱ) ε of betas and predictions that DDIM knows too."""
+    config = scheduler.config
+    if "beta_schedule" not in config or config.get("prediction_type", "epsilon") not in _PREDICTIONS:
+        return False
+    try:
+        ddim_of(scheduler)
+    except NotImplementedError:  # of a kind of betas that it does not know
+        return False
+    return True
+
+
 def takes_ddim(pipeline: Pipeline) -> bool:
     """Whether DDIM can follow the noise schedule and the predictions of the pipeline's scheduler."""
     own: Any = pipeline.scheduler
-    if "beta_schedule" not in own.config or own.config.get("prediction_type", "epsilon") not in _PREDICTIONS:
+    if not follows_betas(own):
         return False
-    try:
-        alphas = ddim_of(own).alphas_cumprod
-    except NotImplementedError:  # of a kind of betas that it does not know
-        return False
+    alphas = ddim_of(own).alphas_cumprod
     # a scheduler may shift them, as CogVideoX's does
     return torch.allclose(alphas, getattr(own, "alphas_cumprod", alphas).to(alphas), atol=1e-6)
+
+
+def whole_timesteps(scheduler: Any) -> list[int]:
+    """The timesteps that are set, each once and whole, from the noise."""
+    return list(dict.fromkeys(scheduler.timesteps.round().long().tolist()))
 
 
 def own_timesteps(pipeline: Pipeline, num_steps: int) -> list[int]:
@@ -176,7 +190,7 @@ def own_timesteps(pipeline: Pipeline, num_steps: int) -> list[int]:
         scheduler.set_timesteps(num_steps)
     except (ValueError, IndexError) as error:
         raise PipelineError(f"{name} takes no {num_steps} steps: {error}") from error
-    timesteps = list(dict.fromkeys(scheduler.timesteps.round().long().tolist()))
+    timesteps = whole_timesteps(scheduler)
     if max(timesteps) >= train:
         raise PipelineError(
             f"{name} with {num_steps} steps begins at step {max(timesteps)} of a schedule whose last is "
@@ -196,48 +210,3 @@ def fingerprint(pipeline: Pipeline) -> str:
         digest.update(json.dumps([name, list(parameter.shape)]).encode())
         digest.update(sample.half().numpy().tobytes())
     return digest.hexdigest()[:_FINGERPRINT_DIGITS]
-
-
-class _Captured(BaseException):
-    """Ends a pipeline call once the shape of its latents is known."""
-
-    def __init__(self, shape: torch.Size) -> None:
-        self.shape = shape
-
-
-def latent_shape(pipeline: Pipeline, **call: Any) -> tuple[int, ...]:
-    """The shape of one initial latent, without the batch: `(C, H, W)`, video `(C, F, H, W)`.
-
-    It is what the pipeline's `prepare_latents` returns, and so holds for every family.
-
-    Arguments:
-        call: the arguments of the pipeline's call that change the shape (`height`, `num_frames` …).
-
-    Raises:
-        PipelineError: if the pipeline takes or prepares no latents, or its call fails before it does.
-    """
-    prepare = getattr(pipeline, "prepare_latents", None)
-    parameters = inspect.signature(type(pipeline).__call__).parameters
-    # some that take none swallow them among **kwargs, such as image to image
-    if prepare is None or ("num_inference_steps" in parameters and "latents" not in parameters):
-        raise PipelineError(f"{type(pipeline).__name__} takes no latents=, so its noise cannot be learned")
-
-    def spy(*args: Any, **kwargs: Any) -> None:
-        prepared = prepare(*args, **kwargs)
-        raise _Captured((prepared[0] if isinstance(prepared, tuple) else prepared).shape)
-
-    vars(pipeline)["prepare_latents"] = spy  # of the object, where it hides the class's method
-    try:
-        with torch.no_grad():
-            pipeline(prompt="a", num_inference_steps=2, output_type="latent", **call)
-    except _Captured as captured:
-        return tuple(captured.shape[1:])
-    except (TypeError, ValueError, AttributeError) as error:
-        given, said = ", ".join(sorted(call)) or "nothing else", str(error).partition("\n")[0].rstrip(".")
-        raise PipelineError(
-            f"{type(pipeline).__name__} cannot be called with a prompt and {given} ({said}); "
-            "arguments of its call are given as --call name=value, in Python as call={...}"
-        ) from error
-    finally:
-        del vars(pipeline)["prepare_latents"]
-    raise PipelineError(f"{type(pipeline).__name__} prepared no latents")
