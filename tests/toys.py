@@ -27,6 +27,7 @@ class Toy:
     make: Callable[[Tensor, str], Tensor] = noise_itself
     batch_size: int = 16
     forwards: int = 1
+    grid: tuple[int, int] | None = None
     sizes: list[int] = field(default_factory=list)
 
     def __call__(self, x_T: Tensor, prompt: str) -> Tensor:
@@ -63,7 +64,7 @@ class AnalyticPolicy(torch.nn.Module):
         scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
         pipeline = SimpleNamespace(device="cpu", scheduler=scheduler, unet=self)
         self.sampler = SimpleNamespace(
-            pipeline=pipeline, latent_shape=latent, batch_size=batch_size, forwards=steps
+            pipeline=pipeline, latent_shape=latent, grid=None, batch_size=batch_size, forwards=steps
         )
         scheduler.set_timesteps(steps)
         self.schedule = Schedule(scheduler)

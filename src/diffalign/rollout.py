@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.finite import check_finite, remedy
+from diffalign.diffusion.packing import Grid
 from diffalign.diffusion.sampler import seeded_noise
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.policies.denoiser import DenoiserPolicy
@@ -21,13 +22,16 @@ class Environment(Protocol):
     """From initial noise to pictures, such as a `Sampler`.
 
     Attributes:
-        latent_shape: of one latent, `(C, H, W)` or `(C, F, H, W)`.
+        latent_shape: of one latent, `(C, H, W)`, `(C, F, H, W)` or packed `(F·h·w, C)`.
+        grid: of packed latents.
         batch_size: pictures made at a time.
         forwards: denoiser evaluations that a picture takes.
     """
 
     @property
     def latent_shape(self) -> tuple[int, ...]: ...
+    @property
+    def grid(self) -> Grid: ...
     @property
     def batch_size(self) -> int: ...
     @property

@@ -130,7 +130,8 @@ def session(folder: Path, model: str, prompt: str, **call: Any) -> Any:
     NoiseDistribution.standard(latent).save(folder / "noise.safetensors")
     call = {"num_steps": 2, "guidance_scale": None, **call}
     plan = SimpleNamespace(sampling=SimpleNamespace(scheduler=call.pop("scheduler", "keep")))
-    setup = SimpleNamespace(model=model, sampler=SimpleNamespace(latent_shape=latent, given={}, **call))
+    sampler = SimpleNamespace(latent_shape=latent, makes_videos=len(latent) == 4, given={}, **call)
+    setup = SimpleNamespace(model=model, sampler=sampler)
     asked, learner = SimpleNamespace(plan=plan), SimpleNamespace(prompts=(prompt,))
     return SimpleNamespace(folder=RunFolder(folder), setup=setup, learner=learner, asked=asked)
 

@@ -52,9 +52,14 @@ class Encodings:
                 prompts = [prompts]
             if not prompts or any(isinstance(value, Tensor) for value in others.values()):
                 return encode(*args, **kwargs)  # it is given what it would encode
-            each, lists = [], {name: value for name, value in others.items() if isinstance(value, list)}
+            texts = {
+                name: value
+                for name, value in others.items()
+                if "prompt" in name and isinstance(value, list) and len(value) == len(prompts)
+            }
+            each = []
             for i, prompt in enumerate(prompts):
-                own = {name: value[i : i + 1] for name, value in lists.items()}
+                own = {name: [value[i]] for name, value in texts.items()}
                 key = repr((prompt, others | own))
                 if key not in self._known:
                     bound.arguments.update(own, prompt=[prompt])
@@ -81,8 +86,7 @@ def _exactly() -> Iterator[None]:
 
 def _encoders(pipeline: Any) -> tuple[Any, ...]:
     """What tells whether text would be encoded otherwise than before."""
-    components = getattr(pipeline, "components", {}).items()
-    parts = [part for name, part in components if name.startswith(("text_encoder", "tokenizer"))]
+    parts = [part for name, part in vars(pipeline).items() if name.startswith(("text_encoder", "tokenizer"))]
     return tuple(
         (
             id(part),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffalign.diffusion.encoding import texts
 from diffalign.diffusion.finite import check_finite, remedy
+from diffalign.diffusion.packing import Grid
 from diffalign.diffusion.pipeline import PipelineError, denoiser
 from diffalign.diffusion.protocol import Pipeline
 
@@ -38,8 +39,8 @@ class Latents:
     drawn: tuple[int, ...]
 
     @property
-    def grid(self) -> tuple[int, int] | None:
-        """Height and width of packed latents, whose tokens go row by row; None of others."""
+    def grid(self) -> Grid:
+        """Height and width of packed latents in tokens; None of others."""
         if len(self.shape) != 2 or len(self.drawn) < 3:
             return None
         height, width = self.drawn[-2:]
@@ -57,6 +58,11 @@ def latents_of(pipeline: Pipeline, **call: Any) -> Latents:
     """
     prepare = getattr(pipeline, "prepare_latents", None)
     parameters = inspect.signature(type(pipeline).__call__).parameters
+    if "num_inference_steps" in parameters and "prompt" not in parameters:
+        raise PipelineError(
+            f"{type(pipeline).__name__} takes no prompt: models of classes, of nothing, or of pictures alone "
+            "are not aligned with text"
+        )
     # some that take none swallow them among **kwargs, such as image to image
     if prepare is None or ("num_inference_steps" in parameters and "latents" not in parameters):
         raise PipelineError(f"{type(pipeline).__name__} takes no latents=, so its noise cannot be learned")
@@ -147,6 +153,7 @@ def prompt_states(pipeline: Pipeline, prompt: str, **call: Any) -> Tensor:
     mask = next((given[name] for name in _MASKS if given.get(name) is not None), None)
     if mask is not None and mask.shape[1:] == states.shape[:1]:
         states = states[mask[-1].bool()]
+    states = states.flatten(0, -2)
     check_finite("token states", states, remedy(pipeline.dtype))
     return states.float().cpu()
 

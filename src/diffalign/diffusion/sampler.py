@@ -13,12 +13,14 @@ from torch import Tensor
 from diffalign.diffusion.cards import card_of
 from diffalign.diffusion.encoding import Encodings, by_prompt, texts
 from diffalign.diffusion.finite import check_finite, remedy
+from diffalign.diffusion.packing import Grid
 from diffalign.diffusion.pipeline import PipelineError, own_timesteps, takes_ddim
 from diffalign.diffusion.probe import Latents, latents_of
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import unknown
 
 _NOT_GIVEN = ("self", "kwargs", "prompt", "latents", "num_inference_steps", "output_type", "return_dict")
+_OUTPUTS = "images", "frames"
 _SEED_BYTES = 7  # of a hash: as many as fit into a signed seed of 64 bits
 
 
@@ -96,6 +98,7 @@ class Sampler:
         with self.encodings.of(pipeline):
             self.latents: Final[Latents] = latents_of(pipeline, **call)
         self.latent_shape: Final = self.latents.shape
+        self.grid: Final[Grid] = self.latents.grid
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
 
@@ -151,7 +154,14 @@ class Sampler:
             with decoding_checked(self.pipeline):
                 output = make(latents, prompts)
             blackened += sum(getattr(output, "nsfw_content_detected", None) or [])
-            pictures = torch.as_tensor(output.images if hasattr(output, "images") else output.frames)
+            found = next((part for part in _OUTPUTS if hasattr(output, part)), None)
+            if found is None:
+                made = ", ".join(vars(output)) or "nothing"
+                raise PipelineError(
+                    f"{type(self.pipeline).__name__} makes {made}, neither images nor frames, of which alone "
+                    "there are rewards"
+                )
+            pictures = torch.as_tensor(getattr(output, found))
             check_finite("pictures", pictures, remedy(self.pipeline.dtype))
             return pictures.float()
 

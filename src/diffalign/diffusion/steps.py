@@ -30,6 +30,9 @@ class OneStep:
         scheduler: the pipeline's, a copy.
         timesteps: that the call visits, at most one.
         answers: what follows a step: the "prediction" at it, or the "latents" before it.
+
+    Attributes:
+        prediction, sample: what the step was given last.
     """
 
     init_noise_sigma, order = 1.0, 1
@@ -47,6 +50,7 @@ class OneStep:
 
     def step(self, prediction: Tensor, t: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The answer, in the form that the caller reads."""
+        self.prediction, self.sample = prediction, sample
         answer = prediction if self._answers == "prediction" else sample
         if kwargs.get("return_dict", True):
             return SimpleNamespace(prev_sample=answer, pred_original_sample=answer)
@@ -61,6 +65,7 @@ class PipelineSteps:
 
     Attributes:
         scheduler: a copy of the pipeline's, whose timesteps are set as the call sets them.
+        device, dtype: the pipeline's.
 
     Raises:
         PipelineError: if the call has no denoiser.
@@ -71,8 +76,11 @@ class PipelineSteps:
         with sampler.encodings.of(self.pipeline):
             first_forward(self.pipeline, num_inference_steps=sampler.num_steps, **sampler.arguments)
         self.scheduler: Any = deepcopy(self.pipeline.scheduler)
+        # which a pipeline looks up in all of its modules
+        self.device, self.dtype = torch.device(self.pipeline.device), self.pipeline.dtype
         self._call = inspect.unwrap(type(self.pipeline).__call__)  # without no_grad
         self._empty = True
+        self._order: Tensor | None = None
 
     def predict(self, x_t: Tensor, t: Tensor, prompts: Sequence[str]) -> Tensor:
         """What the denoiser predicts, guidance included: `(B, *latent)`, float32, with its gradient.
@@ -82,19 +90,45 @@ class PipelineSteps:
             t: the timestep, `(1,)`.
             prompts: one a sample.
         """
-        dtype, device = self.pipeline.dtype, self.pipeline.device
 
         def predict(x_t: Tensor, prompts: Sequence[str]) -> Tensor:
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 made: Tensor = self._run(t, "prediction", x_t, prompts, output_type="latent")[0]
             if made.shape != x_t.shape:
-                raise PipelineError(
-                    f"{type(self.pipeline).__name__} takes latents of shape {tuple(x_t.shape[1:])} and gives "
-                    f"{tuple(made.shape[1:])}, so its denoiser cannot be tuned; find learns its initial noise"
-                )
+                made = self._unpacked(x_t, prompts)
             return made.float()
 
         return by_prompt(predict, x_t, prompts)
+
+    def _unpacked(self, x_t: Tensor, prompts: Sequence[str]) -> Tensor:
+        """The last prediction as latents lie, of a pipeline that packs what it is given, such as FLUX.2's."""
+        prediction = self._last.prediction
+        if prediction.numel() != x_t.numel():
+            raise PipelineError(
+                f"{type(self.pipeline).__name__} takes latents of shape {tuple(x_t.shape[1:])} and predicts "
+                f"{tuple(prediction.shape[1:])}, so its denoiser cannot be tuned; find learns its noise"
+            )
+        if self._order is None:
+            self._order = self._packing(x_t.shape[1:], prompts[0])
+        return prediction.flatten(1)[:, self._order].view_as(x_t)
+
+    @torch.no_grad()
+    def _packing(self, shape: torch.Size, prompt: str) -> Tensor:
+        """Where each element of a packed latent lay before: numbers are packed digit by digit, each of which
+        half precision holds."""
+        numbers = torch.arange(shape.numel(), device=self.device).view(1, *shape)
+        packed, base = torch.zeros(shape.numel(), dtype=torch.long, device=self.device), 1
+        while base < shape.numel():
+            self._run(
+                self.scheduler.timesteps[:1],
+                "prediction",
+                numbers // base % 128,
+                [prompt],
+                output_type="latent",
+            )
+            packed += base * self._last.sample.flatten().round().long()
+            base *= 128
+        return packed.argsort()
 
     def decode(self, x_0: Tensor, prompts: Sequence[str]) -> Tensor:
         """Pictures of final latents, as `Sampler` makes them.
@@ -121,13 +155,13 @@ class PipelineSteps:
         """The first part of the call's output, and all of it."""
         pipeline, own = self.pipeline, self.pipeline.scheduler
         # of the object's own dictionary: a pipeline would note the class of what is assigned
-        vars(pipeline)["scheduler"] = OneStep(self.scheduler, timesteps, answers)
+        self._last = vars(pipeline)["scheduler"] = OneStep(self.scheduler, timesteps, answers)
         try:
             with self.sampler.encodings.of(pipeline):
                 output = self._call(
                     pipeline,
                     **texts(prompts, self.sampler.arguments),
-                    latents=latents.to(pipeline.device, pipeline.dtype),
+                    latents=latents.to(self.device, self.dtype),
                     num_inference_steps=self.sampler.num_steps,
                     **call,
                 )

@@ -71,6 +71,7 @@ class Schedule:
 
     def __init__(self, scheduler: Any, sde: str = "ddim") -> None:
         self.scheduler, self.sde = scheduler, sde
+        self._ddpm: list[float] = []  # DDPM's s of each step, of betas
         self.flows = is_flow(scheduler)
         name = type(scheduler).__name__
         if self.flows:
@@ -109,8 +110,9 @@ class Schedule:
         steps = [(t, alphas[t], alphas[max(0, after)]) for t, after in zip(timesteps, before, strict=True)]
         kept = [(t, alpha, after) for t, alpha, after in steps if after > alpha]
         # in float32, as DDIM itself: near the picture, where the levels hardly differ, digits are lost
-        variances = [(1 - after) / (1 - alpha) * (1 - alpha / after) for _, alpha, after in kept]
-        self._ddpm = [float(variance) ** 0.5 for variance in variances]
+        self._ddpm = [
+            float((1 - after) / (1 - alpha) * (1 - alpha / after)) ** 0.5 for _, alpha, after in kept
+        ]
 
         def level(alpha: Tensor) -> Level:
             return Level(math.sqrt(float(alpha)), math.sqrt(float(1 - alpha)))

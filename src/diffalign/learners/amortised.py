@@ -11,6 +11,7 @@ from diffalign.diffusion import Sampler
 from diffalign.diffusion.probe import prompt_states
 from diffalign.files import GENERATOR
 from diffalign.learners.contract import Learner, Request
+from diffalign.policies.basis import basis_on
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.prompts.sampling import prompts_in_turn
@@ -89,6 +90,8 @@ def make_generator(
 
     given = {**asdict(config), "latent": sampler.latent_shape, "prompts": len(prompts)}
     given["text_width"] = states(prompts[0]).shape[-1]
+    if "basis" in given:
+        given["basis"] = basis_on(sampler.grid, given["basis"])
     given["width"] = given.get("hidden_size")  # as files of generators call it
     try:
         return kind(pick(kind.shape_type, given), states, metadata, seed=config.seed)

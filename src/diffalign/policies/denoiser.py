@@ -90,12 +90,12 @@ class DenoiserPolicy(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the denoiser is."""
-        return torch.device(self.sampler.pipeline.device)
+        return self.steps.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision that the denoiser computes in; learned weights and latents stay float32."""
-        return self.sampler.pipeline.dtype
+        return self.steps.dtype
 
     def learned(self) -> list[nn.Parameter]:
         """The parameters that are learned, in a fixed order."""
