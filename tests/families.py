@@ -614,10 +614,9 @@ def kolors() -> Any:
         post_layer_norm=True,
     )
     reader = ChatGLMModel(encoder).float()
-    with torch.no_grad():  # it leaves the weights of norms to a checkpoint
-        for name, parameter in reader.named_parameters():
-            if "norm" in name:
-                parameter.fill_(1)
+    with torch.no_grad():  # it leaves its weights to a checkpoint
+        for parameter in reader.parameters():
+            parameter.fill_(1) if parameter.ndim == 1 else parameter.normal_(std=0.1)
     denoiser = text_time_unet(
         cross_attention_dim=8,
         projection_class_embeddings_input_dim=80,
