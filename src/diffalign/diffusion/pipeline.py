@@ -18,8 +18,6 @@ from diffalign.settings.sampling import Scheduler
 SCHEDULERS = get_args(Scheduler)
 _FINGERPRINT_DIGITS = 12  # 48 bits, so that two models hardly ever share them
 _FINGERPRINT_VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
-#: Schedulers that add noise on the way, so that x_T alone does not determine the picture.
-_STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM", "TCD")
 #: What a denoiser predicts where DDIM samples; not flow_prediction.
 _PREDICTIONS = "epsilon", "v_prediction", "sample"
 P = TypeVar("P", bound=Pipeline)
@@ -114,15 +112,6 @@ def denoiser(pipeline: Pipeline) -> torch.nn.Module:
     if not isinstance(module, torch.nn.Module):
         raise PipelineError(f"{type(pipeline).__name__} has neither a unet nor a transformer")
     return module
-
-
-def is_deterministic(pipeline: Pipeline) -> bool:
-    """Whether x_T alone determines the picture under the pipeline's scheduler (DDIM with η = 0)."""
-    scheduler = pipeline.scheduler
-    algorithm = str(getattr(scheduler.config, "algorithm_type", ""))  # such as "sde-dpmsolver++"
-    return not algorithm.startswith("sde") and not any(
-        word in type(scheduler).__name__ for word in _STOCHASTIC
-    )
 
 
 def with_ddim(pipeline: P) -> P:

@@ -162,7 +162,7 @@ def _call(pipeline: Any, prompt: str = PROMPT, **call: Any) -> None:
     """The call, until it is stopped."""
     given = {"num_inference_steps": 2, "output_type": "latent", **call}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             pipeline(**texts([prompt], given))
     except _Stopped:
         pass
