@@ -268,6 +268,7 @@ REWARDS: Mapping[str, Made] = {
 #: Rewards of video, of a server or of two language models, by the tests that hold them to the same.
 ELSEWHERE = {
     "viclip": "tests/rewards/test_networks.py",
+    "frame-consistency": "tests/rewards/test_networks.py",
     "bert-score": "tests/rewards/test_networks.py",
     "remote": "tests/rewards/test_remote.py",
     "vlm": "tests/rewards/test_vlm.py",
