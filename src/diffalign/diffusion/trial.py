@@ -9,7 +9,7 @@ from diffalign.diffusion.sampler import Sampler, seeded_noise
 
 #: Shares of how far pictures of two noises are apart, below which two pictures of one noise are the same: of
 #: rounding, which half precision has more of.
-SAME, SAME_IN_HALF = 0.01, 0.1
+SAME, SAME_IN_HALF = 0.001, 0.05
 LEAST = 1e-4  # mean difference of pixels in [0, 1] below which two pictures are the same, or one is blank
 
 
