@@ -1,6 +1,8 @@
 """DIFFUSION: the frozen model. The only room, beside the world's recipe, that imports diffusers."""
 
-from diffalign.diffusion.pipeline import PipelineError, fingerprint, latent_shape, list_models, load_pipeline
+from diffalign.diffusion.fingerprint import fingerprint
+from diffalign.diffusion.loading import load_pipeline
+from diffalign.diffusion.pipeline import PipelineError, latent_shape, list_models
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.diffusion.sampler import Sampler, seeded_noise
 

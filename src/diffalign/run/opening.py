@@ -14,7 +14,7 @@ from torch import Tensor
 from diffalign import files
 from diffalign.artifacts import RunFolder
 from diffalign.diffusion import Sampler, fingerprint
-from diffalign.diffusion.pipeline import default_device
+from diffalign.diffusion.loading import default_device
 from diffalign.files import ArtifactError, read_header
 from diffalign.learners.result import SearchResult
 from diffalign.policies.generator import NoiseGenerator
