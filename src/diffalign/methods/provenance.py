@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffalign.diffusion import Sampler, fingerprint
+from diffalign.diffusion.fingerprint import differing
 from diffalign.files import LIBRARIES, versions
 
 #: What is recorded but may differ when a run is resumed.
@@ -44,3 +45,13 @@ def _recordable(call: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def decisive(metadata: Mapping[str, str]) -> dict[str, str]:
     """The part of a result's metadata without which a run cannot go on to the same result."""
     return {name: value for name, value in metadata.items() if name not in FREE}
+
+
+def disagreeing(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What was recorded and is otherwise now; an older fingerprint is shorter, and may agree."""
+    return [
+        name
+        for name, value in now.items()
+        if name in recorded
+        and (differing(recorded[name], value) if name == "model_fingerprint" else recorded[name] != value)
+    ]

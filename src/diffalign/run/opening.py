@@ -215,6 +215,11 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
             "them in Python: pipeline(prompt, latents=NoiseDistribution.load(...).sample(n, seed), ...)"
         )
     sampler = load_sampler(options)
+    scheduler = type(sampler.pipeline.scheduler).__name__
+    if scheduler != (metadata["scheduler"] or scheduler):
+        raise ArtifactError(
+            f"this noise was learned with {metadata['scheduler']}; {options.model!r} has {scheduler}"
+        )
     model = fingerprint(sampler.pipeline)  # before weights change it
     check_fingerprint(metadata, model)
     artifact: Artifact | TunedWeights
@@ -226,9 +231,4 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
         artifact.check_model(model, sampler.latent_shape)
     if dtype is not None:
         sampler.pipeline.to(getattr(torch, dtype))
-    scheduler = type(sampler.pipeline.scheduler).__name__
-    if scheduler != (metadata["scheduler"] or scheduler):
-        raise ArtifactError(
-            f"this noise was learned with {metadata['scheduler']}; {options.model!r} has {scheduler}"
-        )
     return Opened(path, sampler, metadata, artifact, notes)

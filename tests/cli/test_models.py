@@ -1,0 +1,62 @@
+"""The model of a run: told from others, and opened again as it was learned with."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import EulerDiscreteScheduler
+from safetensors.torch import load_file, save_file
+
+from diffalign import NoiseDistribution, load_pipeline, open_artifact
+from diffalign.diffusion import fingerprint
+
+
+@pytest.fixture
+def model(workplace: Path, tiny_pipeline_folder: Path) -> Path:
+    """A copy of the tiny pipeline that samples with Euler's method."""
+    folder = workplace / "model"
+    shutil.copytree(tiny_pipeline_folder, folder)
+    pipeline: Any = load_pipeline(folder, device="cpu")
+    EulerDiscreteScheduler.from_config(pipeline.scheduler.config).save_pretrained(folder / "scheduler")
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("DDIMScheduler", "EulerDiscreteScheduler"))
+    return folder
+
+
+@pytest.mark.parametrize("scheduler", ["keep", "ddim"])
+def test_the_scheduler_of_learning_is_that_of_pictures(
+    scheduler: str, model: Path, diffalign, small: list[object]
+) -> None:
+    learn = ("find", "a dog", "--model", model, *small[2:], "--scheduler", scheduler, "--out", "run")
+    assert diffalign(*learn).code == 0
+    recorded = NoiseDistribution.load("run").metadata["model_fingerprint"]
+    assert recorded == fingerprint(load_pipeline(model, device="cpu", scheduler=scheduler))
+    assert diffalign("generate", "run", "-n", 1).code == 0
+    distilled = ("distil", "run", "--model", model, "--num-steps", 2, "--steps", 2)
+    assert diffalign(*distilled, "--scheduler", scheduler).code == 0
+    other = "keep" if scheduler == "ddim" else "ddim"
+    refused = diffalign(*distilled, "--scheduler", other, "--out", "other")
+    assert refused.code == 2 and "it has another scheduler" in refused.err
+    started = ("find", "a cat", *learn[2:-4], "--start", "runs/distilled", "--scheduler", other)
+    assert diffalign(*started, "--out", "started").code == 0
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "vae"])
+def test_another_text_encoder_or_vae_is_another_model(
+    part: str, model: Path, diffalign, small: list[object]
+) -> None:
+    assert diffalign("find", "a dog", "--model", model, *small[2:], "--out", "run").code == 0
+    open_artifact("run")
+    (file,) = (model / part).glob("*.safetensors")
+    save_file({name: 1.1 * tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    refused = diffalign("generate", "run", "-n", 1)
+    assert refused.code == 2 and "it has another text encoder, VAE or adapter" in refused.err
+
+
+def test_other_settings_of_the_scheduler_are_another_model(model: Path, diffalign, small) -> None:
+    assert diffalign("find", "a dog", "--model", model, *small[2:], "--out", "run").code == 0
+    file = model / "scheduler" / "scheduler_config.json"
+    file.write_text(file.read_text().replace('"leading"', '"trailing"').replace('"linspace"', '"trailing"'))
+    refused = diffalign("generate", "run", "-n", 1)
+    assert refused.code == 2 and "it has another scheduler" in refused.err
