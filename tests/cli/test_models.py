@@ -8,8 +8,9 @@ import pytest
 from diffusers import EulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
-from diffalign import NoiseDistribution, load_pipeline, open_artifact
+from diffalign import NoiseDistribution, load_artifact, load_pipeline, open_artifact
 from diffalign.diffusion import fingerprint
+from tests.diffusion.single_file import save_single_file
 
 
 @pytest.fixture
@@ -60,3 +61,34 @@ def test_other_settings_of_the_scheduler_are_another_model(model: Path, diffalig
     file.write_text(file.read_text().replace('"leading"', '"trailing"').replace('"linspace"', '"trailing"'))
     refused = diffalign("generate", "run", "-n", 1)
     assert refused.code == 2 and "it has another scheduler" in refused.err
+
+
+@pytest.mark.parametrize("method", ["find", "anchors", "tune"])
+def test_a_single_file_is_opened_again_with_its_configuration(
+    method: str, diffalign, workplace: Path, tiny_pipeline: Any, tiny_pipeline_folder: Path
+) -> None:
+    save_single_file(tiny_pipeline, workplace / "model.safetensors")
+    few = {
+        "find": ("--queries", 6),
+        "anchors": ("--components", 8, "--rounds", 1, "--prompts-per-round", 2, "--samples-per-prompt", 2),
+        "tune": ("--rounds", 1, "--samples", 12, "--first-steps", 2, "--threshold", 0.1),
+    }
+    options = ("--reward", "own_reward:red", "--num-steps", 4, "--images", 2, "--out", "run")
+    model = ("--model", "model.safetensors", "--model-config", tiny_pipeline_folder)
+    prompts = ("a dog",) if method == "find" else ("a dog", "a cat")
+    done = diffalign(method, *prompts, *few[method], *options, *model)
+    assert done.code == 0, done.err
+    opened = open_artifact("run")
+    assert opened.metadata["model_config"] == str(tiny_pipeline_folder)
+    shown = () if method == "find" else ("--prompt", "a dog")
+    assert diffalign("generate", "run", "-n", 1, *shown).code == 0
+    Path("model.safetensors").rename("moved.safetensors")
+    assert diffalign("generate", "run", "-n", 1, *shown, "--model", "moved.safetensors").code == 0
+    assert diffalign("generate", "run", "-n", 1, *shown, "--model", tiny_pipeline_folder).code == 0
+    refused = diffalign("generate", "run", "-n", 1, *shown)
+    assert refused.code == 2 and "there is no file model.safetensors" in refused.err
+    if method == "anchors":
+        Path("moved.safetensors").rename("model.safetensors")
+        assert load_artifact("run")("a dog").mean.isfinite().all()
+    if method == "find":
+        assert f', config="{tiny_pipeline_folder}")' in done.out.replace("\n", "")

@@ -1,13 +1,15 @@
-"""Pipelines, loaded by alias, folder or hub name."""
+"""Pipelines, loaded by alias, folder or hub name, or from a single file."""
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from diffusers import DiffusionPipeline
 
+from diffalign.diffusion.additions import Additions
 from diffalign.diffusion.cards import CARDS
 from diffalign.diffusion.pipeline import PipelineError, with_ddim
+from diffalign.diffusion.single_file import from_single_file, is_single_file
 from diffalign.settings.choices import unknown
 from diffalign.settings.sampling import Scheduler
 
@@ -20,34 +22,66 @@ def load_pipeline(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     scheduler: str = "keep",
+    config: str | Path | None = None,
 ) -> DiffusionPipeline:
-    """Loads a diffusers pipeline by alias, folder or hub name.
+    """Loads a diffusers pipeline by alias, folder or hub name, or from a single file.
 
     Arguments:
-        name: an alias of `list_models()`, a folder written by `save_pretrained`, or a hub name.
+        name: an alias of `list_models()`, a folder written by `save_pretrained`, a hub name, or a
+            `.safetensors` file that holds a whole model.
         device: where it runs; the accelerator if there is one, by default.
         dtype: its precision; float32 on a CPU and float16 elsewhere, by default.
         scheduler: "keep" the pipeline's, or replace it by "ddim", which the papers use.
+        config: of a single file, alias, folder or hub name of a pipeline of the same architecture, whose
+            class, configuration, tokenizer and scheduler are taken.
 
     Raises:
-        PipelineError: if there is no such model, or the scheduler does not fit it.
+        PipelineError: if there is no such model, or the configuration or the scheduler does not fit it.
     """
     if scheduler not in SCHEDULERS:
         raise PipelineError(unknown("scheduler", scheduler, SCHEDULERS))
     device = torch.device(device if device is not None else default_device())
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.float16
-    source = str(CARDS[str(name)].source) if str(name) in CARDS else str(name)
+    if is_single_file(name):
+        pipeline = from_single_file(Path(name), None if config is None else source_of(str(config)), dtype)
+    elif config is not None:
+        raise PipelineError(
+            f"{str(name)!r} has a configuration: --model-config (in Python config=) is of a single file alone"
+        )
+    else:
+        pipeline = _from_pretrained(str(name), dtype)
+    if scheduler == "ddim":
+        pipeline = with_ddim(pipeline)
+    pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
+    pipeline.set_progress_bar_config(disable=True)
+    Additions(None if config is None else str(config)).attach(pipeline)
+    return pipeline.to(device)
+
+
+def source_of(name: str) -> str:
+    """The folder or hub name of a model that is called by its alias, folder or hub name.
+
+    Raises:
+        PipelineError: if it is none of them.
+    """
+    source = str(CARDS[name].source) if name in CARDS else name
     local = Path(source).is_dir()
     if not local and "/" not in source:
         alternative = "the folder of a saved pipeline, or a hub name such as 'owner/model'"
-        raise PipelineError(unknown("model", str(name), CARDS, alternative=alternative))
-    if str(name) == "world" and not local:
+        raise PipelineError(unknown("model", name, CARDS, alternative=alternative))
+    if name == "world" and not local:
         raise PipelineError(f"the package lacks the embedded world's weights ({source}); reinstall diffalign")
     if local and not (Path(source) / "model_index.json").exists():
         raise PipelineError(f"{source} is no saved pipeline: it has no model_index.json")
+    return source
+
+
+def _from_pretrained(name: str, dtype: torch.dtype) -> Any:
+    source = source_of(name)
+    local = Path(source).is_dir()
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
+        return DiffusionPipeline.from_pretrained(
             source, dtype=dtype, use_safetensors=True, variant=_variant(Path(source)) if local else None
         )
     except (OSError, ValueError) as error:
@@ -57,12 +91,7 @@ def load_pipeline(
                 "you trust them, convert them: DiffusionPipeline.from_pretrained(folder, "
                 "use_safetensors=False).save_pretrained(another_folder)"
             ) from error
-        raise PipelineError(f"cannot load the model {str(name)!r}: {error}") from error
-    if scheduler == "ddim":
-        pipeline = with_ddim(pipeline)
-    pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+        raise PipelineError(f"cannot load the model {name!r}: {error}") from error
 
 
 def _variant(folder: Path) -> str | None:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffalign.diffusion import Sampler, fingerprint
+from diffalign.diffusion.additions import Additions
 from diffalign.diffusion.fingerprint import differing
 from diffalign.files import LIBRARIES, versions
 
 #: What is recorded but may differ when a run is resumed.
-FREE = ("model", "dtype", *LIBRARIES)
+FREE = ("model", "model_config", "dtype", *LIBRARIES)
 
 
 def provenance(sampler: Sampler, reward: str) -> dict[str, str]:
@@ -18,6 +19,7 @@ def provenance(sampler: Sampler, reward: str) -> dict[str, str]:
     plain, others = _recordable(sampler.given)
     return {
         "model": str(getattr(pipeline.config, "_name_or_path", "")),
+        **Additions.of(pipeline).record(),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
         "model_fingerprint": fingerprint(pipeline),
         "scheduler": type(pipeline.scheduler).__name__,

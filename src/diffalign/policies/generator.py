@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.diffusion import fingerprint, load_pipeline
+from diffalign.diffusion.additions import Additions
 from diffalign.diffusion.conditions import prompt_states
 from diffalign.files import GENERATOR, ArtifactError, load_tensors, save_tensors
 from diffalign.policies.noise import NoiseDistribution, check_fingerprint
@@ -62,7 +63,7 @@ class NoiseGenerator(nn.Module, ABC):
     def states(self, prompt: str) -> Tensor:
         """The prompt's token states, `(L, text_width)`; each prompt is encoded once."""
         if self._states is None:
-            pipeline = load_pipeline(self.metadata["model"])
+            pipeline = load_pipeline(self.metadata["model"], **asdict(Additions.read(self.metadata)))
             self._states = lambda text: prompt_states(pipeline, text)
         if prompt not in self._known:
             self._known[prompt] = self._states(prompt)
