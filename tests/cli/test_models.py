@@ -1,16 +1,27 @@
 """The model of a run: told from others, and opened again as it was learned with."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 from diffusers import EulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
 from diffalign import NoiseDistribution, load_artifact, load_pipeline, open_artifact
 from diffalign.diffusion import fingerprint
+from tests.diffusion.adapters import save_inversion, save_lora
 from tests.diffusion.single_file import save_single_file
+
+#: Of runs that take a moment.
+FEW: dict[str, tuple[object, ...]] = {
+    "find": ("--queries", 6),
+    "anchors": ("--components", 8, "--rounds", 1, "--prompts-per-round", 2, "--samples-per-prompt", 2),
+    "tune": ("--rounds", 1, "--samples", 12, "--first-steps", 2, "--threshold", 0.1),
+}
 
 
 @pytest.fixture
@@ -68,15 +79,10 @@ def test_a_single_file_is_opened_again_with_its_configuration(
     method: str, diffalign, workplace: Path, tiny_pipeline: Any, tiny_pipeline_folder: Path
 ) -> None:
     save_single_file(tiny_pipeline, workplace / "model.safetensors")
-    few = {
-        "find": ("--queries", 6),
-        "anchors": ("--components", 8, "--rounds", 1, "--prompts-per-round", 2, "--samples-per-prompt", 2),
-        "tune": ("--rounds", 1, "--samples", 12, "--first-steps", 2, "--threshold", 0.1),
-    }
     options = ("--reward", "own_reward:red", "--num-steps", 4, "--images", 2, "--out", "run")
     model = ("--model", "model.safetensors", "--model-config", tiny_pipeline_folder)
     prompts = ("a dog",) if method == "find" else ("a dog", "a cat")
-    done = diffalign(method, *prompts, *few[method], *options, *model)
+    done = diffalign(method, *prompts, *FEW[method], *options, *model)
     assert done.code == 0, done.err
     opened = open_artifact("run")
     assert opened.metadata["model_config"] == str(tiny_pipeline_folder)
@@ -92,3 +98,63 @@ def test_a_single_file_is_opened_again_with_its_configuration(
         assert load_artifact("run")("a dog").mean.isfinite().all()
     if method == "find":
         assert f', config="{tiny_pipeline_folder}")' in done.out.replace("\n", "")
+
+
+@pytest.mark.parametrize("method", ["find", "anchors", "tune"])
+def test_adapters_and_tokens_are_recorded_and_added_again(
+    method: str, diffalign, workplace: Path, tiny_pipeline_folder: Path
+) -> None:
+    save_lora(tiny_pipeline_folder, workplace / "one")
+    save_lora(tiny_pipeline_folder, workplace / "two", seed=1)
+    save_inversion(workplace / "toy.safetensors")
+    model = ("--model", tiny_pipeline_folder, "--textual-inversion", "toy.safetensors")
+    model += ("--lora", "one@0.5", "--lora", "two")
+    options = ("--reward", "own_reward:red", "--num-steps", 4, "--images", 2)
+    prompts = ("a <toy>",) if method == "find" else ("a <toy>", "a cat")
+    done = diffalign(method, *prompts, *FEW[method], *options, *model, "--out", "run")
+    assert done.code == 0, done.err
+    opened = open_artifact("run")
+    assert json.loads(opened.metadata["lora"]) == ["one@0.5", "two"]
+    assert json.loads(opened.metadata["textual_inversion"]) == ["toy.safetensors"]
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["lora"] == ["one@0.5", "two"]
+    command = json.loads(Path("run/summary.json").read_text())["run"]["command"]
+    assert "--lora one@0.5 --lora two --textual-inversion toy.safetensors" in command
+    if method == "find":
+        line = done.out.replace("\n", "")
+        assert ', lora=["one@0.5", "two"], textual_inversion=["toy.safetensors"]' in line
+        plain = load_pipeline(
+            tiny_pipeline_folder, device="cpu", lora=["one@0.5", "two"], textual_inversion=["toy.safetensors"]
+        )
+        noise = opened.latents("a <toy>", 2, 0)
+        call = {"num_images_per_prompt": 2, "num_inference_steps": 4, "output_type": "pt"}
+        assert torch.equal(opened.sampler(noise, "a <toy>"), plain("a <toy>", latents=noise, **call).images)
+    if method == "anchors":
+        assert load_artifact("run")("a <toy>").mean.isfinite().all()
+    shown = () if method == "find" else ("--prompt", "a <toy>")
+    assert diffalign("generate", "run", "-n", 1, *shown).code == 0
+    Path("run/summary.json").unlink()
+    assert diffalign(method, "--resume", "run").code == 0
+    Path("two").rename("moved")
+    refused = diffalign("generate", "run", "-n", 1, *shown)
+    assert refused.code == 2 and "there is no adapter two" in refused.err
+    moved = ("--lora", "one@0.5", "--lora")
+    assert diffalign("generate", "run", "-n", 1, *shown, *moved, "moved").code == 0
+    refused = diffalign("generate", "run", "-n", 1, *shown, *moved, "moved@0.9")
+    assert refused.code == 2 and "it has another" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--lora", "nowhere.safetensors"), "there is no adapter nowhere.safetensors"),
+        (("--lora", "one@inf"), "finite number"),
+        (("--textual-inversion", "nowhere.safetensors"), "there is no textual inversion nowhere"),
+        (("--model-config", "world"), "of a single file alone"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_folder_is_made(
+    given: tuple[str, str], said: str, diffalign, small: list[object], workplace: Path
+) -> None:
+    refused = diffalign("find", "a dog", *small, *given, "--out", "run")
+    assert refused.code == 2 and said in refused.err and "Traceback" not in refused.err
+    assert not (workplace / "run").exists()

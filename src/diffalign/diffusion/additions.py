@@ -1,5 +1,6 @@
 """What a pipeline was loaded with, beside its name: recorded, and given again where it is loaded anew."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,9 +14,13 @@ class Additions:
 
     Attributes:
         config: of a single file, the pipeline whose configuration fits.
+        lora: adapters, with their scales.
+        textual_inversion: added tokens.
     """
 
     config: str | None = None
+    lora: tuple[str, ...] = ()
+    textual_inversion: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, pipeline: Any) -> Self:
@@ -29,9 +34,12 @@ class Additions:
 
     def record(self) -> dict[str, str]:
         """It as metadata."""
-        return {} if self.config is None else {"model_config": self.config}
+        lists = {"lora": self.lora, "textual_inversion": self.textual_inversion}
+        found = {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items() if values}
+        return found if self.config is None else {"model_config": self.config, **found}
 
     @classmethod
     def read(cls, metadata: Mapping[str, str]) -> Self:
         """What `record` returned."""
-        return cls(metadata.get("model_config"))
+        lists = (tuple(json.loads(metadata.get(name, "[]"))) for name in ("lora", "textual_inversion"))
+        return cls(metadata.get("model_config"), *lists)

@@ -26,6 +26,7 @@ from diffalign.diffusion.protocol import Pipeline
 _DIGITS = 12  # 48 bits, so that two models hardly ever share them
 _FEWER = 8  # of what is compared beside them
 _VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
+_FUSED = "fused_fingerprints"  # the attribute of a pipeline that remembers
 #: Networks that change no picture, but for making it black.
 _UNSEEN = ("safety_checker",)
 #: Words in the names of settings that change no picture.
@@ -47,7 +48,16 @@ def fingerprint(pipeline: Pipeline) -> str:
             _add_tokens(parts, module, getattr(pipeline, name.replace("text_encoder", "tokenizer"), None))
     scheduler = hashlib.sha256()
     _add(scheduler, [type(pipeline.scheduler).__name__, _settings(pipeline.scheduler)])
-    return "-".join((first.hexdigest()[:_DIGITS], *(it.hexdigest()[:_FEWER] for it in (parts, scheduler))))
+    weights = f"{first.hexdigest()[:_DIGITS]}-{parts.hexdigest()[:_FEWER]}"
+    fused, before = getattr(pipeline, _FUSED, (None, ""))
+    return f"{before if weights == fused else weights}-{scheduler.hexdigest()[:_FEWER]}"
+
+
+def remember_fused(pipeline: Any, before: str) -> None:
+    """Lets a pipeline have the fingerprint `before`, of when its adapters stood beside its weights: fused,
+    they are rounded, in half precision and on another device otherwise. Once weights change again it is lost.
+    """
+    vars(pipeline)[_FUSED] = [name.rpartition("-")[0] for name in (fingerprint(pipeline), before)]
 
 
 def differing(recorded: str, model: str) -> list[str]:

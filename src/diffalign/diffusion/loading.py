@@ -1,11 +1,13 @@
 """Pipelines, loaded by alias, folder or hub name, or from a single file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from diffusers import DiffusionPipeline
 
+from diffalign.diffusion.adapters import add_loras, add_textual_inversions
 from diffalign.diffusion.additions import Additions
 from diffalign.diffusion.cards import CARDS
 from diffalign.diffusion.pipeline import PipelineError, with_ddim
@@ -23,6 +25,8 @@ def load_pipeline(
     dtype: torch.dtype | None = None,
     scheduler: str = "keep",
     config: str | Path | None = None,
+    lora: Sequence[str | Path] = (),
+    textual_inversion: Sequence[str | Path] = (),
 ) -> DiffusionPipeline:
     """Loads a diffusers pipeline by alias, folder or hub name, or from a single file.
 
@@ -34,9 +38,14 @@ def load_pipeline(
         scheduler: "keep" the pipeline's, or replace it by "ddim", which the papers use.
         config: of a single file, alias, folder or hub name of a pipeline of the same architecture, whose
             class, configuration, tokenizer and scheduler are taken.
+        lora: adapters to fuse into it: `.safetensors` files, folders or hub names, each with @SCALE if that
+            is not 1.
+        textual_inversion: tokens to add to it: likewise, each with @TOKEN if prompts should call it by
+            another word than its file does.
 
     Raises:
-        PipelineError: if there is no such model, or the configuration or the scheduler does not fit it.
+        PipelineError: if there is no such model, or the configuration, the scheduler, an adapter or a token
+            does not fit it.
     """
     if scheduler not in SCHEDULERS:
         raise PipelineError(unknown("scheduler", scheduler, SCHEDULERS))
@@ -55,8 +64,15 @@ def load_pipeline(
         pipeline = with_ddim(pipeline)
     pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
     pipeline.set_progress_bar_config(disable=True)
-    Additions(None if config is None else str(config)).attach(pipeline)
+    additions = Additions(None if config is None else str(config), _names(lora), _names(textual_inversion))
+    add_textual_inversions(pipeline, additions.textual_inversion)
+    add_loras(pipeline, additions.lora)
+    additions.attach(pipeline)
     return pipeline.to(device)
+
+
+def _names(given: Sequence[str | Path]) -> tuple[str, ...]:
+    return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
 
 
 def source_of(name: str) -> str:

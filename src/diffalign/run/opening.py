@@ -201,6 +201,8 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
         options = Sampling(
             model=model,
             model_config=opening.model_config or (additions.config if is_single_file(model) else None),
+            lora=opening.lora or additions.lora,
+            textual_inversion=opening.textual_inversion or additions.textual_inversion,
             num_steps=int(metadata["num_steps"]),
             guidance_scale=None if guidance == "None" else float(guidance),
             batch_size=opening.batch_size,
