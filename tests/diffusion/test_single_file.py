@@ -1,5 +1,6 @@
 """A model in a single file, and what is said of a file or a configuration that does not fit."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from diffalign import Sampler, load_pipeline
 from diffalign.diffusion import PipelineError, fingerprint, seeded_noise
+from diffalign.diffusion.fingerprint import PARTS, differing
 from tests.diffusion.single_file import save_single_file
 
 
@@ -73,14 +75,32 @@ def test_pickled_files_are_not_opened(suffix: str, tiny_pipeline_folder: Path, t
         load_pipeline(path, device="cpu", config=tiny_pipeline_folder)
 
 
-@pytest.mark.parametrize("missing", ["model.diffusion_model.", "first_stage_model.", "cond_stage_model.", ""])
-def test_a_file_that_holds_no_whole_model_is_refused(
+@pytest.mark.parametrize("missing", ["model.diffusion_model.", ""])
+def test_a_file_without_a_denoiser_is_refused(
     missing: str, file: Path, tiny_pipeline_folder: Path, tmp_path: Path
 ) -> None:
     kept = {name: tensor for name, tensor in load_file(file).items() if not name.startswith(missing)}
     save_file(kept or {"lora": torch.zeros(3)}, tmp_path / "part.safetensors")
-    with pytest.raises(PipelineError, match=r"does not fit the configuration .* holds a whole model"):
+    with pytest.raises(PipelineError, match=r"does not fit the configuration .* file that holds a model"):
         load_pipeline(tmp_path / "part.safetensors", device="cpu", config=tiny_pipeline_folder)
+
+
+@pytest.mark.parametrize("missing", [("first_stage_model.",), ("cond_stage_model.", "first_stage_model.")])
+def test_what_a_file_lacks_is_that_of_the_configuration(
+    missing: tuple[str, ...], file: Path, other_pipeline_folder: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / "part.safetensors"
+    save_file({name: it for name, it in load_file(file).items() if not name.startswith(missing)}, part)
+    pipeline = load_pipeline(part, device="cpu", config=other_pipeline_folder)
+    whole, other = load_pipeline(file, device="cpu", config=other_pipeline_folder), other_pipeline_folder
+    rest = load_pipeline(other, device="cpu")
+    assert differing(fingerprint(pipeline), fingerprint(whole)) == [PARTS[1]]
+    assert differing(fingerprint(pipeline), fingerprint(rest)) == [PARTS[0]]
+    bare = tmp_path / "bare"  # a configuration without weights
+    shutil.copytree(other, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert fingerprint(load_pipeline(file, device="cpu", config=bare)) == fingerprint(whole)
+    with pytest.raises(PipelineError, match="lacks some of the model's networks, and so does the conf"):
+        load_pipeline(part, device="cpu", config=bare)
 
 
 def test_a_hole_in_the_weights_is_seen(file: Path, tiny_pipeline_folder: Path, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def load_pipeline(
         dtype: its precision; float32 on a CPU and float16 elsewhere, by default.
         scheduler: "keep" the pipeline's, or replace it by "ddim", which the papers use.
         config: of a single file, alias, folder or hub name of a pipeline of the same architecture, whose
-            class, configuration, tokenizer and scheduler are taken.
+            class, configuration, tokenizer and scheduler are taken; where the file lacks some network, all
+            but the denoiser as well.
         lora: adapters to fuse into it: `.safetensors` files, folders or hub names, each with @SCALE if that
             is not 1.
         textual_inversion: tokens to add to it: likewise, each with @TOKEN if prompts should call it by
@@ -53,7 +54,8 @@ def load_pipeline(
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.float16
     if is_single_file(name):
-        pipeline = from_single_file(Path(name), None if config is None else source_of(str(config)), dtype)
+        source = None if config is None else source_of(str(config))
+        pipeline = from_single_file(Path(name), source, dtype, _from_pretrained)
     elif config is not None:
         raise PipelineError(
             f"{str(name)!r} has a configuration: --model-config (in Python config=) is of a single file alone"
@@ -93,12 +95,17 @@ def source_of(name: str) -> str:
     return source
 
 
-def _from_pretrained(name: str, dtype: torch.dtype) -> Any:
+def _from_pretrained(name: str, dtype: torch.dtype, **parts: Any) -> Any:
+    """A saved pipeline, with `parts` instead of its own."""
     source = source_of(name)
     local = Path(source).is_dir()
     try:
         return DiffusionPipeline.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, variant=_variant(Path(source)) if local else None
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            variant=_variant(Path(source)) if local else None,
+            **parts,
         )
     except (OSError, ValueError) as error:
         if local and (pickled := _pickled(Path(source))):

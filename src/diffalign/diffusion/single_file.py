@@ -1,6 +1,8 @@
 """A pipeline whose weights are in one file, as models are shared beside the hub."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from safetensors import SafetensorError, safe_open
 
 from diffalign.diffusion.pipeline import PipelineError
 
+#: What diffusers raises where weights do not fit.
+_FAULTS = (SingleFileComponentError, OSError, ValueError, RuntimeError, LookupError, TypeError)
+_DENOISERS = ("unet", "transformer")
 _PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -20,13 +25,14 @@ def is_single_file(name: str | Path) -> bool:
     return Path(name).suffix in (".safetensors", *_PICKLED) and not Path(name).is_dir()
 
 
-def from_single_file(path: Path, config: str | None, dtype: torch.dtype) -> Any:
-    """The pipeline in a file.
+def from_single_file(path: Path, config: str | None, dtype: torch.dtype, load: Callable[..., Any]) -> Any:
+    """The pipeline in a file; of one that lacks some network, the denoiser in it and the rest of `config`.
 
     Arguments:
-        path: a `.safetensors` file that holds a whole model.
+        path: a `.safetensors` file.
         config: folder or hub name of a saved pipeline of the same architecture.
         dtype: its precision.
+        load: loads `config` in a precision, with those parts that it is given.
 
     Raises:
         PipelineError: if there is no such file, it holds no model of the architecture, or the configuration
@@ -45,7 +51,8 @@ def from_single_file(path: Path, config: str | None, dtype: torch.dtype) -> Any:
             "or hub name with --model-config (in Python config=), such as sd15 or sdxl"
         )
     try:
-        kind = DiffusionPipeline.load_config(config)["_class_name"]
+        index = DiffusionPipeline.load_config(config)
+        kind = index["_class_name"]
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot load the configuration {config}: {error}") from error
     pipeline_class: Any = getattr(diffusers, str(kind), None)
@@ -57,16 +64,36 @@ def from_single_file(path: Path, config: str | None, dtype: torch.dtype) -> Any:
     try:
         with safe_open(path, "pt"):  # before diffusers, which would take it for a pickle
             pass
-        pipeline = pipeline_class.from_single_file(str(path), config=config, dtype=dtype)
+        try:
+            pipeline = pipeline_class.from_single_file(str(path), config=config, dtype=dtype)
+        except SingleFileComponentError:
+            without = {part: None for part in index if part in _DENOISERS}
+            rest = _networks(_load_rest(path, config, partial(load, config, dtype, **without)))
+            pipeline = pipeline_class.from_single_file(str(path), config=config, dtype=dtype, **rest)
+    except PipelineError:
+        raise
     except SafetensorError as error:
         raise PipelineError(f"{path} is no safetensors file, or is cut off: {error}") from error
-    except (SingleFileComponentError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except _FAULTS as error:
         fault = re.split(r"\.\s|\n", str(error).strip())[0].rstrip(".")
         raise PipelineError(
             f"{path} does not fit the configuration {config} ({fault}); give that of a pipeline of its "
-            "architecture, and a file that holds a whole model"
+            "architecture, and a file that holds a model"
         ) from error
-    for part, network in pipeline.components.items():
-        if isinstance(network, torch.nn.Module) and any(weight.is_meta for weight in network.parameters()):
+    for part, network in _networks(pipeline).items():
+        if any(weight.is_meta for weight in network.parameters()):
             raise PipelineError(f"{path} does not fit the configuration {config}: it lacks weights of {part}")
     return pipeline
+
+
+def _load_rest(path: Path, config: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except PipelineError as error:
+        raise PipelineError(
+            f"{path} lacks some of the model's networks, and so does the configuration {config}: {error}"
+        ) from error
+
+
+def _networks(pipeline: Any) -> dict[str, torch.nn.Module]:
+    return {name: it for name, it in pipeline.components.items() if isinstance(it, torch.nn.Module)}
