@@ -52,6 +52,11 @@ def test_the_fingerprint_covers_them(load: Callable[..., Any], loras: tuple[Path
     assert len(found) == 5
     again = load(lora=[one, two], scheduler="ddim")
     assert fingerprint(again) == fingerprint(load(lora=loras)) == fingerprint(with_ddim(again))
+    plain = load()
+    for given in loras:
+        plain.load_lora_weights(given)
+    plain.set_adapters(["default_0", "default_1"])
+    assert fingerprint(again) == fingerprint(plain)
     # fused, weights are rounded otherwise
     assert fingerprint(load(lora=loras, dtype=torch.float16)) == fingerprint(again)
     known = fingerprint(again)
@@ -117,11 +122,14 @@ def test_a_scale_stands_behind_an_at(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["lora", "textual_inversion"])
 def test_one_that_is_not_there_is_named(what: str, load: Callable[..., Any]) -> None:
-    for name in ("nowhere.safetensors", "./no/where", "/no/where"):
+    for name in ("nowhere.safetensors", "./no/where", "/no/where", "no/where.safetensors"):
         with pytest.raises(PipelineError, match=f"there is no .* {name}"):
             load(**{what: [name]})
     for name in ("owner/model", "owner/model/file.safetensors"):
         with pytest.raises(PipelineError, match=name):
+            load(**{what: [name]})
+    for name in ("file.bin", "owner/model/file.pt"):
+        with pytest.raises(PipelineError, match=f"{name} is pickled, which can run code"):
             load(**{what: [name]})
 
 

@@ -19,7 +19,8 @@ from diffalign.diffusion.pipeline import PipelineError
 
 #: What reading weights that do not fit raises in diffusers, transformers and PEFT.
 _FAULTS = (OSError, ValueError, RuntimeError, LookupError, AttributeError, TypeError, SafetensorError)
-_HUB = re.compile(r"[\w.-]+/[\w.-]+(/.+)?")
+_HUB = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(/(?P<file>.+\.safetensors))?")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 #: Of a textual inversion whose file names no token.
 _NAMELESS = "emb_params"
 #: The tensors of one for SDXL, and the numbers of the text encoders that they are for.
@@ -41,7 +42,8 @@ def add_loras(pipeline: Any, loras: Sequence[str]) -> None:
     kind = type(pipeline).__name__
     if not (hasattr(pipeline, "load_lora_weights") and hasattr(pipeline, "fuse_lora")):
         raise PipelineError(f"diffusers puts no LoRA adapter on a {kind}; leave out --lora")
-    names, scales = [f"lora_{number}" for number in range(len(loras))], list[float]()
+    # diffusers' own names, so that the fingerprint is that of a plain pipeline.load_lora_weights(...)
+    names, scales = [f"default_{number}" for number in range(len(loras))], list[float]()
     for lora, name in zip(loras, names, strict=True):
         source, scale = split_scale(lora)
         scales.append(scale)
@@ -132,12 +134,17 @@ def _read(tensors: dict[str, Tensor], stem: str) -> list[tuple[str, Tensor, str]
 
 def _found(source: str, what: str) -> tuple[str, dict[str, str]]:
     """A file, folder or hub name, and how diffusers is given a file of the latter."""
+    if source.endswith(_PICKLED):
+        raise PipelineError(
+            f"the {what} {source} is pickled, which can run code, and is not opened; where you trust it, "
+            "convert it to .safetensors"
+        )
     if Path(source).exists():
         return source, {}
-    if source.startswith((".", "/", "~")) or not _HUB.fullmatch(source):
+    hub = _HUB.fullmatch(source)
+    if hub is None or hub["name"].endswith(".safetensors"):
         raise PipelineError(f"there is no {what} {source}; give a .safetensors file, a folder, or a hub name")
-    owner, model, *file = source.split("/", 2)
-    return f"{owner}/{model}", {"weight_name": file[0]} if file else {}
+    return hub["name"], {"weight_name": hub["file"]} if hub["file"] else {}
 
 
 def _fault(error: Exception) -> str:
