@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffalign import NoiseDistribution, Sampler, anchors, find, load_pipeline, noise_ppo, search, tune
 from diffalign.diffusion import seeded_noise
-from diffalign.diffusion.adapters import load_adapter
+from diffalign.diffusion.lora import load_adapter
 from diffalign.diffusion.transition import is_flow
 from diffalign.policies.denoiser import DenoiserPolicy
 from tests.families import BY_NAME, save_family

@@ -11,7 +11,6 @@ from diffalign.diffusion import (
     Pipeline,
     PipelineError,
     Sampler,
-    fingerprint,
     latent_shape,
     list_models,
     load_pipeline,
@@ -104,17 +103,6 @@ def test_noise_that_does_not_fit_is_refused(tiny_pipeline: StableDiffusionPipeli
         Sampler(tiny_pipeline)(torch.zeros(1, 3, 5, 5), "a dog")
     with pytest.raises(PipelineError, match="positive"):
         Sampler(tiny_pipeline, num_steps=0)
-
-
-def test_fingerprints_tell_models_apart(tiny_pipeline: StableDiffusionPipeline) -> None:
-    before = fingerprint(tiny_pipeline)
-    weight = next(tiny_pipeline.unet.parameters())
-    value = weight.view(-1)[0].item()
-    with torch.no_grad():
-        weight.view(-1)[0] += 1
-        assert fingerprint(tiny_pipeline) != before
-        weight.view(-1)[0] = value  # the pipeline is others' too: to subtract 1 would round
-    assert fingerprint(tiny_pipeline) == before
 
 
 def test_loading(tiny_pipeline_folder: Path) -> None:

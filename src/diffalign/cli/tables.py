@@ -203,10 +203,11 @@ def one_liner(session: Session, n: int = 4) -> str | None:
     # prompts as a list: a video pipeline has no num_images_per_prompt
     latents = f"noise.sample({n}, seed=0).to(pipeline.dtype)"
     made = f"pipeline([{quoted['prompt']}] * {n}, latents={latents}{arguments}"
+    others = "".join(f", {name}={json.dumps(value)}" for name, value in sampling.additions().items() if value)
     code = (
         "from diffalign import NoiseDistribution, load_pipeline; "
         f"noise = NoiseDistribution.load({quoted['noise']}); "
-        f"pipeline = load_pipeline({quoted['model']}{scheduler}); "
+        f"pipeline = load_pipeline({quoted['model']}{scheduler}{others}); "
     )
     if sampler.makes_videos:
         code += "from diffusers.utils import export_to_gif; "

@@ -1,23 +1,15 @@
-"""Loading pipelines; a pipeline's denoiser, fingerprint and kind of scheduler."""
+"""A pipeline's denoiser and kind of scheduler."""
 
-import hashlib
 import inspect
-import json
 from copy import copy, deepcopy
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers import DDIMScheduler
 
 from diffalign.diffusion.cards import CARDS
 from diffalign.diffusion.protocol import Pipeline
-from diffalign.settings.choices import unknown
-from diffalign.settings.sampling import Scheduler
 
-SCHEDULERS = get_args(Scheduler)
-_FINGERPRINT_DIGITS = 12  # 48 bits, so that two models hardly ever share them
-_FINGERPRINT_VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
 #: What a denoiser predicts where DDIM samples; not flow_prediction.
 _PREDICTIONS = "epsilon", "v_prediction", "sample"
 P = TypeVar("P", bound=Pipeline)
@@ -30,75 +22,6 @@ class PipelineError(ValueError):
 def list_models() -> dict[str, str]:
     """The models known by an alias: alias → description."""
     return {alias: card.description for alias, card in CARDS.items()}
-
-
-def load_pipeline(
-    name: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    scheduler: str = "keep",
-) -> DiffusionPipeline:
-    """Loads a diffusers pipeline by alias, folder or hub name.
-
-    Arguments:
-        name: an alias of `list_models()`, a folder written by `save_pretrained`, or a hub name.
-        device: where it runs; the accelerator if there is one, by default.
-        dtype: its precision; float32 on a CPU and float16 elsewhere, by default.
-        scheduler: "keep" the pipeline's, or replace it by "ddim", which the papers use.
-
-    Raises:
-        PipelineError: if there is no such model, or the scheduler does not fit it.
-    """
-    if scheduler not in SCHEDULERS:
-        raise PipelineError(unknown("scheduler", scheduler, SCHEDULERS))
-    device = torch.device(device if device is not None else default_device())
-    if dtype is None:
-        dtype = torch.float32 if device.type == "cpu" else torch.float16
-    source = str(CARDS[str(name)].source) if str(name) in CARDS else str(name)
-    local = Path(source).is_dir()
-    if not local and "/" not in source:
-        alternative = "the folder of a saved pipeline, or a hub name such as 'owner/model'"
-        raise PipelineError(unknown("model", str(name), CARDS, alternative=alternative))
-    if str(name) == "world" and not local:
-        raise PipelineError(f"the package lacks the embedded world's weights ({source}); reinstall diffalign")
-    if local and not (Path(source) / "model_index.json").exists():
-        raise PipelineError(f"{source} is no saved pipeline: it has no model_index.json")
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, variant=_variant(Path(source)) if local else None
-        )
-    except (OSError, ValueError) as error:
-        if local and (pickled := _pickled(Path(source))):
-            raise PipelineError(
-                f"{source} holds pickled weights ({pickled}), which can run code and are not opened; where "
-                "you trust them, convert them: DiffusionPipeline.from_pretrained(folder, "
-                "use_safetensors=False).save_pretrained(another_folder)"
-            ) from error
-        raise PipelineError(f"cannot load the model {str(name)!r}: {error}") from error
-    if scheduler == "ddim":
-        pipeline = with_ddim(pipeline)
-    pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
-
-
-def _variant(folder: Path) -> str | None:
-    """ "fp16" of a saved pipeline a part of which has weights of that name alone."""
-    parts = [[file.name for file in part.glob("*.safetensors")] for part in folder.iterdir()]
-    return "fp16" if any(names and all(".fp16." in name for name in names) for names in parts) else None
-
-
-def _pickled(folder: Path) -> str | None:
-    """A file of a part whose weights are pickled alone, if there is one."""
-    files = (file for kind in ("*/*.bin", "*/*.ckpt", "*/*.pt") for file in sorted(folder.glob(kind)))
-    return next((str(f.relative_to(folder)) for f in files if not any(f.parent.glob("*.safetensors"))), None)
-
-
-def default_device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
 
 
 def denoiser_name(pipeline: Pipeline) -> str:
@@ -186,16 +109,3 @@ def own_timesteps(pipeline: Pipeline, num_steps: int) -> list[int]:
             f"{train - 1}; take fewer steps"
         )
     return timesteps
-
-
-def fingerprint(pipeline: Pipeline) -> str:
-    """Twelve hexadecimal digits that identify the denoiser: its configuration and a sample of its weights."""
-    module = denoiser(pipeline)
-    digest = hashlib.sha256(type(module).__name__.encode())
-    for name, parameter in sorted(module.state_dict().items()):
-        values = parameter.detach().flatten()
-        step = max(1, values.numel() // _FINGERPRINT_VALUES)
-        sample = values[::step][:_FINGERPRINT_VALUES].float().cpu()
-        digest.update(json.dumps([name, list(parameter.shape)]).encode())
-        digest.update(sample.half().numpy().tobytes())
-    return digest.hexdigest()[:_FINGERPRINT_DIGITS]

@@ -17,8 +17,8 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from diffalign.diffusion import PipelineError, Sampler
-from diffalign.diffusion.adapters import add_adapter, remove_adapter, save_adapter, switch_adapter
 from diffalign.diffusion.finite import check_finite
+from diffalign.diffusion.lora import add_adapter, remove_adapter, save_adapter, switch_adapter
 from diffalign.diffusion.pipeline import denoiser
 from diffalign.diffusion.steps import PipelineSteps
 from diffalign.diffusion.transition import Schedule

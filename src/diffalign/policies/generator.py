@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.diffusion import fingerprint, load_pipeline
+from diffalign.diffusion.additions import Additions
 from diffalign.diffusion.probe import prompt_states
 from diffalign.files import GENERATOR, ArtifactError, load_tensors, save_tensors
 from diffalign.policies.noise import NoiseDistribution, check_fingerprint
@@ -63,7 +64,8 @@ class NoiseGenerator(nn.Module, ABC):
     def states(self, prompt: str) -> Tensor:
         """The prompt's token states, `(L, text_width)`; each prompt is encoded once."""
         if self._states is None:
-            self._states = _reader(load_pipeline(self.metadata["model"]), self.metadata)
+            pipeline = load_pipeline(self.metadata["model"], **asdict(Additions.read(self.metadata)))
+            self._states = _reader(pipeline, self.metadata)
         if prompt not in self._known:
             self._known[prompt] = self._states(prompt)
         return self._known[prompt]
@@ -124,7 +126,7 @@ class NoiseGenerator(nn.Module, ABC):
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"{path} is no noise generator that can be read: {error!r}") from error
         if pipeline is not None:
-            check_fingerprint(header, fingerprint(pipeline))
+            check_fingerprint(header, fingerprint(pipeline), any_scheduler=True)
         return generator
 
 

@@ -30,7 +30,13 @@ def load_sampler(options: Sampling) -> Sampler:
     """The model's pipeline, ready to sample."""
     device = check_device(options.device)
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
-    pipeline = load_pipeline(options.model, device=device, dtype=dtype, scheduler=options.scheduler)
+    pipeline = load_pipeline(
+        options.model,
+        device=device,
+        dtype=dtype,
+        scheduler=options.scheduler,
+        **options.additions(),
+    )
     denoiser(pipeline)
     return Sampler(
         pipeline,
