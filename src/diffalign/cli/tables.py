@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffalign.evaluation import Summary
     from diffalign.evaluation.summary import Diversity
     from diffalign.metrics.intervals import IntervalDict
+    from diffalign.run.rehearsal import Rehearsal
     from diffalign.run.session import Session
     from diffalign.settings.compare import CompareConfig
 
@@ -163,6 +164,32 @@ def search_results(summary: Mapping[str, Any]) -> Table:
     right = interval(kept["judged_accuracy"], percent=True)
     table.add_row("kept", interval(kept["reward"]), right, _distance(kept["diversity"]))
     return table
+
+
+def rehearsed(rehearsal: Rehearsal, runs: int) -> Table:
+    """What as many runs alike would take."""
+    table = new_table("Of the whole, by its first round", "")
+    seconds = rehearsal.learning_seconds, rehearsal.evaluation_seconds
+    memory = rehearsal.peak_memory_mb
+    for name, value in {
+        "runs": f"{runs}",
+        "reward queries": f"{runs * rehearsal.queries:,}",
+        "pictures": f"{runs * rehearsal.pictures:,}",
+        "learning": _duration(runs * seconds[0]),
+        "evaluation": _duration(runs * seconds[1]),
+        "memory so far": _BLANK if memory is None else f"{memory / 1000:.1f} GB",
+        "denoiser": f"{rehearsal.parameters / 1e6:,.1f} million parameters",
+    }.items():
+        table.add_row(name, value)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    """Such as 12 s, 3 min or 2.5 h."""
+    for unit, size in (("s", 60), ("min", 3600)):
+        if seconds < size:
+            return f"{seconds / (size / 60):.0f} {unit}"
+    return f"{seconds / 3600:.1f} h"
 
 
 def comparison_table(rows: Mapping[str, Mapping[str, Any]], config: CompareConfig) -> Table:
