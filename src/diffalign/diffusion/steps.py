@@ -155,7 +155,7 @@ class PipelineSteps:
         """The first part of the call's output, and all of it."""
         pipeline, own = self.pipeline, self.pipeline.scheduler
         # of the object's own dictionary: a pipeline would note the class of what is assigned
-        self._last = vars(pipeline)["scheduler"] = OneStep(self.scheduler, timesteps, answers)
+        self._last = vars(pipeline)["scheduler"] = OneStep(self.scheduler, timesteps.to(self.device), answers)
         try:
             with self.sampler.encodings.of(pipeline):
                 output = self._call(
