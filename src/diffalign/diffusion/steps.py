@@ -9,6 +9,7 @@ step stands in for the pipeline's: it takes latents as they are given, and hands
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
@@ -92,7 +93,8 @@ class PipelineSteps:
         """
 
         def predict(x_t: Tensor, prompts: Sequence[str]) -> Tensor:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            whole = self.dtype == torch.float32
+            with nullcontext() if whole else torch.autocast(self.device.type, self.dtype):
                 made: Tensor = self._run(t, "prediction", x_t, prompts, output_type="latent")[0]
             if made.shape != x_t.shape:
                 made = self._unpacked(x_t, prompts)
