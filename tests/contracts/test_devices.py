@@ -20,6 +20,7 @@ FAMILIES = (
     "flux_2",
     "z_image",
     "wan",
+    "cog_video_x",
 )
 PROMPTS = ["a red dog", "a cat on a mat"]
 
