@@ -20,7 +20,7 @@ class FlowStage(UnetStage):
     """The denoiser once more, from the world's weights, with the paths and velocities of flow matching."""
 
     name = "flow"
-    steps = 6000
+    steps = 4000
     learning_rate = 6e-4
     frequencies = COMPOSED
 

@@ -4,6 +4,7 @@ from rich.text import Text
 
 from diffalign.cli.tables import stdout
 from diffalign.settings.sampling import Dtype, Sampling, Scheduler
+from diffalign.world import WORLD_MODELS
 
 
 def doctor(
@@ -35,7 +36,7 @@ def doctor(
     from diffalign.run.self_test import self_test
 
     sampling = Sampling(model, num_steps=2, batch_size=3, scheduler=scheduler, device=device, dtype=dtype)
-    reward = reward or ("world-clip" if model == "world" else "jpeg-compressibility")
+    reward = reward or ("world-clip" if model in WORLD_MODELS else "jpeg-compressibility")
     console, faults = stdout(), 0
     for name, check in self_test(sampling, reward):
         try:

@@ -14,6 +14,7 @@ from diffalign.diffusion.cards import CARDS
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import unknown
 from diffalign.settings.sampling import Scheduler
+from diffalign.world import WORLD_MODELS
 
 SCHEDULERS = get_args(Scheduler)
 _FINGERPRINT_DIGITS = 12  # 48 bits, so that two models hardly ever share them
@@ -62,13 +63,17 @@ def load_pipeline(
     if not local and "/" not in source:
         alternative = "the folder of a saved pipeline, or a hub name such as 'owner/model'"
         raise PipelineError(unknown("model", str(name), CARDS, alternative=alternative))
-    if str(name) == "world" and not local:
+    if str(name) in WORLD_MODELS and not local:
         raise PipelineError(f"the package lacks the embedded world's weights ({source}); reinstall diffalign")
     if local and not (Path(source) / "model_index.json").exists():
         raise PipelineError(f"{source} is no saved pipeline: it has no model_index.json")
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, variant=_variant(Path(source)) if local else None
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            variant=_variant(Path(source)) if local else None,
+            **_parts_of_base(str(name), dtype),
         )
     except (OSError, ValueError) as error:
         if local and (pickled := _pickled(Path(source))):
@@ -83,6 +88,16 @@ def load_pipeline(
     pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _parts_of_base(name: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Of the pipeline that the card of `name` builds on, the parts that its own folder lacks."""
+    card = CARDS.get(name)
+    if card is None or card.base is None:
+        return {}
+    base = DiffusionPipeline.from_pretrained(card.base, dtype=dtype, use_safetensors=True)
+    own = Path(card.source)
+    return {part: module for part, module in base.components.items() if not (own / part).is_dir()}
 
 
 def _variant(folder: Path) -> str | None:
