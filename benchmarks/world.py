@@ -1,8 +1,10 @@
 """The embedded world's own figures: judge, reward, accuracy, speed, size.
 
     python benchmarks/world.py --images 64 --threads 2
+    python benchmarks/world.py --images 20 --threads 1 --model world-flow
 
-Prints them and, with `--card`, writes them into the model card beside the weights.
+Prints them and, with `--card`, writes them into the model card beside the weights. All models share judge and
+reward, which are measured with the model `world` alone.
 """
 
 import argparse
@@ -13,13 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from diffalign import NoiseDistribution, Sampler, load_pipeline, load_prompts
+from diffalign.diffusion.cards import CARDS
 from diffalign.metrics import bootstrap
 from diffalign.rewards.world_clip import WorldClip
 from diffalign.rollout import collect
-from diffalign.world import WORLD_FOLDER
+from diffalign.world import WORLD_MODELS
 from diffalign.world.grammar import caption
 from diffalign.world.judge import judge, read_scenes
 from diffalign.world.render import render, to_tensor
@@ -74,26 +78,13 @@ def told_apart(clip: WorldClip, number: int) -> dict[str, float]:
     return {f"world-clip, {kind}: told apart": float(np.mean(each)) for kind, each in sorted(found.items())}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=64, help="pictures a prompt")
-    parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes for the judge")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--guidance-scale", type=float, help="the card's by default")
-    parser.add_argument("--sets", default="world/common,world/unusual,world/heldout")
-    parser.add_argument("--card", action="store_true", help="write the figures into the model card")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    pipeline = load_pipeline("world")
-    sampler = Sampler(pipeline, num_steps=20, guidance_scale=arguments.guidance_scale, batch_size=32)
-    figures: dict[str, object] = {}
-
+def judge_figures(vae: AutoencoderKL, number: int) -> dict[str, float]:
+    """Shares of `number` held-out scenes of each table, and of empty pictures, that the judge reads right."""
+    figures = {}
     for name, table in FREQUENCIES.items():
-        scenes, images, _ = scene_batch(np.random.default_rng(10**6), arguments.scenes, table)
+        scenes, images, _ = scene_batch(np.random.default_rng(10**6), number, table)
         with torch.no_grad():
-            decoded = [pipeline.vae(part * 2 - 1).sample / 2 + 0.5 for part in images.split(32)]
+            decoded = [vae(part * 2 - 1).sample / 2 + 0.5 for part in images.split(32)]
         figures[f"judge, {name} scenes"] = agreement(scenes, images)
         figures[f"judge, {name} scenes after the autoencoder"] = agreement(scenes, torch.cat(decoded))
     generator = torch.Generator().manual_seed(0)
@@ -104,9 +95,30 @@ def main() -> None:
     figures["noise, grey and blank pictures read as empty"] = float(
         np.mean([not scene.things for scene in read_scenes(torch.cat(blank))])
     )
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=WORLD_MODELS, default="world")
+    parser.add_argument("--images", type=int, default=64, help="pictures a prompt")
+    parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes for the judge")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--guidance-scale", type=float, help="the card's by default")
+    parser.add_argument("--sets", default="world/common,world/unusual,world/heldout")
+    parser.add_argument("--card", action="store_true", help="write the figures into the model card")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    pipeline = load_pipeline(arguments.model)
+    sampler = Sampler(pipeline, num_steps=20, guidance_scale=arguments.guidance_scale, batch_size=32)
+    figures: dict[str, object] = {}
+
     clip = WorldClip()
-    figures |= told_apart(clip, 4 * arguments.scenes)
-    print(json.dumps(figures, indent=1), flush=True)
+    if arguments.model == "world":
+        figures = judge_figures(pipeline.vae, arguments.scenes) | told_apart(clip, 4 * arguments.scenes)
+        print(json.dumps(figures, indent=1), flush=True)
 
     standard = NoiseDistribution.standard(sampler.latent_shape)
     for name in arguments.sets.split(","):
@@ -129,11 +141,13 @@ def main() -> None:
     collect(standard, sampler, "a dog on the grass", range(64), seed=1, stream="world")
     figures["seconds an image (20 steps, guidance, decode)"] = (time.perf_counter() - began) / 64
     figures["threads"] = arguments.threads
-    size = sum(file.stat().st_size for file in Path(WORLD_FOLDER).rglob("*.safetensors"))
+    figures["guidance scale"] = sampler.guidance_scale
+    folder = Path(CARDS[arguments.model].source)
+    size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     figures["megabytes of weights"] = size / 1e6
     print(json.dumps(figures, indent=1))
     if arguments.card:
-        write_card(WORLD_FOLDER, figures)
+        write_card(folder, figures)
 
 
 if __name__ == "__main__":

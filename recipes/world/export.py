@@ -11,12 +11,38 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from diffalign.world import WORLD_FOLDER
+from diffalign.world.scenes import Frequencies
 from recipes.world import models
-from recipes.world.data import FREQUENCIES
+from recipes.world.data import COMPOSED, FREQUENCIES
 from recipes.world.stages import STAGES
 from recipes.world.stages.autoencoder import DecoderStage, latent_scale
 from recipes.world.stages.clip import ClipStage, text_tower
+from recipes.world.stages.flow import trained_denoiser
 from recipes.world.stages.stage import load_stage
+
+WORLD_ABOUT = """\
+# The embedded world's models
+
+Made from nothing by `python -m recipes.world.train`; the weights are what it wrote (float16),
+{megabytes} MB in all. Licence: Apache-2.0. The sprites that the training pictures
+show come from Noto Color Emoji (SIL Open Font License 1.1).
+
+Data: pictures of `diffalign.world.scenes`, captions of `diffalign.world.grammar`. CLIP and the
+autoencoder see the table `even`, the denoiser `long-tail` and then (`refine`) `composed`:"""
+
+FLOW_ABOUT = """\
+# The embedded world's denoiser for flow matching
+
+Trained from the weights of the world's denoiser by the stage `flow` of `python -m recipes.world.train`;
+the weights are what it wrote (float16), {megabytes} MB. Licence: Apache-2.0. The sprites that the
+training pictures show come from Noto Color Emoji (SIL Open Font License 1.1).
+
+x_t = (1 − t) x_0 + t ε, target ε − x_0, timestep 1000 t, t uniform, 10 % of captions dropped. The text
+encoder, the tokenizer and the autoencoder are those of `../weights`. The scheduler's first-order solver
+is Euler's method.
+
+Data: pictures of `diffalign.world.scenes`, captions of `diffalign.world.grammar`, by the table `composed`:"""
 
 
 def export(folder: Path, target: Path) -> None:
@@ -25,15 +51,14 @@ def export(folder: Path, target: Path) -> None:
     Beside the pipeline stand `clip/` (the whole CLIP, for the reward) and `recipe.json` (what was
     trained, for how long, to which loss, and the SHA-256 of each weight file).
     """
-    trained = [name for name in STAGES if (folder / name / "ema.safetensors").exists()]
+    trained = [n for n in STAGES if n != "flow" and (folder / n / "ema.safetensors").exists()]
     clip = ClipStage()
     text_encoder = text_tower(load_stage(clip, folder))
     clip_model = load_stage(clip, folder, "reward" if "reward" in trained else "clip")
     vae = load_stage(DecoderStage(folder), folder)
     vae.register_to_config(scaling_factor=latent_scale(vae))
     unet = models.build_unet()
-    denoiser = "refine" if "refine" in trained else "unet"
-    unet.load_state_dict(load_file(folder / denoiser / "ema.safetensors"))
+    unet.load_state_dict(load_file(folder / trained_denoiser(folder) / "ema.safetensors"))
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -48,6 +73,32 @@ def export(folder: Path, target: Path) -> None:
         shutil.rmtree(target)
     pipeline.to(dtype=torch.float16).save_pretrained(target, safe_serialization=True)
     clip_model.half().save_pretrained(target / "clip")
+    describe(target, "world", folder, trained, FREQUENCIES)
+
+
+def export_flow(folder: Path, target: Path) -> None:
+    """Writes what the pipeline of the stage `flow` has of its own: denoiser, scheduler and model card.
+
+    The other parts are the world's; `model_index.json` names the classes of all.
+    """
+    unet = models.build_unet()
+    unet.load_state_dict(load_file(folder / "flow" / "ema.safetensors"))
+    scheduler = models.build_flow_scheduler()
+    world = StableDiffusionPipeline.from_pretrained(WORLD_FOLDER).components
+    parts = {**world, "unet": unet, "scheduler": scheduler}
+    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    if target.exists():
+        shutil.rmtree(target)
+    pipeline.save_config(target)
+    unet.half().save_pretrained(target / "unet")
+    scheduler.save_pretrained(target / "scheduler")
+    describe(target, "world-flow", folder, ["flow"], {"composed": COMPOSED})
+
+
+def describe(
+    target: Path, model: str, folder: Path, trained: list[str], frequencies: Mapping[str, Frequencies]
+) -> None:
+    """Writes `recipe.json` (stages `trained` in `folder`, data, weights) and the model card at `target`."""
     stages = {}
     for name in trained:
         lines = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
@@ -56,8 +107,9 @@ def export(folder: Path, target: Path) -> None:
         stages[name] = {"steps": steps, "seconds": lines[-1]["seconds"], "last": lines[-1]}
     weights = sorted(target.rglob("*.safetensors"))
     recipe = {
+        "model": model,
         "stages": stages,
-        "frequencies": {name: vars(table) for name, table in FREQUENCIES.items()},
+        "frequencies": {name: vars(table) for name, table in frequencies.items()},
         "sha256": {str(w.relative_to(target)): hashlib.sha256(w.read_bytes()).hexdigest() for w in weights},
         "megabytes": round(sum(w.stat().st_size for w in weights) / 1e6, 2),
     }
@@ -105,15 +157,13 @@ def write_card(target: Path, figures: Mapping[str, object]) -> None:
     ]
     tables = [f"- {name}: `{json.dumps(table)}`" for name, table in recipe["frequencies"].items()]
     measured = [f"| {name} | {json.dumps(value)} |" for name, value in figures.items()]
+    command = "python benchmarks/world.py --card"
+    if recipe.get("model") == "world-flow":
+        about, command = FLOW_ABOUT, f"{command} --model world-flow"
+    else:
+        about = WORLD_ABOUT
     lines = [
-        "# The embedded world's models",
-        "",
-        "Made from nothing by `python -m recipes.world.train`; the weights are what it wrote (float16),",
-        f"{recipe['megabytes']} MB in all. Licence: Apache-2.0. The sprites that the training pictures",
-        "show come from Noto Color Emoji (SIL Open Font License 1.1).",
-        "",
-        "Data: pictures of `diffalign.world.scenes`, captions of `diffalign.world.grammar`. CLIP and the",
-        "autoencoder see the table `even`, the denoiser `long-tail` and then (`refine`) `composed`:",
+        *about.format(megabytes=recipe["megabytes"]).splitlines(),
         "",
         *tables,
         "",
@@ -121,7 +171,7 @@ def write_card(target: Path, figures: Mapping[str, object]) -> None:
         "| --- | --- | --- | --- |",
         *stages,
         "",
-        "| measured by `python benchmarks/world.py --card` | |",
+        f"| measured by `{command}` | |",
         "| --- | --- |",
         *(measured or ["| not yet | |"]),
         "",

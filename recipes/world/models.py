@@ -4,7 +4,7 @@ import string
 from collections import Counter
 from itertools import pairwise
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from diffalign.world.grammar import COUNTS, PLURAL
@@ -13,6 +13,7 @@ from diffalign.world.scenes import BACKGROUNDS, IMAGE_SIZE, SUBJECTS, TINTS
 LATENT_CHANNELS = 8
 LATENT_SIZE = IMAGE_SIZE // 8
 MAX_TOKENS = 16
+FLOW_SHIFT = 1.0  # of the steps' times towards the noise
 WORDS = (
     *("a", "an", *COUNTS, *SUBJECTS, *PLURAL.values(), *TINTS, *BACKGROUNDS),
     *("and", "on", "the", "left", "right", "of", "above", "below"),
@@ -115,4 +116,20 @@ def build_scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
         prediction_type="v_prediction",
+    )
+
+
+def build_flow_scheduler() -> DPMSolverMultistepScheduler:
+    """Euler's method for the flow's equation, in the class whose interface Stable Diffusion's pipeline knows.
+
+    The first-order solver's step is x + (t' − t) v, also the last, to t' = 0.
+    """
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=1000,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=FLOW_SHIFT,
+        solver_order=1,
+        final_sigmas_type="zero",
+        steps_offset=1,  # without effect on a flow's times, but the pipeline warns of another
     )

@@ -3,7 +3,8 @@
     python -m recipes.world.train --out build/world --threads 2
 
 Stages: `clip` and `vae` (independent of each other), then `decoder` and `unet` (likewise), `refine` after
-`unet` and `reward` after `decoder`, then `export`, which writes the pipeline folder with its model card.
+`unet`, `flow` after `refine` and `reward` after `decoder`, then `export`, which writes the pipeline folder
+with its model card, and `export-flow`, which writes what the pipeline with flow matching has of its own.
 `unpack` lays the shipped weights out as finished stages, to train on from them. A stage
 checkpoints every few minutes and resumes where it was; its batch i depends on the seed and on i alone, so
 an interrupted run takes the same steps as an uninterrupted one. On two cores, two processes are faster
@@ -26,12 +27,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffalign.world import WORLD_FOLDER
-from recipes.world.export import export, unpack
+from recipes.world.export import export, export_flow, unpack
 from recipes.world.stages import STAGES
 from recipes.world.stages.stage import SEED, Stage
 
 CHECKPOINT_SECONDS = 150
 LOG_EVERY = 50
+#: Name of an export → what writes it, and the default name of its folder.
+EXPORTS = {"export": (export, "pipeline"), "export-flow": (export_flow, "flow-pipeline")}
 
 
 def learning_rate(step: int, stage: Stage) -> float:
@@ -148,17 +151,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("build/world"), help="folder of checkpoints")
-    parser.add_argument("--stage", choices=(*STAGES, "export", "unpack", "all"), default="all")
+    parser.add_argument("--stage", choices=(*STAGES, *EXPORTS, "unpack", "all"), default="all")
     parser.add_argument("--threads", type=int, default=1, help="1 while other work runs on the machine")
-    parser.add_argument("--target", type=Path, help="folder of the pipeline (default: OUT/pipeline)")
+    parser.add_argument("--target", type=Path, help="folder of an export (by default in OUT)")
     arguments = parser.parse_args()
-    for name in (*STAGES, "export") if arguments.stage == "all" else (arguments.stage,):
+    if arguments.target is not None and arguments.stage not in EXPORTS:
+        parser.error("--target is for --stage export or export-flow")
+    for name in (*STAGES, *EXPORTS) if arguments.stage == "all" else (arguments.stage,):
         if name == "unpack":
             unpack(WORLD_FOLDER, arguments.out)
-        elif name == "export":
+        elif name in EXPORTS:
             if int(os.environ.get("RANK", 0)) > 0:
                 continue
-            export(arguments.out, arguments.target or arguments.out / "pipeline")
+            write, default = EXPORTS[name]
+            write(arguments.out, arguments.target or arguments.out / default)
         else:
             run_stage(STAGES[name](arguments.out), arguments.out / name, arguments.threads)
 

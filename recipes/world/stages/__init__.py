@@ -6,6 +6,7 @@ from pathlib import Path
 from recipes.world.stages.autoencoder import DecoderStage, VaeStage
 from recipes.world.stages.clip import ClipStage
 from recipes.world.stages.denoiser import RefineStage, UnetStage
+from recipes.world.stages.flow import FlowStage
 from recipes.world.stages.reward import RewardStage
 from recipes.world.stages.stage import Stage
 
@@ -16,6 +17,7 @@ STAGES: dict[str, Callable[[Path], Stage]] = {
     "decoder": DecoderStage,
     "unet": UnetStage,
     "refine": RefineStage,
+    "flow": FlowStage,
     "reward": RewardStage,
 }
 

@@ -78,13 +78,18 @@ class UnetStage(Stage):
         condition = self.conditions[rows]
         x_0 = self.latents[torch.from_numpy(chosen)].contiguous(memory_format=torch.channels_last)
         noise = torch.randn_like(x_0)
-        # one timestep in each of B equal strata: less variance than independent draws
-        strata = (torch.arange(self.batch) + torch.rand(self.batch)) / self.batch
-        t = (strata * self.scheduler.config.num_train_timesteps).long()
-        x_t = self.scheduler.add_noise(x_0, noise, t)
-        target = self.scheduler.get_velocity(x_0, noise, t)
+        # one time in each of B equal strata: less variance than independent draws
+        time = (torch.arange(self.batch) + torch.rand(self.batch)) / self.batch
+        x_t, t, target = self.noised(x_0, noise, time)
         part = self.part
         return F.mse_loss(self.model(x_t[part], t[part], condition[part]).sample, target[part]), {}
+
+    def noised(
+        self, x_0: torch.Tensor, noise: torch.Tensor, time: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Noisy latents, timesteps and velocities of latents `(B, 8, 8, 8)` at times `(B,)` in [0, 1)."""
+        t = (time * self.scheduler.config.num_train_timesteps).long()
+        return self.scheduler.add_noise(x_0, noise, t), t, self.scheduler.get_velocity(x_0, noise, t)
 
     @torch.no_grad()
     def picture(self) -> torch.Tensor:

@@ -4,6 +4,7 @@ from rich.text import Text
 
 from diffalign.cli.tables import stdout
 from diffalign.settings.sampling import Dtype, Sampling, Scheduler
+from diffalign.world import WORLD_MODELS
 
 
 def doctor(
@@ -46,7 +47,7 @@ def doctor(
         device=device,
         dtype=dtype,
     )
-    reward = reward or ("world-clip" if model == "world" else "jpeg-compressibility")
+    reward = reward or ("world-clip" if model in WORLD_MODELS else "jpeg-compressibility")
     console, faults = stdout(), 0
     for name, check in self_test(sampling, reward):
         try:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffalign.diffusion.protocol import Pipeline
-from diffalign.world import WORLD_FOLDER
+from diffalign.world import FLOW_FOLDER, WORLD_FOLDER
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,20 @@ class Card:
         description: for the list of models.
         source: folder or hub name that it is loaded from.
         guidance_scale: of classifier-free guidance; None keeps the default of the pipeline's class.
+        base: folder of the pipeline from which the parts come that `source` lacks.
     """
 
     description: str
     source: str | Path
     guidance_scale: float | None = None
+    base: Path | None = None
 
 
 CARDS = {
     "world": Card("the embedded 64×64 emoji world, shipped with the package", WORLD_FOLDER, 3.0),
+    "world-flow": Card(
+        "the embedded world with flow matching, shipped with the package", FLOW_FOLDER, 3.0, WORLD_FOLDER
+    ),
     "sd15": Card("Stable Diffusion 1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
     "sdxl": Card("Stable Diffusion XL 1.0", "stabilityai/stable-diffusion-xl-base-1.0"),
     "modelscope": Card("ModelScope text-to-video 1.7B", "ali-vilab/text-to-video-ms-1.7b"),

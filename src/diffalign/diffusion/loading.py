@@ -14,6 +14,7 @@ from diffalign.diffusion.pipeline import PipelineError, with_ddim
 from diffalign.diffusion.single_file import from_single_file, is_single_file
 from diffalign.settings.choices import unknown
 from diffalign.settings.sampling import Scheduler
+from diffalign.world import WORLD_MODELS
 
 SCHEDULERS = get_args(Scheduler)
 
@@ -88,7 +89,7 @@ def source_of(name: str) -> str:
     if not local and "/" not in source:
         alternative = "the folder of a saved pipeline, or a hub name such as 'owner/model'"
         raise PipelineError(unknown("model", name, CARDS, alternative=alternative))
-    if name == "world" and not local:
+    if name in WORLD_MODELS and not local:
         raise PipelineError(f"the package lacks the embedded world's weights ({source}); reinstall diffalign")
     if local and not (Path(source) / "model_index.json").exists():
         raise PipelineError(f"{source} is no saved pipeline: it has no model_index.json")
@@ -105,7 +106,7 @@ def _from_pretrained(name: str, dtype: torch.dtype, **parts: Any) -> Any:
             dtype=dtype,
             use_safetensors=True,
             variant=_variant(Path(source)) if local else None,
-            **parts,
+            **{**_parts_of_base(name, dtype), **parts},
         )
     except (OSError, ValueError) as error:
         if local and (pickled := _pickled(Path(source))):
@@ -115,6 +116,16 @@ def _from_pretrained(name: str, dtype: torch.dtype, **parts: Any) -> Any:
                 "use_safetensors=False).save_pretrained(another_folder)"
             ) from error
         raise PipelineError(f"cannot load the model {name!r}: {error}") from error
+
+
+def _parts_of_base(name: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Of the pipeline that the card of `name` builds on, the parts that its own folder lacks."""
+    card = CARDS.get(name)
+    if card is None or card.base is None:
+        return {}
+    base = DiffusionPipeline.from_pretrained(card.base, dtype=dtype, use_safetensors=True)
+    own = Path(card.source)
+    return {part: module for part, module in base.components.items() if not (own / part).is_dir()}
 
 
 def _variant(folder: Path) -> str | None:

@@ -18,6 +18,7 @@ from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction, score
 from diffalign.rewards.overlap import overlapped
 from diffalign.rollout import Environment, collect
+from diffalign.world import WORLD_MODELS
 
 #: From pictures and their prompts to verdicts `(B,)`, bool, and graded scores `(B,)` in [0, 1].
 Judge = Callable[[Tensor, list[str]], tuple[Tensor, Tensor]]
@@ -142,8 +143,8 @@ def pooled(samples: Sequence[Samples]) -> Samples:
 
 
 def world_judge(model: str, prompt: str) -> Judge | None:
-    """The embedded world's exact judge, if `model` is "world" and it can read `prompt`; else None."""
-    if model != "world":
+    """The embedded world's exact judge, if `model` draws it and it can read `prompt`; else None."""
+    if model not in WORLD_MODELS:
         return None
     from diffalign.world.grammar import PromptError, parse
     from diffalign.world.judge import judge

@@ -28,6 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffalign.world import WORLD_MODELS
+
 PIXELS = 16  # a side: coarse enough to compare compositions and not textures
 TINY = 1e-12  # a norm below which an embedding has no direction
 
@@ -48,8 +50,8 @@ class Embedder:
 
 
 def embedder(model: str) -> Embedder:
-    """The embedder for measuring diversity: the embedded world's CLIP for the model "world", else pixels."""
-    if model != "world":
+    """The embedder for measuring diversity: the embedded world's CLIP for its models, else pixels."""
+    if model not in WORLD_MODELS:
         return Embedder("pixels", embed_pixels)
     from diffalign.rewards.world_clip import WorldClip  # loads transformers
 

@@ -21,6 +21,7 @@ from diffalign.run.setup import Setup
 from diffalign.settings.evaluation import JudgeChoice
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.sampling import Sampling
+from diffalign.world import WORLD_MODELS
 from diffalign.world.grammar import PromptError, parse
 from diffalign.world.judge import judge as scene_judge
 from diffalign.world.scenes import IMAGE_SIZE
@@ -88,7 +89,7 @@ def make_setup(
     """What is loaded, checked, with the judges of `prompts` and what one should know before a run."""
     check_pictures(sampler, reward, judge)
     judges, warnings = dict[str, Judge | None](), [try_out(sampler, *prompts[:1])]
-    if judge == "world-scene" or (judge == "auto" and model == "world"):
+    if judge == "world-scene" or (judge == "auto" and model in WORLD_MODELS):
         for prompt in prompts:
             try:
                 parse(prompt)

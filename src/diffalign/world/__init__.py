@@ -7,3 +7,9 @@ from pathlib import Path
 
 #: A `StableDiffusionPipeline` as `save_pretrained` writes it, and beside it `clip/`.
 WORLD_FOLDER = Path(__file__).parent / "weights"
+
+#: What the same pipeline with flow matching has of its own: denoiser, scheduler and `model_index.json`.
+FLOW_FOLDER = Path(__file__).parent / "flow"
+
+#: Aliases of the models that draw the world, and so have its judge, its reward and its measure of diversity.
+WORLD_MODELS = ("world", "world-flow")
