@@ -76,6 +76,16 @@ def test_it_is_the_published_step(sde: str, eta: float, shift: float) -> None:
         )
 
 
+def test_a_solver_that_begins_just_below_one_has_the_first_noise_of_one_that_begins_there() -> None:
+    """τ would be 22 at t = 0.999."""
+    stds = []
+    for scheduler in (EULER["plain"], DPMSolverMultistepScheduler(use_flow_sigmas=True, flow_shift=1.0)):
+        scheduler.register_to_config(prediction_type="flow_prediction")
+        scheduler.set_timesteps(STEPS)
+        stds.append(Schedule(scheduler, "flow-grpo").std(0, 0.7))
+    assert stds[1] == pytest.approx(stds[0], rel=0.02) and stds[0] < 1
+
+
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 def test_noise_that_keeps_the_coefficients_keeps_the_level(eta: float) -> None:
     """x' = α' x_0 + σ' ε' of a denoiser that knows x_0 and ε, with ε' of variance 1."""

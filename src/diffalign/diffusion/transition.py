@@ -18,7 +18,7 @@ and s is η times that of DDPM, or of flow matching σ' sin(η π / 2), which ke
 Timesteps and levels of noise are the pipeline's own: a policy that visited others would tune a model that
 nobody samples.
 
-Symbols:    t = the level of noise, s = std, η = eta; where t is 1, the 1 − t in τ is the next step's
+Symbols:    t = the level of noise, s = std, η = eta; of a first step from t = 1, the 1 − t in τ is the next's
 References: Song et al. (ICLR 2021), eqs. 12 and 16, https://arxiv.org/abs/2010.02502
             Black et al. (ICLR 2024), section 4.3, https://arxiv.org/abs/2305.13301
             Salimans and Ho (ICLR 2022), v-prediction, https://arxiv.org/abs/2202.00512
@@ -38,6 +38,8 @@ from torch import Tensor
 from diffalign.diffusion.pipeline import PipelineError, ddim_of, follows_betas, whole_timesteps
 
 LOG_2PI = math.log(2 * math.pi)
+#: Of a flow's first step, 1 − t below which it begins at noise alone: some solvers begin at t = 0.999.
+BEGINNING = 0.01
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,11 @@ class Schedule:
 
     def _diffusion(self, step: int, eta: float) -> float:
         """τ of a stochastic differential equation of flow matching."""
+        if self.sde == "dance-grpo":
+            return eta
         now, after = self.levels[step]
-        return eta * math.sqrt(now.sigma / (now.alpha or after.alpha)) if self.sde == "flow-grpo" else eta
+        begins = step == 0 and now.alpha < BEGINNING
+        return eta * math.sqrt(now.sigma / (after.alpha if begins else now.alpha))
 
     def epsilon_weight(self, step: int, eta: float = 1.0) -> float:
         """2 s² / c² of a decision whose mean is … + c ε̂: a squared difference of predicted noise is so many
