@@ -208,6 +208,7 @@ def test_bad_numbers(n: int, batch_size: int) -> None:
 def test_the_worlds_judge_is_for_prompts_it_can_read() -> None:
     assert world_judge("owner/model", "a green dog") is None
     assert world_judge("world", "an oil painting of Paris") is None
+    assert world_judge("world-flow", "a green dog") is world_judge("world", "a green dog") is not None
     verdicts = world_judge("world", "a green dog")
     assert verdicts is not None
     judged, graded = verdicts(torch.full((2, 3, 64, 64), 0.5), ["a green dog"] * 2)
