@@ -17,7 +17,7 @@ from find import append, commands, read
 from torch import Tensor
 
 from diffalign import Sampler, load_pipeline, load_prompts
-from diffalign.diffusion.conditions import prompt_states
+from diffalign.diffusion.probe import prompt_states
 from diffalign.diffusion.sampler import seeded_noise
 from diffalign.policies.anchor_generator import STREAM, AnchorGenerator, AnchorShape
 from diffalign.policies.reps import reps_weights

@@ -71,7 +71,7 @@ class Scored:
 
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
-    pipeline = load_pipeline("world", dtype=torch.float32)
+    pipeline = load_pipeline(arguments.model, dtype=torch.float32)
     pipeline.unet.to(memory_format=torch.channels_last)  # a fifth faster; rounds otherwise in the last bits
     pipeline.vae.to(memory_format=torch.channels_last)
     sampler = Sampler(
@@ -122,6 +122,7 @@ class NoiseAlone:
     """An environment that makes no pictures: `learn_together` makes them of all learners' noise at once."""
 
     latent_shape: tuple[int, ...]
+    grid: tuple[int, int] | None
     batch_size: int
     forwards: int
 
@@ -136,7 +137,7 @@ def learn_together(
 
     A learner sees the same samples as if it ran alone.
     """
-    environment = NoiseAlone(sampler.latent_shape, sampler.batch_size, sampler.forwards)
+    environment = NoiseAlone(sampler.latent_shape, sampler.grid, sampler.batch_size, sampler.forwards)
     learners = [FindLearner(environment, [prompt], replace(config, seed=seed)) for prompt, seed in jobs]
     while not learners[0].done:
         rollouts = [Rollout.cat(list(learner.sample(learner.ask()))) for learner in learners]
@@ -259,6 +260,7 @@ def main() -> None:
     parser, run_command, table_command = commands(__doc__, run, table, "find")
     for command in (run_command, table_command):
         command.add_argument("--prompts", default="world/heldout")
+    run_command.add_argument("--model", default="world", help="the world, or world-flow")
     run_command.add_argument("--variants", default="default,paper")
     run_command.add_argument("--reward", default="world-clip")
     run_command.add_argument("--seeds", type=int, default=3)

@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> None:
     clip, changes, results = WorldClip(), json.loads(arguments.changes), arguments.results
     part, parts = (int(number) for number in arguments.shard.split("/"))
     results.parent.mkdir(parents=True, exist_ok=True)
-    pipeline = load_pipeline("world", dtype=torch.float32)
+    pipeline = load_pipeline(arguments.model, dtype=torch.float32)
     pipeline.unet.to(memory_format=torch.channels_last)  # a fifth faster
     sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=32)
     for seed in range(arguments.seeds)[part::parts]:
@@ -232,6 +232,7 @@ def table(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser, run_command, _ = commands(__doc__, run, table, "noise_ppo")
+    run_command.add_argument("--model", default="world", help="the world, or world-flow")
     run_command.add_argument("--prompts", default="world/many", help="to learn from")
     run_command.add_argument("--variant", default="anchors", choices=("anchors", "noise-ppo"))
     run_command.add_argument("--changes", default="{}", help="of the variant's settings, as JSON")

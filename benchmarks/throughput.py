@@ -24,7 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffalign import Sampler, load_pipeline
 from diffalign.diffusion import seeded_noise
-from diffalign.diffusion.pipeline import default_device, denoiser
+from diffalign.diffusion.loading import default_device
+from diffalign.diffusion.pipeline import denoiser
 from diffalign.loop import train
 from diffalign.methods import build
 from diffalign.settings.fields import preset

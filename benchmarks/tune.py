@@ -1,6 +1,7 @@
 """Tuning the denoiser: each objective alone and with B²-DiffuRL's strategies, at the same reward queries.
 
     python benchmarks/tune.py run --variants ddpo,b2-ddpo --seeds 3
+    python benchmarks/tune.py run --model world-flow --variants flow-grpo,default-flow --results FILE
     python benchmarks/tune.py table
 
 Trains on every third prompt of `world/unusual` with `world-clip`, measures fresh pictures of training and of
@@ -33,7 +34,8 @@ from diffalign.world.judge import judge
 
 TRAINING, HELD_OUT = "world/unusual", "world/heldout"
 MEASURES = {"world-clip": "CLIPScore", "inception": "IS", "distance": "distance"}
-PUBLISHED = [name for name in PRESETS if name != "default"]
+PUBLISHED = [name for name, config in PRESETS.items() if name != "default" and config.sde == "ddim"]
+FLOW = ["flow-grpo", "dance-grpo", "mix-grpo"]  # of flow matching alone
 #: What a variant is compared with, where its name does not say it.
 OTHER = {
     "b2-ddpo-released": "ddpo",
@@ -43,7 +45,10 @@ OTHER = {
     "b2-ddpo-equal": "b2-ddpo",
 }
 #: Of B²'s scripts: eight steps a round, at which 1e-3 collapses.
-OWN = {"b2-ddpo-released": {"update_batch": 10, "learning_rate": 3e-4}}
+OWN: dict[str, dict[str, Any]] = {"b2-ddpo-released": {"update_batch": 10, "learning_rate": 3e-4}}
+#: Of the published code for racks of GPUs: groups as large as the others have, and adapters as large.
+OWN |= {name: {"samples_per_prompt": 12, "branches": 1, "lora_rank": 4} for name in FLOW}
+OWN["mix-grpo"] |= {"first_steps": 4, "slide_rounds": 3}
 
 
 def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
@@ -58,11 +63,13 @@ def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
         "micro_batch": 16,  # which is time alone
     }
     given, made = json.loads(arguments.changes), {}
-    for name in PUBLISHED:
+    for name in PUBLISHED + FLOW:
         own = {"samples": arguments.samples - arguments.samples % PRESETS[name].branches, **OWN.get(name, {})}
         made[name] = replace(PRESETS[name], **changes | own | given)
     made["bpt-only"] = replace(made["b2-ddpo"], branches=1, threshold=0.0)
     made["bs-only"] = replace(made["b2-ddpo"], interval="full")
+    # of flow matching η 1 makes each step's noise wholly new
+    made["default-flow"] = replace(made["b2-ddpo"], eta=0.5)
     for name in ("ddpo", "b2-ddpo"):
         made[f"{name}-equal"] = replace(made[name], step_weights="equal")
     return made
@@ -94,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     done = {row["key"] for row in read(arguments.results)}
     for variant, seed in jobs[part::parts]:
-        pipeline = load_pipeline("world", device=arguments.device, dtype=torch.float32)
+        pipeline = load_pipeline(arguments.model, device=arguments.device, dtype=torch.float32)
         pipeline.unet.to(memory_format=torch.channels_last)  # a fifth faster
         sampler = Sampler(pipeline, num_steps=arguments.num_steps, batch_size=arguments.batch_size)
         config = None if variant == "frozen" else replace(settings[variant], seed=seed)
@@ -158,6 +165,7 @@ def table(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser, run_command, _ = commands(__doc__, run, table, "tune")
+    run_command.add_argument("--model", default="world", help="the world, or world-flow")
     run_command.add_argument("--variants", default=",".join(PUBLISHED))
     run_command.add_argument("--seeds", type=int, default=3)
     run_command.add_argument("--samples", type=int, default=96, help="pictures a round")

@@ -50,7 +50,7 @@ def plain_ddpo(samples: int, num_steps: int) -> tuple[Callable[[], None], Denois
                     mean, std = policy(x[-1], step, texts)
                     x.append(mean + std * torch.randn(mean.shape, generator=generator))
                     old.append(log_prob(x[-1], mean, std))
-                images = policy.decode(x[-1])
+                images = policy.decode(x[-1], texts)
             kept.append((texts, torch.stack(x, 1), torch.stack(old, 1), reward(images, texts)))
         rewards = torch.cat([part[3] for part in kept])
         advantage = ((rewards - rewards.mean()) / (rewards.std() + 1e-6)).clamp(-5, 5)

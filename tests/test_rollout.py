@@ -57,9 +57,22 @@ def test_parts_are_joined_along_the_samples() -> None:
     assert (joined.prompts, joined.indices) == (whole.prompts, whole.indices)
 
 
-def test_an_interval_ends_at_the_picture() -> None:
-    for interval in (range(3), range(5, 5)):
-        with pytest.raises(ValueError, match="ends at the last of 5 steps"):
+def test_steps_outside_a_window_have_no_noise() -> None:
+    policy, at = AnalyticPolicy(steps=5), range(1, 3)
+    drawn = collect_trajectories(policy, [0, 1], PROMPTS, at, 2, seed=0, quiet=True)
+    assert drawn.x.shape[0] == 3 and drawn.log_prob.shape == (4, 2)
+    x_T = seeded_noise(policy.sampler.latent_shape, 0, "train/-1", [0, 1])
+    first = policy(x_T, 0, PROMPTS, 0.0)[0]
+    torch.testing.assert_close(drawn.x[0], first.repeat_interleave(2, 0))
+    x_0 = drawn.x[-1]
+    for step in (3, 4):
+        x_0 = policy(x_0, step, PROMPTS, 0.0)[0]
+    torch.testing.assert_close(drawn.images, x_0)
+
+
+def test_an_interval_is_of_decisions() -> None:
+    for interval in (range(6), range(5, 5), range(-1, 2)):
+        with pytest.raises(ValueError, match="is of 5 decisions"):
             collect_trajectories(AnalyticPolicy(), [0], ["a"], interval, seed=0)
     with pytest.raises(ValueError, match="2 groups need as many prompts, not 1"):
         collect_trajectories(AnalyticPolicy(), [0, 1], ["a"], range(5), seed=0)

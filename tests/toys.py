@@ -27,6 +27,7 @@ class Toy:
     make: Callable[[Tensor, str], Tensor] = noise_itself
     batch_size: int = 16
     forwards: int = 1
+    grid: tuple[int, int] | None = None
     sizes: list[int] = field(default_factory=list)
 
     def __call__(self, x_T: Tensor, prompt: str) -> Tensor:
@@ -63,10 +64,11 @@ class AnalyticPolicy(torch.nn.Module):
         scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
         pipeline = SimpleNamespace(device="cpu", scheduler=scheduler, unet=self)
         self.sampler = SimpleNamespace(
-            pipeline=pipeline, latent_shape=latent, batch_size=batch_size, forwards=steps
+            pipeline=pipeline, latent_shape=latent, grid=None, batch_size=batch_size, forwards=steps
         )
-        self.schedule = Schedule(pipeline, steps)
-        self.timesteps = self.schedule.timesteps
+        scheduler.set_timesteps(steps)
+        self.schedule = Schedule(scheduler)
+        self.timesteps, self.decisions = self.schedule.timesteps, self.schedule.decisions
         self.stds = [self.schedule.std(step) for step in range(steps)]
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.eta, self.rank, self.guided = 1.0, 4, False
@@ -74,17 +76,19 @@ class AnalyticPolicy(torch.nn.Module):
     def learned(self) -> list[torch.nn.Parameter]:
         return [self.b]
 
-    def forward(self, x_t: Tensor, step: int, prompts: Sequence[str]) -> tuple[Tensor, float]:
-        return self.decide(self.b, x_t, step)
+    def forward(
+        self, x_t: Tensor, step: int, prompts: Sequence[str], eta: float = 1.0
+    ) -> tuple[Tensor, float]:
+        return self.decide(self.b, x_t, step, eta)
 
     def pretrained(self, x_t: Tensor, step: int, prompts: Sequence[str]) -> tuple[Tensor, float]:
         return self.decide(torch.zeros_like(self.b), x_t, step)
 
-    def decide(self, b: Tensor, x_t: Tensor, step: int) -> tuple[Tensor, float]:
-        alpha, _ = self.schedule.alphas[step]
-        # E[ε | x_t] of x_t = √ᾱ x_0 + √(1 − ᾱ) ε
-        epsilon = (1 - alpha).sqrt() * (x_t - alpha.sqrt() * b) / (alpha * self.a**2 + 1 - alpha)
-        return self.schedule.transition(epsilon, step, x_t)
+    def decide(self, b: Tensor, x_t: Tensor, step: int, eta: float = 1.0) -> tuple[Tensor, float]:
+        now, _ = self.schedule.levels[step]
+        # E[ε | x_t] of x_t = α x_0 + σ ε
+        variance = now.alpha**2 * self.a**2 + now.sigma**2
+        return self.schedule.transition(now.sigma * (x_t - now.alpha * b) / variance, step, x_t, eta)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -94,7 +98,7 @@ class AnalyticPolicy(torch.nn.Module):
         finally:
             self.b.data = learned
 
-    def decode(self, x_0: Tensor) -> Tensor:
+    def decode(self, x_0: Tensor, prompts: Sequence[str]) -> Tensor:
         return x_0
 
     def save(self, folder: Path) -> None:

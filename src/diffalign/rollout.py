@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.finite import check_finite, remedy
+from diffalign.diffusion.packing import Grid
 from diffalign.diffusion.sampler import seeded_noise
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.policies.denoiser import DenoiserPolicy
@@ -21,13 +22,16 @@ class Environment(Protocol):
     """From initial noise to pictures, such as a `Sampler`.
 
     Attributes:
-        latent_shape: of one latent, `(C, H, W)` or `(C, F, H, W)`.
+        latent_shape: of one latent, `(C, H, W)`, `(C, F, H, W)` or packed `(F·h·w, C)`.
+        grid: of packed latents.
         batch_size: pictures made at a time.
         forwards: denoiser evaluations that a picture takes.
     """
 
     @property
     def latent_shape(self) -> tuple[int, ...]: ...
+    @property
+    def grid(self) -> Grid: ...
     @property
     def batch_size(self) -> int: ...
     @property
@@ -127,23 +131,27 @@ def collect_trajectories(
     *,
     seed: int,
     stream: str = "train",
+    quiet: bool = False,
 ) -> Rollout:
     """Draws the samples of `groups`, whose steps before `interval` are made once a group and not kept.
 
     So the rewards of a group differ by decisions in the interval alone (Hu et al., CVPR 2025, section 4.2,
-    https://arxiv.org/abs/2503.11240).
+    https://arxiv.org/abs/2503.11240). Steps after it have no noise.
 
     Arguments:
         groups: their numbers, which with the seed determine the noise.
         prompts: one a group.
+        interval: the decisions that are kept, numbered from the noise.
         branches: b samples a group, that part where `interval` starts; sample i is of group i // b.
+        quiet: whether steps before it have no noise either.
 
     Raises:
-        ValueError: if `interval` does not end with the last step, or the prompts are not one a group.
+        ValueError: if `interval` is empty or has other steps than decisions, or the prompts are not one a
+            group.
         NotFiniteError: if latents, log-probabilities or pictures hold values that are no numbers.
     """
-    if interval.stop != len(policy.timesteps) or not interval:
-        raise ValueError(f"an interval ends at the last of {len(policy.timesteps)} steps, not at {interval}")
+    if not interval or interval.start < 0 or interval.stop > len(policy.decisions):
+        raise ValueError(f"an interval is of {len(policy.decisions)} decisions, not {interval}")
     indices = [group * branches + branch for group in groups for branch in range(branches)]
     if len(prompts) != len(groups):
         raise ValueError(f"{len(groups)} groups need as many prompts, not {len(prompts)}")
@@ -154,8 +162,8 @@ def collect_trajectories(
 
     x_t = noise(INITIAL_NOISE.start, groups)
     for step in range(interval.start):
-        mean, std = policy(x_t, step, prompts)
-        x_t = mean + std * noise(step, groups)
+        mean, std = policy(x_t, step, prompts, 0.0 if quiet else policy.eta)
+        x_t = mean if quiet else mean + std * noise(step, groups)
     x_t, each = x_t.repeat_interleave(branches, 0), repeated(prompts, branches)
     x, log_prob = [x_t], []
     for step in interval:
@@ -163,7 +171,9 @@ def collect_trajectories(
         x_t = mean + std * noise(step, indices)
         x.append(x_t)
         log_prob.append(gaussian_log_prob(x_t, mean, std))
+    for step in range(interval.stop, len(policy.timesteps)):
+        x_t, _ = policy(x_t, step, each, 0.0)
     check_finite("latents", x_t, remedy(policy.dtype))
     check_finite("log-probabilities", torch.stack(log_prob, 1), remedy(policy.dtype))
-    images = policy.decode(x_t)
+    images = policy.decode(x_t, each)
     return Rollout(torch.stack(x), torch.stack(log_prob, 1), interval, images, each, tuple(indices))

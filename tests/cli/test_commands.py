@@ -135,7 +135,7 @@ def test_doctor(diffalign, tiny_pipeline_folder: Path, monkeypatch: pytest.Monke
     options = ["--model", tiny_pipeline_folder, "--device", "cpu"]
     done = diffalign("doctor", *options, "--reward", "own_reward:red")
     assert done.code == 0 and done.out.splitlines()[-1] == "OK"
-    assert all(name in done.out for name in ("versions", "device", "scheduler", "pictures", "reward"))
+    assert all(name in done.out for name in ("versions", "device", "pictures", "reward"))
     done = diffalign("doctor", *options, "--reward", "own_reward:rad")
     assert done.code == 1 and "FAULT reward: the module 'own_reward' has no 'rad'" in done.out
     done = diffalign("doctor", *options, "--reward", "clip")
@@ -190,3 +190,22 @@ def test_a_seed_that_torch_cannot_take_is_refused(method: str, diffalign) -> Non
 def test_a_seed_of_pictures_that_torch_cannot_take_is_refused(command: str, diffalign) -> None:
     done = diffalign(command, "run", "--seed", 2**64)
     assert done.code == 2 and "--seed" in done.err and "Must be <= 9223372036854775807" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "queries"),
+    [
+        (["find", "a dog", "a cat", "--queries", 12, "--batch", 4, "--images", 2], 24),
+        (["tune", "a dog", "a cat", "--samples", 12, "--rounds", 3, "--first-steps", 2, "--images", 2], 36),
+    ],
+)
+def test_a_dry_run_says_what_a_run_would_take_and_leaves_nothing(
+    diffalign, tiny_pipeline_folder: Path, command: list[object], queries: int
+) -> None:
+    options = ["--model", tiny_pipeline_folder, "--device", "cpu", "--num-steps", 2]
+    done = diffalign(*command, *options, "--reward", "own_reward:red", "--dry-run", "--out", "run")
+    assert done.code == 0, done.err
+    said = {line.split("  ")[0].strip(): line.split("  ")[-1].strip() for line in done.out.splitlines()}
+    assert said["reward queries"] == str(queries) and said["runs"] == ("2" if command[0] == "find" else "1")
+    assert said["learning"].endswith("s") and said["memory so far"].endswith("GB")
+    assert not Path("run").exists() and not Path("runs").exists()

@@ -75,6 +75,20 @@ def test_methods_are_compared_and_what_is_done_is_kept(diffalign, quick) -> None
     assert "2 pictures are more than half of 3 queries" in diffalign(*quick("--queries", 3)).err
 
 
+def test_rows_of_before_fingerprints_said_more_are_kept(diffalign, quick) -> None:
+    import own_reward
+
+    assert diffalign(*quick()).code == 0
+    file, calls = Path("compared/comparison.jsonl"), own_reward.calls
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line["about"]["model_fingerprint"] = line["about"]["model_fingerprint"].partition("-")[0]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = diffalign(*quick())
+    assert done.code == 0 and own_reward.calls == calls
+    assert len(rows()) == len(lines)
+
+
 def test_what_one_method_cannot_do_is_said_before_any_runs(diffalign, quick, monkeypatch) -> None:
     import own_reward
 

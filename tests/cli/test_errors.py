@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,21 +123,6 @@ def test_a_scheduler_that_adds_noise_is_warned_of(diffalign, stochastic: Path) -
         assert "not reproducible; use --scheduler ddim" in done.out
     done = diffalign("search", "a dog", *options, "--keep", 1, "--scheduler", "ddim", "--overwrite")
     assert done.code == 0 and "not reproducible" not in done.out
-
-
-def test_ddim_is_suggested_where_it_fits() -> None:
-    from diffalign.run.loading import unrepeatable
-
-    class SomeSDEScheduler:
-        def __init__(self, **config: Any) -> None:
-            self.config = config
-
-    def said(**config: Any) -> str | None:
-        pipeline = SimpleNamespace(scheduler=SomeSDEScheduler(**config))
-        return unrepeatable(SimpleNamespace(pipeline=pipeline))  # type: ignore[arg-type]
-
-    assert (said(beta_schedule="linear") or "").endswith("use --scheduler ddim")
-    assert (said(shift=3.0) or "").endswith("not reproducible")
 
 
 def test_an_output_folder_that_is_taken_stays_as_it_is(diffalign, small) -> None:

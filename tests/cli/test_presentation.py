@@ -15,6 +15,7 @@ from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import comparison_table, interval, one_liner, overview, results, search_results
 from diffalign.run.folders import folders_for, slug
 from diffalign.settings.compare import CompareConfig
+from diffalign.settings.sampling import Sampling
 
 
 @pytest.mark.parametrize(
@@ -129,8 +130,9 @@ def session(folder: Path, model: str, prompt: str, **call: Any) -> Any:
     folder.mkdir(exist_ok=True)
     NoiseDistribution.standard(latent).save(folder / "noise.safetensors")
     call = {"num_steps": 2, "guidance_scale": None, **call}
-    plan = SimpleNamespace(sampling=SimpleNamespace(scheduler=call.pop("scheduler", "keep")))
-    setup = SimpleNamespace(model=model, sampler=SimpleNamespace(latent_shape=latent, given={}, **call))
+    plan = SimpleNamespace(sampling=Sampling(scheduler=call.pop("scheduler", "keep")))
+    sampler = SimpleNamespace(latent_shape=latent, makes_videos=len(latent) == 4, given={}, **call)
+    setup = SimpleNamespace(model=model, sampler=sampler)
     asked, learner = SimpleNamespace(plan=plan), SimpleNamespace(prompts=(prompt,))
     return SimpleNamespace(folder=RunFolder(folder), setup=setup, learner=learner, asked=asked)
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from diffalign import NoiseDistribution, NoiseGenerator, load_artifact, open_artifact
 from diffalign.artifacts import RunFolder
 from diffalign.cli import run
-from diffalign.files import ArtifactError, read_header
+from diffalign.files import ArtifactError, load_tensors, read_header, save_tensors
 from diffalign.learners.result import SearchResult
 from diffalign.run.weights import TunedWeights
 from diffalign.settings.methods import METHODS
@@ -394,6 +394,28 @@ def test_what_was_learned_for_another_model_is_refused(
     done = diffalign("generate", "run", "-n", 1, *prompt, "--model", other_pipeline_folder)
     assert done.code == 2 and "whose fingerprint is" in done.err
     assert not Path("run/pictures").exists()
+
+
+def test_what_was_learned_before_fingerprints_said_more_is_opened_and_gone_on_with(
+    method: str, diffalign, other_pipeline_folder: Path
+) -> None:
+    whole = figures(Path("run"))
+    for name in {"state.safetensors", RESULTS[method]}:
+        file = Path("run", name)
+        if method == "tune" and name != "state.safetensors":  # diffusers' own, without a fingerprint
+            continue
+        tensors, header = load_tensors(file)
+        header["model_fingerprint"] = header["model_fingerprint"].partition("-")[0]
+        save_tensors(file, tensors, header, read_header(file)["format"])
+    prompt = [] if method in ("find", "search") else ["--prompt", "a dog"]
+    done = diffalign("generate", "run", "-n", 1, *prompt)
+    assert done.code == 0 and "warn" not in done.err
+    done = diffalign("generate", "run", "-n", 1, *prompt, "--model", other_pipeline_folder)
+    assert done.code == 2 and "it has another denoiser" in done.err
+    Path("run/summary.json").unlink()
+    done = diffalign(method, "--resume", "run")
+    assert done.code == 0, done.err
+    assert figures(Path("run")) == whole
 
 
 def test_a_tracker_gets_every_round(method: str, diffalign, quick, tracked) -> None:

@@ -92,8 +92,10 @@ def test_a_preset_sets_sampling() -> None:
     assert sampling("--preset", "paper", "--num-steps", "4") == replace(paper, num_steps=4)
     assert sampling("--preset", "paper", "--guidance-scale", "none") == replace(paper, guidance_scale=None)
     b2 = Sampling(num_steps=20, guidance_scale=5.0)
-    for name in set(METHODS["tune"].presets) - {"default"}:
+    for name in set(METHODS["tune"].presets) - {"default", "flow-grpo", "dance-grpo", "mix-grpo"}:
         assert sampling("--preset", name, command="tune") == b2
+    flow = sampling("--preset", "flow-grpo", command="tune")
+    assert flow == Sampling(num_steps=10, guidance_scale=4.5)
     assert sampling("--preset", "b2-dpo", "--guidance-scale", "2", command="tune").guidance_scale == 2.0
 
 

@@ -40,7 +40,7 @@ from diffalign.settings.find import FindConfig
 from diffalign.settings.noise_ppo import NoisePPOConfig
 from diffalign.settings.search import SearchConfig
 from diffalign.settings.tune import TuneConfig
-from diffalign.strategies import backward_interval
+from diffalign.strategies import backward_interval, sliding_interval
 from tests.rewards import tiny
 from tests.toys import WIDTH, AnalyticPolicy, Toy, sides
 
@@ -233,6 +233,7 @@ ADVANTAGES: Mapping[str, Callable[[Tensor], Tensor]] = {
 INTERVALS: Mapping[str, Callable[[int, int, int], range]] = {
     "full": lambda steps, round, rounds: range(steps),
     "backward": lambda steps, round, rounds: backward_interval(steps, round, rounds, 3),
+    "sliding": lambda steps, round, rounds: sliding_interval(steps, round, 2, 3),
 }
 
 # Rewards: from a folder for a checkpoint to the reward
@@ -267,6 +268,7 @@ REWARDS: Mapping[str, Made] = {
 #: Rewards of video, of a server or of two language models, by the tests that hold them to the same.
 ELSEWHERE = {
     "viclip": "tests/rewards/test_networks.py",
+    "frame-consistency": "tests/rewards/test_networks.py",
     "bert-score": "tests/rewards/test_networks.py",
     "remote": "tests/rewards/test_remote.py",
     "vlm": "tests/rewards/test_vlm.py",

@@ -17,7 +17,6 @@ from diffusers import (
 from diffalign import find, load_pipeline
 from diffalign.diffusion import PipelineError
 from diffalign.diffusion.pipeline import takes_ddim, with_ddim
-from diffalign.diffusion.transition import Schedule
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 REFUSED = {
@@ -45,8 +44,6 @@ def test_what_ddim_would_read_otherwise_is_refused(scheduler: Any, pipeline: Any
     assert not takes_ddim(pipeline)
     with pytest.raises(PipelineError, match="use --scheduler keep"):
         find(pipeline, "a dog", lambda images, prompts: images.flatten(1).mean(1), preset_name="paper")
-    with pytest.raises(PipelineError, match="is not one that DDIM can follow"):
-        Schedule(pipeline, 4)
 
 
 @pytest.mark.parametrize("scheduler", TAKEN.values(), ids=TAKEN)

@@ -5,20 +5,18 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from diffalign.diffusion import (
     Pipeline,
     PipelineError,
     Sampler,
-    fingerprint,
     latent_shape,
     list_models,
     load_pipeline,
     seeded_noise,
 )
 from diffalign.diffusion.finite import check_finite, remedy
-from diffalign.diffusion.pipeline import is_deterministic
 
 
 def test_the_latent_shape_is_the_pipelines_own(tiny_pipeline: StableDiffusionPipeline) -> None:
@@ -107,22 +105,9 @@ def test_noise_that_does_not_fit_is_refused(tiny_pipeline: StableDiffusionPipeli
         Sampler(tiny_pipeline, num_steps=0)
 
 
-def test_fingerprints_tell_models_apart(tiny_pipeline: StableDiffusionPipeline) -> None:
-    before = fingerprint(tiny_pipeline)
-    weight = next(tiny_pipeline.unet.parameters())
-    value = weight.view(-1)[0].item()
-    with torch.no_grad():
-        weight.view(-1)[0] += 1
-        assert fingerprint(tiny_pipeline) != before
-        weight.view(-1)[0] = value  # the pipeline is others' too: to subtract 1 would round
-    assert fingerprint(tiny_pipeline) == before
-
-
 def test_loading(tiny_pipeline_folder: Path) -> None:
     pipeline = load_pipeline(tiny_pipeline_folder, scheduler="ddim")
-    assert isinstance(pipeline.scheduler, DDIMScheduler) and is_deterministic(pipeline)
-    pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
-    assert not is_deterministic(pipeline)
+    assert isinstance(pipeline.scheduler, DDIMScheduler)
     with pytest.raises(PipelineError, match="unknown scheduler 'dimm'"):
         load_pipeline(tiny_pipeline_folder, scheduler="dimm")
 

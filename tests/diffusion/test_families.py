@@ -7,7 +7,6 @@ import pytest
 import torch
 from diffusers import (
     DiffusionPipeline,
-    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     StableDiffusionImg2ImgPipeline,
 )
@@ -15,7 +14,6 @@ from safetensors.torch import load_file
 from transformers import BatchFeature
 
 from diffalign.diffusion import PipelineError, Sampler, load_pipeline, seeded_noise
-from diffalign.diffusion.pipeline import is_deterministic
 
 
 def test_videos_are_made_in_batches(tiny_video_pipeline: Any) -> None:
@@ -55,14 +53,6 @@ def test_ddim_needs_a_schedule_of_betas(
     monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lambda *names, **more: flow)
     with pytest.raises(PipelineError, match="FlowMatchEulerDiscreteScheduler"):
         load_pipeline(tiny_pipeline_folder, device="cpu", scheduler="ddim")
-
-
-def test_a_solver_of_the_stochastic_equation_is_not_deterministic(tiny_pipeline_folder: Any) -> None:
-    pipeline = load_pipeline(tiny_pipeline_folder, device="cpu")
-    pipeline.scheduler = DPMSolverMultistepScheduler()
-    assert is_deterministic(pipeline)
-    pipeline.scheduler = DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")
-    assert not is_deterministic(pipeline)
 
 
 def test_a_pipeline_that_swallows_latents_is_refused(tiny_pipeline: Any) -> None:

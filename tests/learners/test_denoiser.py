@@ -180,7 +180,7 @@ def test_settings_that_teach_nothing_are_refused(tiny_pipeline_folder: Path) -> 
     assert DenoiserLearner(policy, many[:50], alone)
     assert DenoiserLearner(policy, many, replace(SHORT, objective="pg"))  # which takes the round's mean
     assert DenoiserLearner(policy, many, replace(B2, objective="pg"))
-    with pytest.raises(ConfigError, match=r"rank 4, the settings say 1\.0 and 8"):
+    with pytest.raises(ConfigError, match=r"rank 4, the settings say 1\.0 of ddim and 8"):
         DenoiserLearner(policy, many, replace(B2, lora_rank=8))
 
 

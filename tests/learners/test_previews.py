@@ -89,5 +89,5 @@ def test_previews_are_made_with_all_that_pictures_are(tiny_pipeline_folder: Path
     own = build(sampler, ["p"], SearchConfig("spectral", queries=8, keep=2, preview_steps=2), {})
     assert isinstance(own, PreviewSearch) and isinstance(own.preview, Sampler)
     assert own.preview.num_steps == 2 and own.preview.latent_shape == sampler.latent_shape == (4, 16, 16)
-    assert own.preview.encoding == sampler.encoding == {"negative_prompt": "ugly"}
+    assert own.preview.given == sampler.given == call
     assert [len(round.rewards) for round in train(own, brightness)] == [6, 2]

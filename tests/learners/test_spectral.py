@@ -76,3 +76,18 @@ def test_the_band_is_orthonormal() -> None:
     torch.testing.assert_close(spread(z, 2).square().sum(), z.square().sum())
     video = NoiseDistribution.standard((3, 4, 8, 8)).sample(2, 0)
     assert low_band(video, 1).shape == (2, 3, 4, 4, 4)
+
+
+def test_packed_latents_have_the_band_of_their_grid() -> None:
+    grid = (8, 4)
+    x = NoiseDistribution.standard((3 * 8 * 4, 5)).sample(2, 0)  # three frames
+    tokens = x.view(2, 3, 8, 4, 5).permute(0, 1, 4, 2, 3)
+    z = low_band(x, 2, grid)
+    assert torch.equal(z, low_band(tokens, 2)) and z.shape == (2, 3, 5, 2, 1)
+    torch.testing.assert_close(low_band(spread(z, 2, grid), 2, grid), z)
+    assert spread(z, 2, grid).shape == x.shape
+    own = Spectral(Toy((32, 5), grid=grid), ["p"], SearchConfig("spectral", queries=20, keep=2))
+    assert own.level == 2
+    seen = torch.cat([round.images for round in train(own, lambda images, prompts: images.mean((1, 2)))])
+    high = seen - spread(low_band(seen, 2, grid), 2, grid)
+    torch.testing.assert_close(high, high[:1].expand_as(high))

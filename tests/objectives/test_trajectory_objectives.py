@@ -1,7 +1,6 @@
 """Objectives of trajectories against hand-worked values; their identities are in tests/parity."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,12 +39,13 @@ def test_dpoks_published_regulariser_is_the_difference_of_predicted_noise(
     prediction: str, eta: float
 ) -> None:
     scheduler = DDIMScheduler(prediction_type=prediction, clip_sample=False, steps_offset=1)
-    schedule = Schedule(SimpleNamespace(scheduler=scheduler), 20)
+    scheduler.set_timesteps(20)
+    schedule = Schedule(scheduler)
     x_t, f, f_0 = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
-    for step, (alpha, _) in enumerate(schedule.alphas):
+    for step, (now, _) in enumerate(schedule.levels):
         mean, std = schedule.transition(f, step, x_t, eta)
         mean_0, _ = schedule.transition(f_0, step, x_t, eta)
-        scale = {"epsilon": 1.0, "v_prediction": alpha**0.5, "sample": (alpha / (1 - alpha)) ** 0.5}
+        scale = {"epsilon": 1.0, "v_prediction": now.alpha, "sample": now.alpha / now.sigma}
         noise = (scale[prediction] * (f - f_0)).square().flatten(1).mean(1)
         found = schedule.epsilon_weight(step, eta) * gaussian_kl(mean.double(), mean_0.double(), std)
         torch.testing.assert_close(found, noise, rtol=2e-3, atol=1e-6)

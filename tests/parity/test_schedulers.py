@@ -2,7 +2,6 @@
 are the pipeline's."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ VISITED = {"leading": [751, 501, 251, 1], "trailing": [999, 749, 499, 249], "lin
 def schedule(**config: Any) -> tuple[DDIMScheduler, Schedule]:
     scheduler = DDIMScheduler(set_alpha_to_one=False, **{**SCHEDULE, **config})
     scheduler.set_timesteps(10)
-    return scheduler, Schedule(SimpleNamespace(scheduler=scheduler), 10)
+    return scheduler, Schedule(scheduler)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +45,8 @@ def test_it_is_ddims_step(prediction: str, zero_snr: bool, clip: bool, eta: floa
     config = {"prediction_type": prediction, "clip_sample": clip, "rescale_betas_zero_snr": zero_snr}
     scheduler, own = schedule(**config, timestep_spacing=spacing)
     x_t, output, noise = torch.randn(3, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert own.timesteps == [t for t in scheduler.timesteps.tolist() if t > 0]
-    for step, t in enumerate(own.timesteps):
+    assert own.timesteps.tolist() == [t for t in scheduler.timesteps.tolist() if t > 0]
+    for step, t in enumerate(own.timesteps.tolist()):
         mean, std = own.transition(output, step, x_t, eta)
         expected = scheduler.step(output, t, x_t, eta=eta, variance_noise=noise).prev_sample
         assert std > 0 or not eta
@@ -64,7 +63,7 @@ def test_with_all_of_its_noise_it_is_ddpms_step(prediction: str) -> None:
     ddpm.set_timesteps(10)
     assert torch.equal(ddpm.timesteps, scheduler.timesteps)
     x_t, output = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    for step, t in enumerate(own.timesteps[:-1]):  # DDPM's last step goes to ᾱ = 1
+    for step, t in enumerate(own.timesteps[:-1].tolist()):  # DDPM's last step goes to ᾱ = 1
         mean, std = own.transition(output, step, x_t)
         noise = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(1))
         expected = ddpm.step(output, t, x_t, generator=torch.Generator().manual_seed(1)).prev_sample
@@ -86,13 +85,13 @@ def test_without_noise_pictures_are_the_pipelines(
         return
     policy = DenoiserPolicy(sampler, eta=1e-9)
     if steps == 4:
-        assert policy.timesteps == VISITED[spacing]
+        assert policy.timesteps.tolist() == VISITED[spacing]
     x_T = seeded_noise(sampler.latent_shape, 0, "test", range(2))
     x_t, prompts = x_T, ["a dog", "a cat"]
     with torch.no_grad():
         for step in range(len(policy.timesteps)):
             x_t, _ = policy(x_t, step, prompts)
-        torch.testing.assert_close(policy.decode(x_t), sampler(x_T, prompts), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(policy.decode(x_t, prompts), sampler(x_T, prompts), rtol=1e-5, atol=1e-5)
 
 
 def test_a_schedule_without_any_signal_needs_another_prediction() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from diffalign import NoiseDistribution, NoiseGenerator, load_pipeline
 from diffalign.diffusion import fingerprint
-from diffalign.diffusion.conditions import prompt_states
+from diffalign.diffusion.probe import prompt_states
 from diffalign.files import ArtifactError, save_tensors
 from diffalign.policies.gaussian_generator import GaussianGenerator, GaussianShape
 from diffalign.policies.generator import FORMAT

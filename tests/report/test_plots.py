@@ -50,11 +50,23 @@ def test_pictures_are_shown_at_a_readable_size(size: int, shown: int) -> None:
     assert (tiles == 128).all()
 
 
-def test_a_wide_picture_keeps_its_shape_and_a_video_shows_its_middle(tmp_path: Path) -> None:
+def test_a_wide_picture_keeps_its_shape() -> None:
     assert plots._tiles(torch.zeros(1, 3, 32, 64)).shape == (1, 64, 128, 3)
+
+
+def test_videos_play(tmp_path: Path) -> None:
     video = torch.stack([torch.full((3, 64, 64), level) for level in (0.0, 0.5, 1.0)])[None]
-    assert (plots._tiles(video) == 128).all()
-    assert (tmp_path / "video.png") == grid(video, tmp_path / "video.png")
+    for path in (
+        grid(video, tmp_path / "grid.png", title="a title"),
+        before_after(video, 1 - video, tmp_path / "pairs.png", verdicts=([True], [False])),
+    ):
+        with Image.open(path) as played:
+            assert played.n_frames == 3 and played.is_animated  # type: ignore[attr-defined]
+            middle = []
+            for frame in range(3):
+                played.seek(frame)
+                middle.append(count(np.asarray(played.convert("RGB")), (round(127.5 * frame),) * 3))
+        assert min(middle) > 10_000
 
 
 def test_before_is_above_after(tmp_path: Path) -> None:

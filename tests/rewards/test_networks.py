@@ -301,3 +301,19 @@ def test_find_learns_a_video_from_viclip(tmp_path: Path, tiny_video_pipeline: An
     )
     steady = frame_consistency(video, feature_reader(f"clip@{tmp_path / 'clip'}"))
     assert steady.shape == (2,) and (steady <= 1 + 1e-6).all()
+
+
+def test_frame_consistency_is_a_reward_of_videos(tmp_path: Path) -> None:
+    from diffalign.metrics import frame_consistency
+    from diffalign.metrics.features import feature_reader
+
+    save_clip(tmp_path)
+    reward = load_reward(f"frame-consistency@{tmp_path}", device="cpu")
+    video = torch.rand(3, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    video[1] = video[1, :1]  # which stands still
+    values = score(reward, video, ["a", "b", "c"])
+    torch.testing.assert_close(values, frame_consistency(video, feature_reader(f"clip@{tmp_path}")))
+    assert values[1] == pytest.approx(1) and values[0] < 1
+    for wrong in (video[:, :1], video[:, 0]):
+        with pytest.raises(RewardError, match="two frames or more"):
+            score(reward, wrong, ["a", "b", "c"])

@@ -48,15 +48,26 @@ def test_both_readings_of_b2_are_presets() -> None:
 
 
 def test_what_b2_compares_samples_as_its_table_6() -> None:
-    published = [name for name in PRESETS if name != "default"]
-    assert {name: {"num_steps": 20, "guidance_scale": 5.0} for name in published} == SAMPLING
+    published = [name for name in PRESETS if not name.endswith(("default", "grpo"))]
+    assert all(SAMPLING[name] == {"num_steps": 20, "guidance_scale": 5.0} for name in published)
     assert {PRESETS[name].eta for name in published} == {1.0}
+
+
+def test_presets_of_flow_matching_are_as_published() -> None:
+    """Flow-GRPO section 5.1 and config/grpo.py; DanceGRPO's finetune_flux_grpo.sh, MixGRPO's likewise."""
+    flow, dance, mix = (PRESETS[name] for name in ("flow-grpo", "dance-grpo", "mix-grpo"))
+    assert (flow.sde, flow.eta, flow.samples_per_prompt, flow.lora_rank) == ("flow-grpo", 0.7, 24, 32)
+    assert (flow.dpok_beta, flow.clip_range, flow.learning_rate) == (0.04, 1e-4, 3e-4)
+    assert (dance.sde, dance.eta, dance.branches, dance.learning_rate) == ("dance-grpo", 0.3, 12, 1e-5)
+    assert (mix.interval, mix.first_steps, mix.slide_rounds, mix.eta) == ("sliding", 4, 25, 0.7)
+    assert [SAMPLING[name]["num_steps"] for name in ("flow-grpo", "dance-grpo", "mix-grpo")] == [10, 16, 25]
 
 
 def test_help_names_the_presets_in_which_clipping_never_acts() -> None:
     def steps(config: TuneConfig) -> int:
         """Of a round, at most: of each group of branches the best and the worst are learned from."""
-        learned = config.samples if config.branches == 1 else 2 * (config.samples // config.branches)
+        all_of_them = config.branches == 1 or not config.threshold
+        learned = config.samples if all_of_them else 2 * (config.samples // config.branches)
         return config.inner_epochs * -(-learned // config.update_batch)
 
     clipping = {name: config for name, config in PRESETS.items() if config.objective in ("ppo", "dpok")}

@@ -1,10 +1,12 @@
 r"""Rewards normalised per prompt.   A = (r − mean) / std over this round and the last W rounds
 
-A prompt with too few rewards for a mean and a std of its own takes those of the round.
+A prompt with too few rewards for a mean and a std of its own takes those of the round; std may be the round's
+for all.
 
 Symbols:    W = window
 References: Black et al. (ICLR 2024), section 5, https://arxiv.org/abs/2305.13301
             Hu et al. (CVPR 2025), section 5.1 (W = 8), https://arxiv.org/abs/2503.11240
+            Shao et al. (2024), GRPO (W = 0), https://arxiv.org/abs/2402.03300
 """
 
 import json
@@ -23,10 +25,13 @@ class RunningStatistics:
         window: number of rounds before the current one that count.
         minimum: rewards from which on a prompt is normalised by its own.
         epsilon: added to the standard deviation.
+        spread: whose standard deviation is taken, the "prompt"'s or the "round"'s.
     """
 
-    def __init__(self, window: int = 8, minimum: int = 2, epsilon: float = 1e-6) -> None:
-        self.window, self.minimum, self.epsilon = window, minimum, epsilon
+    def __init__(
+        self, window: int = 8, minimum: int = 2, epsilon: float = 1e-6, spread: str = "prompt"
+    ) -> None:
+        self.window, self.minimum, self.epsilon, self.spread = window, minimum, epsilon, spread
         self.rounds: list[dict[str, list[float]]] = []
 
     def normalise(self, prompts: Sequence[str], rewards: Tensor) -> Tensor:
@@ -47,7 +52,8 @@ class RunningStatistics:
             if len(recent) < self.minimum:
                 recent = rewards
             mask = torch.tensor([text == prompt for text in prompts])
-            spread = recent.double().std(correction=0) + self.epsilon
+            of = recent if self.spread == "prompt" else rewards
+            spread = of.double().std(correction=0) + self.epsilon
             normalised[mask] = (deviations(rewards[mask], recent) / spread).to(rewards.dtype)
         return normalised
 

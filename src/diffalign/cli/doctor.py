@@ -10,6 +10,7 @@ from diffalign.world import WORLD_MODELS
 def doctor(
     *,
     model: str = "world",
+    model_config: str | None = None,
     reward: str | None = None,
     scheduler: Scheduler = "keep",
     device: str | None = None,
@@ -26,7 +27,9 @@ def doctor(
         diffalign doctor --reward image-reward        # says what is missing, and how to install it
 
     Args:
-        model: The model: a name of `diffalign models`, the folder of a saved pipeline, or a hub name.
+        model: The model: a name of `diffalign models`, the folder of a saved pipeline, a hub name, or a
+            .safetensors file that holds a whole model.
+        model_config: Of a single file, the name, folder or hub name of a pipeline of the same architecture.
         reward: The reward: a name of `diffalign rewards`, or your own as my_module:my_function; world-clip
             for the world by default, and the size of the JPEG for other models.
         scheduler: Which scheduler samples: the pipeline's own (keep), or DDIM.
@@ -35,7 +38,15 @@ def doctor(
     """
     from diffalign.run.self_test import self_test
 
-    sampling = Sampling(model, num_steps=2, batch_size=3, scheduler=scheduler, device=device, dtype=dtype)
+    sampling = Sampling(
+        model,
+        model_config,
+        num_steps=2,
+        batch_size=3,
+        scheduler=scheduler,
+        device=device,
+        dtype=dtype,
+    )
     reward = reward or ("world-clip" if model in WORLD_MODELS else "jpeg-compressibility")
     console, faults = stdout(), 0
     for name, check in self_test(sampling, reward):

@@ -10,7 +10,16 @@ from cyclopts import Parameter
 
 from diffalign.cli.options import EVALUATION, LEARNING, RUN, SAMPLING, SWITCH
 from diffalign.cli.progress import RunProgress
-from diffalign.cli.tables import one_liner, overview, paths, results, say, search_results, stdout
+from diffalign.cli.tables import (
+    one_liner,
+    overview,
+    paths,
+    rehearsed,
+    results,
+    say,
+    search_results,
+    stdout,
+)
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.methods import Method
 from diffalign.settings.plan import REWARD, Plan
@@ -28,6 +37,7 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
         reward: Annotated[str, RUN] = REWARD,
         out: Annotated[Path | None, RUN] = None,
         overwrite: Annotated[bool, SWITCH] = False,
+        dry_run: Annotated[bool, SWITCH] = False,
         resume: Annotated[str | None, RUN] = None,
         config: Annotated[Path | None, RUN] = None,
         sampling: Annotated[Sampling, SAMPLING] = Sampling(),
@@ -45,6 +55,7 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
             out: The run's folder; in runs/ by default. Of a method that learns prompt by prompt, several
                 prompts get a folder each in it.
             overwrite: Replace the run that the folder holds.
+            dry_run: Make the first round alone, say what the whole run would take, and write nothing.
             resume: Go on with the run in this folder; without one, in the folder of --out or of the prompt.
             config: A YAML file of settings, such as a run's config.yaml; what is given here goes first.
             preset: Which settings to start from: {presets}.{sampling}
@@ -61,6 +72,8 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
         from diffalign.artifacts import RunFolder
         from diffalign.run.launch import is_main, start
 
+        if dry_run:
+            return _rehearse(plans, folders)
         claimed = [RunFolder(folder, overwrite) for folder in folders]
         for folder in claimed if is_main() else ():
             folder.check()
@@ -134,6 +147,17 @@ def _resume(name: str, paths: Sequence[Path]) -> int:
         else:
             begun.append((folder, plan))
     return _present(resume, begun)
+
+
+def _rehearse(plans: Sequence[Plan], folders: Sequence[Path]) -> int:
+    from diffalign.artifacts import RunFolder
+    from diffalign.run.rehearsal import rehearse
+
+    console = stdout()
+    rehearsal = rehearse(plans[0], RunFolder(folders[0]))
+    say(console, *rehearsal.warnings, style="yellow")
+    console.print(rehearsed(rehearsal, len(plans)))
+    return 0
 
 
 def _present(launch: Callable[..., Any], runs: Sequence[Any]) -> int:

@@ -8,7 +8,8 @@ from diffalign.cli.tables import stdout
 def models() -> None:
     """List the models that have a short name.
 
-    `--model` also takes the folder of a pipeline saved by diffusers, and a hub name such as owner/model.
+    `--model` also takes the folder of a pipeline saved by diffusers, a hub name such as owner/model, or a
+    single .safetensors file with `--model-config`.
     """
     from diffalign.diffusion import list_models
 

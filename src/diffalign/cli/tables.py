@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffalign.evaluation import Summary
     from diffalign.evaluation.summary import Diversity
     from diffalign.metrics.intervals import IntervalDict
+    from diffalign.run.rehearsal import Rehearsal
     from diffalign.run.session import Session
     from diffalign.settings.compare import CompareConfig
 
@@ -165,6 +166,32 @@ def search_results(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def rehearsed(rehearsal: Rehearsal, runs: int) -> Table:
+    """What as many runs alike would take."""
+    table = new_table("Of the whole, by its first round", "")
+    seconds = rehearsal.learning_seconds, rehearsal.evaluation_seconds
+    memory = rehearsal.peak_memory_mb
+    for name, value in {
+        "runs": f"{runs}",
+        "reward queries": f"{runs * rehearsal.queries:,}",
+        "pictures": f"{runs * rehearsal.pictures:,}",
+        "learning": _duration(runs * seconds[0]),
+        "evaluation": _duration(runs * seconds[1]),
+        "memory so far": _BLANK if memory is None else f"{memory / 1000:.1f} GB",
+        "denoiser": f"{rehearsal.parameters / 1e6:,.1f} million parameters",
+    }.items():
+        table.add_row(name, value)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    """Such as 12 s, 3 min or 2.5 h."""
+    for unit, size in (("s", 60), ("min", 3600)):
+        if seconds < size:
+            return f"{seconds / (size / 60):.0f} {unit}"
+    return f"{seconds / 3600:.1f} h"
+
+
 def comparison_table(rows: Mapping[str, Mapping[str, Any]], config: CompareConfig) -> Table:
     """One row a method."""
     spent, shown = count(config.queries, "reward query", "reward queries"), count(config.images, "picture")
@@ -203,12 +230,13 @@ def one_liner(session: Session, n: int = 4) -> str | None:
     # prompts as a list: a video pipeline has no num_images_per_prompt
     latents = f"noise.sample({n}, seed=0).to(pipeline.dtype)"
     made = f"pipeline([{quoted['prompt']}] * {n}, latents={latents}{arguments}"
+    others = "".join(f", {name}={json.dumps(value)}" for name, value in sampling.additions().items() if value)
     code = (
         "from diffalign import NoiseDistribution, load_pipeline; "
         f"noise = NoiseDistribution.load({quoted['noise']}); "
-        f"pipeline = load_pipeline({quoted['model']}{scheduler}); "
+        f"pipeline = load_pipeline({quoted['model']}{scheduler}{others}); "
     )
-    if len(sampler.latent_shape) == 4:  # of videos
+    if sampler.makes_videos:
         code += "from diffusers.utils import export_to_gif; "
         code += f'export_to_gif({made}, output_type="pil").frames[0], "video.gif")'
     else:

@@ -1,6 +1,9 @@
 """DIFFUSION: the frozen model. The only room, beside the world's recipe, that imports diffusers."""
 
-from diffalign.diffusion.pipeline import PipelineError, fingerprint, latent_shape, list_models, load_pipeline
+from diffalign.diffusion.fingerprint import fingerprint
+from diffalign.diffusion.loading import load_pipeline
+from diffalign.diffusion.pipeline import PipelineError, list_models
+from diffalign.diffusion.probe import latent_shape
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.diffusion.sampler import Sampler, seeded_noise
 

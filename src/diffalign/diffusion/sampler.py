@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.cards import card_of
+from diffalign.diffusion.encoding import Encodings, by_prompt, texts
 from diffalign.diffusion.finite import check_finite, remedy
-from diffalign.diffusion.pipeline import PipelineError, latent_shape, own_timesteps, takes_ddim
+from diffalign.diffusion.packing import Grid
+from diffalign.diffusion.pipeline import PipelineError, own_timesteps, takes_ddim
+from diffalign.diffusion.probe import Latents, latents_of
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import unknown
 
 _NOT_GIVEN = ("self", "kwargs", "prompt", "latents", "num_inference_steps", "output_type", "return_dict")
+_OUTPUTS = "images", "frames"
 _SEED_BYTES = 7  # of a hash: as many as fit into a signed seed of 64 bits
 
 
@@ -79,25 +83,22 @@ class Sampler:
             for name in call:
                 if name not in known:
                     raise PipelineError(unknown(f"argument of {type(pipeline).__name__}'s call", name, known))
-        self.latent_shape: Final = latent_shape(pipeline, **call)
-        self._call = dict(call, num_inference_steps=num_steps, output_type="pt")
+        self.makes_videos: Final = "num_frames" in parameters
+        #: what the call is given beside prompt and latents
+        self.arguments: Final = dict(call)
         card = card_of(pipeline)
         if guidance_scale is None and card is not None:
             guidance_scale = card.guidance_scale
         if guidance_scale is not None:
-            self._call["guidance_scale"] = guidance_scale
+            self.arguments["guidance_scale"] = guidance_scale
         default = getattr(parameters.get("guidance_scale"), "default", None)
         self.guidance_scale: Final = default if guidance_scale is None else guidance_scale
         self.guided: Final = self.guidance_scale is not None and self.guidance_scale > 1
-        self._repeats = "num_images_per_prompt" in parameters  # video pipelines have no such argument
-        self._encode_prompt = _simple_encoder(pipeline) if "prompt_embeds" in parameters else None
-        #: arguments of the call that change the embeddings, and so are given to `encode_prompt` instead
-        self.encoding = {
-            name: self._call.pop(name)
-            for name in ("negative_prompt", "clip_skip")
-            if self._encode_prompt is not None and name in self._call
-        }
-        self._conditions: dict[str, dict[str, Tensor]] = {}
+        self.encodings: Final = Encodings()
+        with self.encodings.of(pipeline):
+            self.latents: Final[Latents] = latents_of(pipeline, **call)
+        self.latent_shape: Final = self.latents.shape
+        self.grid: Final[Grid] = self.latents.grid
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
 
@@ -115,23 +116,6 @@ class Sampler:
     def forwards(self) -> int:
         """Denoiser evaluations for a picture: a scheduler may take more steps than `num_steps`."""
         return self._steps * (2 if self.guided else 1)
-
-    def extra_conditions(self) -> list[str]:
-        """Names of the call's arguments that condition the denoiser, beside prompt and guidance."""
-        known = {"num_inference_steps", "output_type", "guidance_scale", "height", "width"}
-        known.add("use_resolution_binning")  # changes height and width alone
-        return sorted((self._call.keys() - known) | self.encoding.keys())
-
-    def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """The pipeline's arguments that carry `prompts`: their embeddings where the pipeline takes them."""
-        if self._encode_prompt is None:
-            return {"prompt": list(prompts)}
-        names = ("prompt_embeds", "negative_prompt_embeds") if self.guided else ("prompt_embeds",)
-        for prompt in set(prompts) - self._conditions.keys():
-            with torch.no_grad():
-                both = self._encode_prompt(prompt, self.pipeline.device, 1, self.guided, **self.encoding)
-            self._conditions[prompt] = dict(zip(names, both, strict=False))
-        return {name: torch.cat([self._conditions[prompt][name] for prompt in prompts]) for name in names}
 
     def __call__(self, x_T: Tensor, prompt: str | Sequence[str]) -> Tensor:
         """Pictures with shape `(B, 3, H, W)` (video `(B, F, 3, H, W)`), float32 in [0, 1].
@@ -153,27 +137,52 @@ class Sampler:
         if len(prompts) != len(x_T):
             raise PipelineError(f"{len(x_T)} samples need one prompt or {len(x_T)}, not {len(prompts)}")
         check_finite("noises", x_T, "give other noise")
-        batches, blackened = [], 0
         with torch.inference_mode():
-            for start in range(0, len(x_T), self.batch_size):
-                batch = slice(start, start + self.batch_size)
-                latents = x_T[batch].to(self.pipeline.device, self.pipeline.dtype)
-                if isinstance(prompt, str) and self._repeats:
-                    condition = {**self.encode([prompt]), "num_images_per_prompt": len(latents)}
-                else:
-                    condition = self.encode(prompts[batch])
-                with decoding_checked(self.pipeline):
-                    output = self.pipeline(**condition, latents=latents, **self._call)
-                blackened += sum(getattr(output, "nsfw_content_detected", None) or [])
-                pictures = torch.as_tensor(output.images if hasattr(output, "images") else output.frames)
-                check_finite("pictures", pictures, remedy(self.pipeline.dtype))
-                batches.append(pictures.float())
-        if blackened:
-            self._warn_of_black(blackened, len(x_T))
+            parts = self.pictures(x_T, prompts, self._make)
         timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
         self._steps = self.num_steps if timesteps is None else len(timesteps)
+        return parts
+
+    def pictures(
+        self, latents: Tensor, prompts: Sequence[str], make: Callable[[Tensor, Sequence[str]], Any]
+    ) -> Tensor:
+        """The pictures, checked, that `make` has in its output for each batch of latents and prompts."""
+        blackened = 0
+
+        def checked(latents: Tensor, prompts: Sequence[str]) -> Tensor:
+            nonlocal blackened
+            with decoding_checked(self.pipeline):
+                output = make(latents, prompts)
+            blackened += sum(getattr(output, "nsfw_content_detected", None) or [])
+            found = next((part for part in _OUTPUTS if hasattr(output, part)), None)
+            if found is None:
+                made = ", ".join(vars(output)) or "nothing"
+                raise PipelineError(
+                    f"{type(self.pipeline).__name__} makes {made}, neither images nor frames, of which alone "
+                    "there are rewards"
+                )
+            pictures = torch.as_tensor(getattr(output, found))
+            check_finite("pictures", pictures, remedy(self.pipeline.dtype))
+            return pictures.float()
+
+        starts = range(0, len(latents), self.batch_size)
+        batches = [slice(start, start + self.batch_size) for start in starts]
+        made = [by_prompt(checked, latents[batch], prompts[batch]) for batch in batches]
+        if blackened:
+            self._warn_of_black(blackened, len(latents))
         # joined outside inference mode, so that rewards may record gradients
-        return torch.cat(batches)
+        with torch.inference_mode(False):
+            return torch.cat(made)
+
+    def _make(self, latents: Tensor, prompts: Sequence[str]) -> Any:
+        """The pipeline's output for one batch."""
+        with self.encodings.of(self.pipeline):
+            return self.pipeline(
+                **texts(prompts, self.arguments),
+                latents=latents.to(self.pipeline.device, self.pipeline.dtype),
+                num_inference_steps=self.num_steps,
+                output_type="pt",
+            )
 
     def _warn_of_black(self, blackened: int, pictures: int) -> None:
         said = (
@@ -209,11 +218,3 @@ def decoding_checked(pipeline: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _simple_encoder(pipeline: Pipeline) -> Callable[..., tuple[Tensor, ...]] | None:
-    """`encode_prompt` if it has Stable Diffusion's form: (prompt, device, num, guided) → (c, negative)."""
-    encode: Callable[..., tuple[Tensor, ...]] | None = getattr(pipeline, "encode_prompt", None)
-    names = [] if encode is None else list(inspect.signature(encode).parameters)
-    simple = names[:4] == ["prompt", "device", "num_images_per_prompt", "do_classifier_free_guidance"]
-    return encode if simple and "prompt_2" not in names else None

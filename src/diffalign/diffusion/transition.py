@@ -1,91 +1,154 @@
-r"""A sampler's steps as Gaussians.   p(x_{t−1} | x_t) = N(√ᾱ' x̂_0 + √(1 − ᾱ' − s²) ε̂,  s² I)
+r"""A sampler's steps as Gaussians, of every family.   x_t = α x_0 + σ ε
 
-    s = η √((1 − ᾱ') / (1 − ᾱ)) √(1 − ᾱ / ᾱ')
+    p(x' | x_t) = N(α' x̂_0 + √(σ'² − s²) ε̂,  s² I)             primes: of the next step
 
 x̂_0 and ε̂ are linear in the denoiser's prediction f:
 
-    epsilon        x̂_0 = (x_t − √(1 − ᾱ) f) / √ᾱ       ε̂ = f
-    v_prediction   x̂_0 = √ᾱ x_t − √(1 − ᾱ) f           ε̂ = √ᾱ f + √(1 − ᾱ) x_t
-    sample         x̂_0 = f                              ε̂ = (x_t − √ᾱ f) / √(1 − ᾱ)
+    epsilon           x̂_0 = (x_t − σ f) / α       ε̂ = f
+    v_prediction      x̂_0 = α x_t − σ f           ε̂ = α f + σ x_t
+    sample            x̂_0 = f                     ε̂ = (x_t − α f) / σ
+    flow_prediction   x̂_0 = x_t − t f             ε̂ = x_t + (1 − t) f        α = 1 − t, σ = t
 
-The timesteps are the pipeline's own: a policy that visited others would tune a model that nobody samples.
+and s is η times that of DDPM, or of flow matching σ' sin(η π / 2), which keeps the coefficients:
 
-Symbols:    ᾱ = share of the signal at t, ᾱ' = that of the next step, s = std, η = eta
+    ddim         s = η (σ' / σ) √(1 − α² / α'²)
+    flow-grpo    dx = [f + τ² / 2t (x_t + (1 − t) f)] dt + τ √|dt| ε,   τ = η √(t / (1 − t)),   s = τ √|dt|
+    dance-grpo   the same with τ = η
+
+Timesteps and levels of noise are the pipeline's own: a policy that visited others would tune a model that
+nobody samples.
+
+Symbols:    t = the level of noise, s = std, η = eta; where t is 1, the 1 − t in τ is the next step's
 References: Song et al. (ICLR 2021), eqs. 12 and 16, https://arxiv.org/abs/2010.02502
             Black et al. (ICLR 2024), section 4.3, https://arxiv.org/abs/2305.13301
             Salimans and Ho (ICLR 2022), v-prediction, https://arxiv.org/abs/2202.00512
+            Liu et al. (2025), Flow-GRPO, section 4.2, https://arxiv.org/abs/2505.05470
+            Xue et al. (2025), DanceGRPO, https://arxiv.org/abs/2505.07818
+            Wang and Yu (2025), coefficients-preserving sampling, https://arxiv.org/abs/2509.05952
 """
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
+import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from diffalign.diffusion.pipeline import PipelineError, ddim_of, own_timesteps, takes_ddim
-from diffalign.diffusion.protocol import Pipeline
+from diffalign.diffusion.pipeline import PipelineError, ddim_of, follows_betas, whole_timesteps
 
 LOG_2PI = math.log(2 * math.pi)
 
 
-class Schedule:
-    """The steps of a pipeline's sampler that can be decisions.
+@dataclass(frozen=True)
+class Level:
+    """How much signal α and noise σ latents have: x_t = α x_0 + σ ε."""
 
-    A last step to ᾱ' = 1 would be none, as its s is 0: it goes to ᾱ_0 instead, as Stable Diffusion's does. A
-    step that starts there is left out; it hardly changes a picture.
+    alpha: float
+    sigma: float
+
+
+class Schedule:
+    """The steps of a pipeline's sampler.
+
+    Arguments:
+        scheduler: the pipeline's, whose timesteps are set.
+        sde: where noise comes from, "ddim", or for flow matching "flow-grpo" or "dance-grpo" too.
+
+    Of betas, a last step to α' = 1 would be no decision, as its s is 0: it goes to the schedule's first level
+    instead, as Stable Diffusion's does. A step that starts there is left out; it hardly changes a picture. Of
+    flow matching the last step goes to a picture without noise, and is no decision.
 
     Attributes:
-        timesteps: the t of each decision, from the noise.
+        timesteps: as the denoiser is given them, from the noise, `(T,)`.
+        levels: of each step, that before it and that after it.
+        decisions: the steps with noise.
 
     Raises:
-        PipelineError: if DDIM cannot follow the noise schedule, or there are no decisions.
+        PipelineError: if its noise schedule or prediction is of no kind known here, has no decisions, or does
+            not fit `sde`.
     """
 
-    def __init__(self, pipeline: Pipeline, num_steps: int) -> None:
-        own = pipeline.scheduler
-        if not takes_ddim(pipeline):
+    def __init__(self, scheduler: Any, sde: str = "ddim") -> None:
+        self.scheduler, self.sde = scheduler, sde
+        self._ddpm: list[float] = []  # DDPM's s of each step, of betas
+        self.flows = is_flow(scheduler)
+        name = type(scheduler).__name__
+        if self.flows:
+            self.kind, self._sign = "flow_prediction", 1.0
+            self.timesteps, self.levels = self._of_sigmas()
+        else:
+            if sde != "ddim":
+                raise PipelineError(f"the noise of {sde} is that of flow matching, and {name} does not flow")
+            if not follows_betas(scheduler):
+                raise PipelineError(
+                    f"{name}'s noise schedule or prediction is of no kind known here, so its steps are no "
+                    "Gaussian decisions; find learns the initial noise of such a pipeline"
+                )
+            self.kind = str(scheduler.config.get("prediction_type", "epsilon"))
+            self.timesteps, self.levels = self._of_betas()
+        steps = f"{name} with {scheduler.num_inference_steps} steps"
+        self.decisions = range(sum(after.sigma > 0 for _, after in self.levels))
+        if not self.decisions:
             raise PipelineError(
-                f"{type(own).__name__}'s noise schedule or prediction is not one that DDIM can follow, so "
-                "its steps are no Gaussian decisions; find learns the initial noise of such a pipeline"
+                f"{steps} starts where no noise is left, so that there is nothing to decide; take more steps"
             )
-        self.scheduler = ddim_of(own, set_alpha_to_one=False)
-        self.kind: str = self.scheduler.config.prediction_type
-        timesteps = own_timesteps(pipeline, num_steps)
+        if self.kind == "epsilon" and not self.levels[0][0].alpha:
+            raise PipelineError(
+                f"{name}'s schedule starts without any signal (zero terminal SNR), of which a denoiser that "
+                "predicts noise says nothing"
+            )
+
+    def _of_betas(self) -> tuple[Tensor, list[tuple[Level, Level]]]:
+        own, ddim = self.scheduler, ddim_of(self.scheduler, set_alpha_to_one=False)
+        self.clips = ddim
+        timesteps = whole_timesteps(own)
         before = [*timesteps[1:], -1]
         if isinstance(own, DDIMScheduler):  # whose steps have one length
-            before = [t - own.config.num_train_timesteps // num_steps for t in timesteps]
-        alphas = self.scheduler.alphas_cumprod
+            before = [t - own.config.num_train_timesteps // own.num_inference_steps for t in timesteps]
+        alphas = getattr(own, "alphas_cumprod", ddim.alphas_cumprod)
         steps = [(t, alphas[t], alphas[max(0, after)]) for t, after in zip(timesteps, before, strict=True)]
-        steps = [(t, alpha, after) for t, alpha, after in steps if after > alpha]
-        if not steps:
-            raise PipelineError(
-                f"{type(own).__name__} with {num_steps} steps starts where no noise is left, so that "
-                "there is nothing to decide; take more steps"
-            )
-        if self.kind == "epsilon" and not steps[0][1]:
-            raise PipelineError(
-                f"{type(own).__name__}'s schedule starts without any signal (zero terminal SNR), of which a "
-                "denoiser that predicts noise says nothing"
-            )
-        self.timesteps = [t for t, _, _ in steps]
-        self.alphas = [(alpha, after) for _, alpha, after in steps]
+        kept = [(t, alpha, after) for t, alpha, after in steps if after > alpha]
+        # in float32, as DDIM itself: near the picture, where the levels hardly differ, digits are lost
+        self._ddpm = [
+            float((1 - after) / (1 - alpha) * (1 - alpha / after)) ** 0.5 for _, alpha, after in kept
+        ]
+
+        def level(alpha: Tensor) -> Level:
+            return Level(math.sqrt(float(alpha)), math.sqrt(float(1 - alpha)))
+
+        visited = torch.tensor([t for t, _, _ in kept], dtype=torch.long)
+        return visited, [(level(alpha), level(after)) for _, alpha, after in kept]
+
+    def _of_sigmas(self) -> tuple[Tensor, list[tuple[Level, Level]]]:
+        own = self.scheduler
+        sigmas = own.sigmas.double()
+        if own.config.get("invert_sigmas", False):  # Mochi's count the signal, and its velocity turns round
+            sigmas, self._sign = 1 - sigmas, -1.0
+        first = [i for i in range(len(own.timesteps)) if sigmas[i + 1] < sigmas[i]]  # Heun's come twice
+        ts = [Level(1 - t, t) for t in sigmas.tolist()]
+        return own.timesteps[first], [(ts[i], ts[i + 1]) for i in first]
 
     def std(self, step: int, eta: float = 1.0) -> float:
-        """The standard deviation s of decision `step`, counted from the noise."""
-        std: float = eta * float(self._variance(step)) ** 0.5
-        return std
+        """The standard deviation s of step `step`, counted from the noise; 0 where it is no decision."""
+        now, after = self.levels[step]
+        if self.sde != "ddim":
+            return self._diffusion(step, eta) * math.sqrt(now.sigma - after.sigma) if after.sigma else 0.0
+        if self.flows:
+            return after.sigma * math.sin(eta * math.pi / 2)
+        return eta * self._ddpm[step]
 
-    def _variance(self, step: int) -> Tensor:
-        alpha, after = self.alphas[step]
-        variance: Tensor = (1 - after) / (1 - alpha) * (1 - alpha / after)
-        return variance
+    def _diffusion(self, step: int, eta: float) -> float:
+        """τ of a stochastic differential equation of flow matching."""
+        now, after = self.levels[step]
+        return eta * math.sqrt(now.sigma / (now.alpha or after.alpha)) if self.sde == "flow-grpo" else eta
 
     def epsilon_weight(self, step: int, eta: float = 1.0) -> float:
         """2 s² / c² of a decision whose mean is … + c ε̂: a squared difference of predicted noise is so many
         divergences of the decisions."""
-        alpha, after = self.alphas[step]
-        variance = eta**2 * self._variance(step)
-        c = (1 - after - variance).clamp_min(0) ** 0.5 - (after * (1 - alpha) / alpha) ** 0.5
-        return float(2 * variance / c**2)
+        (now, after), s = self.levels[step], self.std(step, eta)
+        c = math.sqrt(max(0.0, after.sigma**2 - s**2)) - after.alpha * now.sigma / max(now.alpha, 1e-12)
+        return 2 * s**2 / c**2
 
     def transition(
         self, prediction: Tensor, step: int, x_t: Tensor, eta: float = 1.0
@@ -94,26 +157,49 @@ class Schedule:
 
         Arguments:
             prediction: the denoiser's output f with shape `(B, *latent)`; gradient passes through it.
-            step: the decision's number, counted from the noise.
+            step: its number, counted from the noise.
             x_t: the latents with shape `(B, *latent)`.
-            eta: η, the share of DDPM's noise; 0 is deterministic.
+            eta: η, the share of the noise; 0 is deterministic, the pipeline's own ordinary equation.
         """
-        (alpha, after), f, x_t = self.alphas[step], prediction.float(), x_t.float()
-        signal, noise = alpha**0.5, (1 - alpha) ** 0.5
+        (now, after), s = self.levels[step], self.std(step, eta)
+        f, x_t = prediction.float(), x_t.float()
+        if self.flows:
+            f = self._sign * f
+            if s and self.sde != "ddim":
+                t, dt = now.sigma, after.sigma - now.sigma
+                drift = f + self._diffusion(step, eta) ** 2 / (2 * t) * (x_t + (1 - t) * f)
+                return x_t + drift * dt, s
+        x_0, epsilon = self._predicted(f, x_t, now)
+        return after.alpha * x_0 + math.sqrt(max(0.0, after.sigma**2 - s**2)) * epsilon, s
+
+    def _predicted(self, f: Tensor, x_t: Tensor, now: Level) -> tuple[Tensor, Tensor]:
+        """x̂_0, clipped where the scheduler clips it, and ε̂."""
+        alpha, sigma = now.alpha, now.sigma
         match self.kind:
+            case "flow_prediction":
+                return x_t - sigma * f, x_t + alpha * f
             case "epsilon":
-                x_0, epsilon = (x_t - noise * f) / signal, f
+                x_0, epsilon = (x_t - sigma * f) / alpha, f
             case "v_prediction":
-                x_0, epsilon = signal * x_t - noise * f, signal * f + noise * x_t
+                x_0, epsilon = alpha * x_t - sigma * f, alpha * f + sigma * x_t
             case _:
-                x_0, epsilon = f, (x_t - signal * f) / noise
-        config, variance = self.scheduler.config, (eta * self._variance(step) ** 0.5) ** 2
+                x_0, epsilon = f, (x_t - alpha * f) / sigma
+        config = self.clips.config
         if config.thresholding:
-            x_0 = self.scheduler._threshold_sample(x_0)
+            x_0 = self.clips._threshold_sample(x_0)
         elif config.clip_sample:
             x_0 = x_0.clamp(-config.clip_sample_range, config.clip_sample_range)
-        direction = (1 - after - variance).clamp_min(0) ** 0.5  # 0 after no signal, but for rounding
-        return after**0.5 * x_0 + direction * epsilon, self.std(step, eta)
+        return x_0, epsilon
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether a scheduler's latents are (1 − t) x_0 + t ε."""
+    config = scheduler.config
+    return (
+        type(scheduler).__name__.startswith("FlowMatch")
+        or bool(config.get("use_flow_sigmas", False))
+        or config.get("prediction_type") == "flow_prediction"
+    )
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, std: float) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.finite import FLOAT32, check_finite
-from diffalign.evaluation.sources import Source, SourceError, read_picture
+from diffalign.evaluation.sources import Source, SourceError, read_frames
 from diffalign.metrics import (
     bootstrap,
     clustered,
@@ -81,7 +81,7 @@ def measure(
     batch_size: int = 16,
     on_batch: Callable[[int], None] | None = None,
 ) -> Measured:
-    """Reads the pictures of `source` and measures them.
+    """Reads the pictures, or videos, of `source` and measures them.
 
     Arguments:
         rewards: by name.
@@ -101,7 +101,7 @@ def measure(
         for name, reward in rewards.items():
             scores[name].append(score(reward, images, [prompt] * len(images)))
         for read, batches in features.items():
-            values = read(images).float().cpu()
+            values = _features(read, images)
             check_finite("pictures' features", values, FLOAT32)
             batches.append(values)
         prompts += [prompt] * len(images)
@@ -115,16 +115,28 @@ def measure(
     )
 
 
+def _features(read: Reader, images: Tensor) -> Tensor:
+    """Features `(B, D)` of pictures; of videos the mean of their frames'."""
+    frames = images if images.ndim == 5 else images[:, None]
+    features: Tensor = read(frames.flatten(0, 1)).float().cpu()
+    return features.view(*frames.shape[:2], -1).mean(1)
+
+
 def _batches(source: Source, size: int) -> Iterator[tuple[str, Tensor]]:
-    """A prompt and at most `size` of its pictures `(B, 3, H, W)` in [0, 1], prompt after prompt."""
+    """A prompt and at most `size` of its pictures `(B, 3, H, W)` in [0, 1], or of its videos
+    `(B, F, 3, H, W)`, prompt after prompt."""
     for prompt, files in source.pictures.items():
         shapes = set()
         for start in range(0, len(files), size):
-            pictures = [np.asarray(read_picture(file)) for file in files[start : start + size]]
+            read = [read_frames(file) for file in files[start : start + size]]
+            pictures = [np.stack([np.asarray(frame) for frame in frames]) for frames in read]
             shapes |= {picture.shape for picture in pictures}
             if len(shapes) > 1:
-                raise SourceError(f"the pictures in {files[0].parent} differ in size; make them alike")
-            yield prompt, torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+                raise SourceError(
+                    f"the pictures in {files[0].parent} differ in size, or in their frames; make them alike"
+                )
+            images = torch.from_numpy(np.stack(pictures)).permute(0, 1, 4, 2, 3).float() / 255
+            yield prompt, images if images.shape[1] > 1 else images[:, 0]
 
 
 def figures(measured: Mapping[str, Measured]) -> dict[str, Any]:

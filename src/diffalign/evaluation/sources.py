@@ -2,7 +2,7 @@
 
 A source is a folder with pictures of one prompt, or a folder with such folders, one for each prompt. The
 pictures of a run's folder are in its pictures/, where `diffalign generate` writes them. They are sorted by
-name; grids do not count.
+name; grids do not count. A video is an animated PNG or WebP.
 
 The prompt of a folder is in `prompt.txt` beside the pictures, or is what the run recorded. Otherwise it is
 --prompt for the source's folder, and the name, with dashes as spaces, for a folder in it.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from diffalign.files import CONFIG, PICTURES, PROMPT, SUMMARY
 from diffalign.settings.reading import read_yaml
@@ -170,10 +170,15 @@ def matched(sources: Sequence[Source]) -> dict[str, int]:
     return {prompt: len(pictures) for prompt, pictures in first.pictures.items()}
 
 
-def read_picture(path: Path) -> Image.Image:
-    """The picture of a file as RGB, without metadata; raises a `SourceError` if it cannot be read."""
+def read_frames(path: Path) -> list[Image.Image]:
+    """The frames of a file as RGB, without metadata; a picture has one.
+
+    Raises:
+        SourceError: if it cannot be read.
+    """
     try:
         with Image.open(path, formats=sorted(set(KINDS.values()))) as image:
-            return Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())
+            frames = (frame.convert("RGB") for frame in ImageSequence.Iterator(image))
+            return [Image.frombytes("RGB", frame.size, frame.tobytes()) for frame in frames]
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError(f"{path} is no picture that can be read: {error}") from error

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from diffalign.diffusion import Sampler
-from diffalign.diffusion.conditions import prompt_states
+from diffalign.diffusion.probe import prompt_states
 from diffalign.files import GENERATOR
 from diffalign.learners.contract import Learner, Request
+from diffalign.policies.basis import basis_on
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.prompts.sampling import prompts_in_turn
@@ -83,9 +84,14 @@ def make_generator(
         ConfigError: if the settings do not fit the latents.
         PipelineError: if the pipeline's prompts cannot be read.
     """
-    states = partial(prompt_states, sampler.pipeline)
+
+    def states(prompt: str) -> Tensor:
+        return prompt_states(sampler.pipeline, prompt, **sampler.given)
+
     given = {**asdict(config), "latent": sampler.latent_shape, "prompts": len(prompts)}
     given["text_width"] = states(prompts[0]).shape[-1]
+    if "basis" in given:
+        given["basis"] = basis_on(sampler.grid, given["basis"])
     given["width"] = given.get("hidden_size")  # as files of generators call it
     try:
         return kind(pick(kind.shape_type, given), states, metadata, seed=config.seed)

@@ -26,7 +26,7 @@ from diffalign.prompts.sampling import prompts_in_turn
 from diffalign.rollout import Rollout, collect_trajectories, repeated
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.tune import TuneConfig
-from diffalign.strategies import backward_interval
+from diffalign.strategies import INTERVALS
 
 
 class DenoiserLearner(Learner):
@@ -49,19 +49,19 @@ class DenoiserLearner(Learner):
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(policy.sampler, prompts, config, metadata)
-        if config.interval == "backward" and config.first_steps > len(policy.timesteps):
+        if config.interval != "full" and config.first_steps > len(policy.decisions):
             raise ConfigError(
-                f"first_steps is {config.first_steps}, but the sampler takes {len(policy.timesteps)} "
-                "steps; lower it (the papers learn the last 14 of 20 first)"
+                f"first_steps is {config.first_steps}, but the sampler takes {len(policy.decisions)} "
+                "steps with noise; lower it (the papers learn the last 14 of 20 first)"
             )
-        if (policy.eta, policy.rank) != (config.eta, config.lora_rank):
+        if (policy.eta, policy.schedule.sde, policy.rank) != (config.eta, config.sde, config.lora_rank):
             raise ConfigError(
-                f"the policy has eta {policy.eta} and rank {policy.rank}, the settings say {config.eta} and "
-                f"{config.lora_rank}"
+                f"the policy has eta {policy.eta} of {policy.schedule.sde} and rank {policy.rank}, the "
+                f"settings say {config.eta} of {config.sde} and {config.lora_rank}"
             )
         self.policy: Final = policy
         self.objective = OBJECTIVES[config.objective]
-        self.statistics = RunningStatistics(config.window, config.min_count)
+        self.statistics = RunningStatistics(config.window, config.min_count, spread=config.spread)
         self.parameters = policy.learned()
         self.optimiser = make_adamw(self.parameters, config)
         # half precision loses small gradients unless they are scaled up
@@ -71,7 +71,7 @@ class DenoiserLearner(Learner):
         #: Weights of the decisions in the loss, counted from the noise.
         self.step_weights = [std**2 if config.step_weights == "variance" else 1.0 for std in policy.stds]
         weigh = policy.schedule.epsilon_weight
-        self.epsilon_weights = [weigh(step, config.eta) for step in range(len(policy.timesteps))]
+        self.epsilon_weights = [weigh(step, config.eta) for step in policy.decisions]
         shards = len(self.ask().shards)
         if shards < self.processes.number:
             raise ConfigError(
@@ -98,7 +98,9 @@ class DenoiserLearner(Learner):
         """Groups of branches; prompts come in turn, in an order that the seed determines."""
         config, number = self.config, self.config.samples // self.config.branches
         groups = range(self.rounds * number, (self.rounds + 1) * number)
-        prompts = prompts_in_turn(self.prompts, groups, config.seed)
+        each = config.samples_per_prompt
+        visits = range(groups.start // each, groups.stop // each)
+        prompts = repeated(prompts_in_turn(self.prompts, visits, config.seed), each)
         together = list(range(number))
         if self.objective.unit > 1 and config.branches == 1:  # whose pairs are of two groups
             together = couples(prompts).tolist()
@@ -109,10 +111,7 @@ class DenoiserLearner(Learner):
 
     def interval(self) -> range:
         """The steps that the next round learns, counted from the noise."""
-        steps, config = len(self.policy.timesteps), self.config
-        if config.interval == "full":
-            return range(steps)
-        return backward_interval(steps, self.rounds, config.rounds, config.first_steps)
+        return INTERVALS[self.config.interval](len(self.policy.decisions), self.rounds, self.config)
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         """This process's shards, in batches of whole groups."""
@@ -126,6 +125,7 @@ class DenoiserLearner(Learner):
                 request.interval,
                 self.config.branches,
                 seed=self.config.seed,
+                quiet=self.config.interval == "sliding",
             )
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
@@ -179,7 +179,8 @@ class DenoiserLearner(Learner):
 
     def _forwards(self, request: Request, selected: int) -> int:
         """Of sampling, the steps before the interval once a group, and of learning, its reference too."""
-        sampled = request.interval.start * len(request.groups) + len(request.interval) * self.config.samples
+        start, steps = request.interval.start, len(self.policy.timesteps)
+        sampled = start * len(request.groups) + (steps - start) * self.config.samples
         learned = self.config.inner_epochs * selected * len(request.interval)
         learned *= 2 if self.objective.pretrained else 1
         return (2 if self.policy.guided else 1) * (sampled + learned)
@@ -206,7 +207,7 @@ class DenoiserLearner(Learner):
         if self.objective.unit > 1:
             group = group if config.branches > 1 else couples(prompts)
             return pairs(advantage, group, config.threshold)
-        if config.branches == 1 and not config.threshold:
+        if not config.threshold:
             return [(i,) for i in range(len(advantage))]
         return [(i,) for i in best_and_worst(advantage, group, config.threshold)]
 
@@ -290,10 +291,12 @@ def build(
     policy = DenoiserPolicy(
         sampler,
         eta=config.eta,
+        sde=config.sde,
         rank=config.lora_rank,
         targets=config.lora_targets,
         gradient_checkpointing=config.gradient_checkpointing,
         seed=config.seed,
     )
-    decided = {"scheduler": "DDIMScheduler"}  # which makes the decisions, whatever samples
+    # which makes the decisions, whatever samples
+    decided = {} if policy.schedule.flows else {"scheduler": "DDIMScheduler"}
     return DenoiserLearner(policy, prompts, config, {**metadata, **decided})

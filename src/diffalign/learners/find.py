@@ -13,6 +13,7 @@ from diffalign.files import NOISE
 from diffalign.learners.contract import Learner, Request, Update, check_rewards
 from diffalign.learners.optimisers import left_out, take_step
 from diffalign.objectives import policy_gradient_loss, ppo_loss
+from diffalign.policies.basis import basis_on
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.mixture import MixturePolicy
 from diffalign.policies.natural import NaturalGradient
@@ -53,13 +54,13 @@ class FindLearner(Learner):
         start: NoiseDistribution | None = None,
     ) -> None:
         super().__init__(environment, prompts, config, metadata)
-        latent = environment.latent_shape
+        latent, basis = environment.latent_shape, basis_on(environment.grid, config.basis)
         self.policy: NoisePolicy | MixturePolicy
         try:
             if config.components:
-                self.policy = MixturePolicy(latent, config.first, config.correlation, config.basis, start)
+                self.policy = MixturePolicy(latent, config.first, config.correlation, basis, start)
             else:
-                self.policy = NoisePolicy(latent, config.basis, config.std)
+                self.policy = NoisePolicy(latent, basis, config.std)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.optimiser: torch.optim.Optimizer

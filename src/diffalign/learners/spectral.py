@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffalign.diffusion.packing import Grid, on_grid, packed
 from diffalign.diffusion.sampler import seeded_noise
 from diffalign.learners.previews import PreviewSearch
 from diffalign.settings.fields import ConfigError
@@ -31,7 +32,7 @@ class Spectral(PreviewSearch):
     """Only the low band moves.
 
     Attributes:
-        level: of the Haar transform.
+        level, grid: of the Haar transform, and of packed latents.
         fixed: the noise whose high band all candidates share, `(1, *latent)`.
         elites: the bands of the best so far, best first, `(k, C, H / 2^L, W / 2^L)`.
         scores: their rewards, `(k,)`.
@@ -44,22 +45,22 @@ class Spectral(PreviewSearch):
 
     def prepare(self) -> None:
         super().prepare()
-        latent = self.environment.latent_shape
-        self.level = deepest_level(latent, LEVEL)
+        latent, grid = self.environment.latent_shape, self.environment.grid
+        self.level, self.grid = deepest_level(grid or latent, LEVEL), grid
         self.fixed = seeded_noise(latent, self.config.seed, "high band", [0])
-        self.elites, self.scores = low_band(self.fixed, self.level)[:0], torch.empty(0)
+        self.elites, self.scores = low_band(self.fixed, self.level, grid)[:0], torch.empty(0)
 
     def candidates(self, epsilon: Tensor) -> Tensor:
-        z = low_band(epsilon, self.level)
+        z = low_band(epsilon, self.level, self.grid)
         if len(self.elites) > 1:
             z = self.elites.mean(0) + self.elites.std(0) * z
-        return self.fixed + spread(z - low_band(self.fixed, self.level), self.level)
+        return self.fixed + spread(z - low_band(self.fixed, self.level, self.grid), self.level, self.grid)
 
     def move(self, x_T: Tensor, rewards: Tensor) -> None:
         count = max(2, round(self.config.elites * self.config.population))
         scores = torch.cat([self.scores, rewards])
         order = scores.argsort(descending=True, stable=True)[:count]
-        self.elites = torch.cat([self.elites, low_band(x_T, self.level)])[order]
+        self.elites = torch.cat([self.elites, low_band(x_T, self.level, self.grid)])[order]
         self.scores = scores[order]
 
 
@@ -76,13 +77,14 @@ def deepest_level(latent_shape: Sequence[int], at_most: int) -> int:
     raise ConfigError(f"spectral search needs latents with even sides, not of {height}×{width}")
 
 
-def low_band(x: Tensor, level: int) -> Tensor:
-    """Haar's lowest band `(B, …, H / 2^L, W / 2^L)` of latents `(B, …, H, W)`, orthonormal."""
+def low_band(x: Tensor, level: int, grid: Grid = None) -> Tensor:
+    """Haar's lowest band `(B, …, H / 2^L, W / 2^L)` of latents `(B, …, H, W)`, or on a grid, orthonormal."""
+    x = on_grid(x, grid)
     band: Tensor = F.avg_pool2d(x.flatten(1, -3), 2**level).unflatten(1, x.shape[1:-2])
     return band * float(2**level)
 
 
-def spread(z: Tensor, level: int) -> Tensor:
+def spread(z: Tensor, level: int, grid: Grid = None) -> Tensor:
     """Latents with the lowest band `z` and nothing else."""
     side: int = 2**level
-    return z.repeat_interleave(side, -2).repeat_interleave(side, -1) / side
+    return packed(z.repeat_interleave(side, -2).repeat_interleave(side, -1) / side, grid)

@@ -25,7 +25,7 @@ class SpectralFresh(PreviewSearch):
     """The low band moves, and the high band is drawn anew.
 
     Attributes:
-        level: of the Haar transform.
+        level, grid: of the Haar transform, and of packed latents.
         mean, std: of the band, `(1, C, H / 2^L, W / 2^L)`.
 
     Raises:
@@ -36,15 +36,17 @@ class SpectralFresh(PreviewSearch):
 
     def prepare(self) -> None:
         super().prepare()
-        self.level = deepest_level(self.environment.latent_shape, LEVEL)
-        self.mean = low_band(torch.zeros(1, *self.environment.latent_shape), self.level)
+        latent, grid = self.environment.latent_shape, self.environment.grid
+        self.level, self.grid = deepest_level(grid or latent, LEVEL), grid
+        self.mean = low_band(torch.zeros(1, *latent), self.level, grid)
         self.std = torch.ones_like(self.mean)
 
     def candidates(self, epsilon: Tensor) -> Tensor:
-        return epsilon + spread(self.mean + (self.std - 1) * low_band(epsilon, self.level), self.level)
+        z = low_band(epsilon, self.level, self.grid)
+        return epsilon + spread(self.mean + (self.std - 1) * z, self.level, self.grid)
 
     def move(self, x_T: Tensor, rewards: Tensor) -> None:
         count = min(len(rewards), max(2, round(self.config.elites * len(rewards))))
-        elites = low_band(x_T[rewards.topk(count).indices], self.level)
+        elites = low_band(x_T[rewards.topk(count).indices], self.level, self.grid)
         self.mean = elites.mean(0, keepdim=True)
         self.std = elites.std(0, keepdim=True, correction=0).clamp_min(LEAST_STD)

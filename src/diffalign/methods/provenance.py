@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffalign.diffusion import Sampler, fingerprint
+from diffalign.diffusion.additions import Additions
+from diffalign.diffusion.fingerprint import differing
 from diffalign.files import LIBRARIES, versions
 
 #: What is recorded but may differ when a run is resumed.
-FREE = ("model", "dtype", *LIBRARIES)
+FREE = ("model", "model_config", "lora", "textual_inversion", "dtype", *LIBRARIES)
 
 
 def provenance(sampler: Sampler, reward: str) -> dict[str, str]:
@@ -17,6 +19,7 @@ def provenance(sampler: Sampler, reward: str) -> dict[str, str]:
     plain, others = _recordable(sampler.given)
     return {
         "model": str(getattr(pipeline.config, "_name_or_path", "")),
+        **Additions.of(pipeline).record(),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
         "model_fingerprint": fingerprint(pipeline),
         "scheduler": type(pipeline.scheduler).__name__,
@@ -44,3 +47,13 @@ def _recordable(call: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def decisive(metadata: Mapping[str, str]) -> dict[str, str]:
     """The part of a result's metadata without which a run cannot go on to the same result."""
     return {name: value for name, value in metadata.items() if name not in FREE}
+
+
+def disagreeing(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What was recorded and is otherwise now; an older fingerprint is shorter, and may agree."""
+    return [
+        name
+        for name, value in now.items()
+        if name in recorded
+        and (differing(recorded[name], value) if name == "model_fingerprint" else recorded[name] != value)
+    ]

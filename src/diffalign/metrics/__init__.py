@@ -11,7 +11,7 @@ from diffalign.metrics.diversity import (
 )
 from diffalign.metrics.intervals import Interval, bootstrap, clustered, paired, paired_test
 from diffalign.metrics.two_way_clustered import two_way_clustered
-from diffalign.metrics.video import frame_consistency
+from diffalign.rewards.frames import frame_consistency
 
 __all__ = [
     "Embedder",

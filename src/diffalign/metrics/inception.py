@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffalign.diffusion.pipeline import default_device
+from diffalign.diffusion.loading import default_device
 from diffalign.rewards import RewardError
 from diffalign.rewards.checkpoints import check_folder, local_first, one_line, weights_of
 

@@ -13,13 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from diffalign.diffusion.packing import Grid, on_grid, packed
+
 
 class Basis:
     """A linear map between a latent `(B, *latent)` and coefficients `(B, *shape)`, with B Bᵀ = I.
 
     Arguments:
         name: "identity", where every element of the latent is its own dimension, as in FIND; or "dctK", the
-            K × K lowest DCT modes over the last two axes, in every channel (and frame).
+            K × K lowest DCT modes over the last two axes, in every channel (and frame); "dctK@h×w" over the
+            grid of packed latents.
         latent: the shape of one latent.
 
     Raises:
@@ -27,28 +30,37 @@ class Basis:
     """
 
     def __init__(self, name: str, latent: Sequence[int]) -> None:
-        self.shape, self.matrices = tuple(latent), tuple[Tensor, ...]()
+        self.shape, self.matrices, self.grid = tuple(latent), tuple[Tensor, ...](), None
         if name == "identity":
             return
-        if not re.fullmatch(r"dct[1-9]\d*", name):
+        known = re.fullmatch(r"dct([1-9]\d*)(?:@([1-9]\d*)×([1-9]\d*))?", name)
+        if known is None:
             raise ValueError(
                 f"unknown basis {name!r}; choose 'identity' or 'dctK' with K modes an axis, such as 'dct3'"
             )
-        if len(latent) < 3:
+        modes, *sides = (int(number) for number in known.groups() if number)
+        self.grid = (sides[0], sides[1]) if sides else None
+        if self.grid is None and len(latent) < 3:
             raise ValueError(f"a latent of shape {tuple(latent)} has no height and width to take modes of")
-        self.matrices = tuple(dct_matrix(n, min(int(name[3:]), n)) for n in latent[-2:])
+        latent = on_grid(torch.empty(1, *latent, device="meta"), self.grid).shape[1:]
+        self.matrices = tuple(dct_matrix(n, min(modes, n)) for n in latent[-2:])
         self.shape = (*latent[:-2], *map(len, self.matrices))
 
     def project(self, x: Tensor) -> Tensor:
         """Coefficients with shape `(B, *shape)` of latents with shape `(B, *latent)`."""
-        return self._apply("...hw,mh,nw->...mn", x)
+        return self._apply("...hw,mh,nw->...mn", on_grid(x, self.grid))
 
     def expand(self, z: Tensor) -> Tensor:
         """Latents with shape `(B, *latent)` of coefficients with shape `(B, *shape)`."""
-        return self._apply("...mn,mh,nw->...hw", z)
+        return packed(self._apply("...mn,mh,nw->...hw", z), self.grid)
 
     def _apply(self, equation: str, x: Tensor) -> Tensor:
         return torch.einsum(equation, x, *(matrix.to(x) for matrix in self.matrices)) if self.matrices else x
+
+
+def basis_on(grid: Grid, name: str) -> str:
+    """The basis called `name` of latents on a grid."""
+    return name if grid is None or name == "identity" else f"{name}@{grid[0]}×{grid[1]}"
 
 
 def dct_matrix(n: int, modes: int) -> Tensor:

@@ -5,6 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.diffusion import fingerprint, load_pipeline
-from diffalign.diffusion.conditions import prompt_states
+from diffalign.diffusion.additions import Additions
+from diffalign.diffusion.probe import prompt_states
 from diffalign.files import GENERATOR, ArtifactError, load_tensors, save_tensors
 from diffalign.policies.noise import NoiseDistribution, check_fingerprint
 
@@ -62,8 +64,8 @@ class NoiseGenerator(nn.Module, ABC):
     def states(self, prompt: str) -> Tensor:
         """The prompt's token states, `(L, text_width)`; each prompt is encoded once."""
         if self._states is None:
-            pipeline = load_pipeline(self.metadata["model"])
-            self._states = lambda text: prompt_states(pipeline, text)
+            pipeline = load_pipeline(self.metadata["model"], **asdict(Additions.read(self.metadata)))
+            self._states = _reader(pipeline, self.metadata)
         if prompt not in self._known:
             self._known[prompt] = self._states(prompt)
         return self._known[prompt]
@@ -118,11 +120,16 @@ class NoiseGenerator(nn.Module, ABC):
             shape = json.loads(header.pop("shape"))
             kind = _KINDS[header.pop("kind")]
             shape["latent"] = tuple(shape["latent"])
-            states = None if pipeline is None else lambda text: prompt_states(pipeline, text)
+            states = None if pipeline is None else _reader(pipeline, header)
             generator = kind(kind.shape_type(**shape), states, header)
             generator.load_state_dict(tensors)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"{path} is no noise generator that can be read: {error!r}") from error
         if pipeline is not None:
-            check_fingerprint(header, fingerprint(pipeline))
+            check_fingerprint(header, fingerprint(pipeline), any_scheduler=True)
         return generator
+
+
+def _reader(pipeline: Any, metadata: Mapping[str, str]) -> States:
+    """What reads prompts, by a call with the arguments that it was learned with."""
+    return partial(prompt_states, pipeline, **json.loads(metadata.get("call", "{}")))

@@ -17,6 +17,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from diffalign.diffusion.fingerprint import differing
 from diffalign.diffusion.sampler import seeded_noise
 from diffalign.diffusion.transition import LOG_2PI
 from diffalign.files import NOISE, ArtifactError, load_tensors, save_tensors
@@ -170,13 +171,20 @@ class NoiseDistribution:
         check_fingerprint(self.metadata, model)
 
 
-def check_fingerprint(metadata: Mapping[str, str], model: str) -> None:
-    """Raises an `ArtifactError` if `metadata` is of another model than that with the fingerprint `model`."""
+def check_fingerprint(metadata: Mapping[str, str], model: str, *, any_scheduler: bool = False) -> None:
+    """Raises an `ArtifactError` if `metadata` is of another model than that with the fingerprint `model`.
+
+    Arguments:
+        any_scheduler: whether the scheduler, or its settings, may be another.
+    """
     learned = metadata.get("model_fingerprint", model)
-    if learned != model:
+    parts = differing(learned, model)
+    if any_scheduler and parts == ["scheduler"]:
+        return
+    if parts:
         raise ArtifactError(
             f"this was learned for the model {metadata.get('model')!r}, whose fingerprint is {learned}; the "
-            f"given model's is {model}"
+            f"given model's is {model}: it has another {' and another '.join(parts)}"
         )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from diffalign.evaluation import as_bytes
 from diffalign.files import replacing
+from diffalign.report.video import write_animation
 
 INK, MUTED, RULE = "#1c2430", "#667085", "#d5dae1"
 BEFORE, AFTER, BEST = "#8b95a5", "#2563c9", "#c26a12"
@@ -39,7 +40,9 @@ Verdicts = Tensor | Sequence[bool]
 def grid(
     images: Tensor, path: Path | str, *, columns: int = 8, title: str = "", verdicts: Verdicts | None = None
 ) -> Path:
-    """Draws pictures `(n, 3, H, W)`, float in [0, 1] or uint8, or the middle frames of video; returns `path`.
+    """Draws pictures `(n, 3, H, W)`, float in [0, 1] or uint8, or video `(n, F, 3, H, W)`; returns `path`.
+
+    Of video the PNG is animated, as browsers play it.
 
     Arguments:
         columns: pictures side by side, at most.
@@ -60,7 +63,7 @@ def before_after(
     titles: tuple[str, str] = ("Before: the frozen model", "After: the same noise, tuned"),
     verdicts: tuple[Verdicts, Verdicts] | None = None,
 ) -> Path:
-    """Draws two blocks of pictures `(n, 3, H, W)`, one above the other, made with the same noise.
+    """Draws two blocks of pictures `(n, 3, H, W)` or video, one above the other, made with the same noise.
 
     Arguments:
         columns: pictures side by side, at most.
@@ -164,8 +167,24 @@ def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | st
     return _save(figure, path)
 
 
-def _draw(blocks: Sequence[tuple[Tensor, str, Verdicts | None]], path: Path | str, columns: int) -> Path:
-    """Draws blocks of pictures below each other; pixels of pictures are whole pixels of the figure."""
+Block = tuple[Tensor, str, Verdicts | None]
+
+
+def _draw(blocks: Sequence[Block], path: Path | str, columns: int) -> Path:
+    """Draws blocks of pictures, or of videos frame by frame, below each other."""
+    images = blocks[0][0]
+    if images.ndim < 5:
+        return _save(_figure(blocks, columns), path)
+    frames = []
+    for i in range(images.shape[1]):
+        canvas: Any = FigureCanvasAgg(_figure([(video[:, i], *rest) for video, *rest in blocks], columns))
+        canvas.draw()
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return write_animation(frames, Path(path))
+
+
+def _figure(blocks: Sequence[Any], columns: int) -> Figure:
+    """Blocks of pictures below each other; pixels of pictures are whole pixels of the figure."""
     if any(len(images) == 0 for images, _, _ in blocks) or columns < 1:
         raise ValueError("need at least one picture and one column")
     tiles = [_tiles(images) for images, _, _ in blocks]
@@ -206,13 +225,11 @@ def _draw(blocks: Sequence[tuple[Tensor, str, Verdicts | None]], path: Path | st
                 write(x1 + width - 8, y1 + 8, mark, 11, "white", "center")
         y += head + row_count * down + GAP
     figure.figimage(paper, zorder=-1)
-    return _save(figure, path)
+    return figure
 
 
 def _tiles(images: Tensor) -> NDArray[np.uint8]:
     """Pictures `(n, H, W, 3)`, scaled by a whole number so that they have about 128 to 256 pixels a side."""
-    if images.ndim == 5:
-        images = images[:, images.shape[1] // 2]
     side = max(images.shape[2:])
     step, factor = -(-side // LARGEST), -(-SMALLEST // side)
     tiles = F.avg_pool2d(as_bytes(images).float(), step).round().to(torch.uint8)

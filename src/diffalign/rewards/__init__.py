@@ -42,6 +42,9 @@ REWARDS = {
         "diffalign.rewards.bertscore:BertScore", "how much of the prompt a description of the picture holds"
     ),
     "viclip": Row("diffalign.rewards.viclip:ViClip", "how well video and prompt agree"),
+    "frame-consistency": Row(
+        "diffalign.rewards.frame_consistency:FrameConsistency", "how steady a video is, −1 to 1"
+    ),
     "jpeg-compressibility": Row("diffalign.rewards.jpeg:jpeg_compressibility", "minus kilobytes of the JPEG"),
     "jpeg-incompressibility": Row("diffalign.rewards.jpeg:jpeg_incompressibility", "kilobytes of the JPEG"),
     "remote": Row(

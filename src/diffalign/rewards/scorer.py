@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from diffalign.diffusion.pipeline import default_device
+from diffalign.diffusion.loading import default_device
 from diffalign.rewards import RewardError
 from diffalign.rewards.checkpoints import DamagedError, check_folder, local_first, one_line
 

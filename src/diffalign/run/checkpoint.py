@@ -9,7 +9,7 @@ from diffalign.artifacts import RunFolder
 from diffalign.diffusion.finite import NotFiniteError
 from diffalign.files import STATE, ArtifactError, WriteError
 from diffalign.learners.contract import Learner, State
-from diffalign.methods.provenance import decisive
+from diffalign.methods.provenance import decisive, disagreeing
 
 SAVE_EVERY: Final = 5.0  # seconds: what a kill may cost
 
@@ -26,9 +26,8 @@ def restore(folder: RunFolder, learner: Learner) -> None:
     if (state := folder.load_state()) is None:
         return
     differing = [
-        f"{name.replace('_', ' ')} {state[1][name]!r} then, {value!r} now"
-        for name, value in decisive(learner.metadata).items()
-        if state[1].get(name, value) != value
+        f"{name.replace('_', ' ')} {state[1][name]!r} then, {learner.metadata[name]!r} now"
+        for name in disagreeing(state[1], decisive(learner.metadata))
     ]
     if differing:
         raise ArtifactError(

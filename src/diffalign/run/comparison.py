@@ -19,7 +19,7 @@ from diffalign.diffusion import Sampler
 from diffalign.evaluation import Samples
 from diffalign.files import CHART, COMPARISON, CONFIG, ROWS, replacing, write_json
 from diffalign.methods import build
-from diffalign.methods.provenance import decisive, provenance
+from diffalign.methods.provenance import decisive, disagreeing, provenance
 from diffalign.metrics import clustered, mean_measured, mean_pairwise_distance
 from diffalign.report.plots import quality_against_cost
 from diffalign.run.asked import Asked, read_prompts
@@ -112,7 +112,11 @@ class Comparison:
             about = {"prompts": list(self.prompts), "queries": config.queries, "images": config.images}
             described = decisive(provenance(setup.sampler, setup.reward_name))
             about |= {"model": setup.model, **described, "judge": setup.names["judge"]}
-            rows = [row for row in known if row["about"] == about]
+            rows = [
+                row
+                for row in known
+                if row["about"].keys() == about.keys() and not disagreeing(row["about"], about)
+            ]
             done = {(row["method"], row["seed"]) for row in rows}
             for seed in range(config.seed, config.seed + config.seeds):
                 for name in config.names:

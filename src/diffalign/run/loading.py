@@ -8,7 +8,8 @@ import torch
 
 from diffalign.artifacts import RunFolder
 from diffalign.diffusion import Sampler, load_pipeline
-from diffalign.diffusion.pipeline import denoiser, is_deterministic, takes_ddim
+from diffalign.diffusion.pipeline import denoiser
+from diffalign.diffusion.trial import try_out
 from diffalign.evaluation import Judge
 from diffalign.learners.processes import own_device
 from diffalign.methods import build
@@ -30,7 +31,13 @@ def load_sampler(options: Sampling) -> Sampler:
     """The model's pipeline, ready to sample."""
     device = check_device(options.device)
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
-    pipeline = load_pipeline(options.model, device=device, dtype=dtype, scheduler=options.scheduler)
+    pipeline = load_pipeline(
+        options.model,
+        device=device,
+        dtype=dtype,
+        scheduler=options.scheduler,
+        **options.additions(),
+    )
     denoiser(pipeline)
     return Sampler(
         pipeline,
@@ -81,7 +88,7 @@ def make_setup(
 ) -> Setup:
     """What is loaded, checked, with the judges of `prompts` and what one should know before a run."""
     check_pictures(sampler, reward, judge)
-    judges, warnings = dict[str, Judge | None](), [unrepeatable(sampler)]
+    judges, warnings = dict[str, Judge | None](), [try_out(sampler, *prompts[:1])]
     if judge == "world-scene" or (judge == "auto" and model in WORLD_MODELS):
         for prompt in prompts:
             try:
@@ -125,15 +132,3 @@ def check_pictures(sampler: Sampler, reward: str, judge: JudgeChoice) -> None:
                 f"the {reader} reads {IMAGE_SIZE}×{IMAGE_SIZE} pictures, but this model makes "
                 f"{'×'.join(map(str, sizes))}; use {instead}"
             )
-
-
-def unrepeatable(sampler: Sampler) -> str | None:
-    """Why the model's pictures cannot be made again from their noise, and what helps; None if they can."""
-    if is_deterministic(sampler.pipeline):
-        return None
-    name = type(sampler.pipeline.scheduler).__name__
-    advice = "; use --scheduler ddim" if takes_ddim(sampler.pipeline) else ""
-    return (
-        f"{name} adds noise on the way, so x_T does not determine the picture: "
-        f"pictures and figures are not reproducible{advice}"
-    )

@@ -14,7 +14,9 @@ from torch import Tensor
 from diffalign import files
 from diffalign.artifacts import RunFolder
 from diffalign.diffusion import Sampler, fingerprint
-from diffalign.diffusion.pipeline import default_device
+from diffalign.diffusion.additions import Additions
+from diffalign.diffusion.loading import default_device
+from diffalign.diffusion.single_file import is_single_file
 from diffalign.files import ArtifactError, read_header
 from diffalign.learners.result import SearchResult
 from diffalign.policies.generator import NoiseGenerator
@@ -160,6 +162,7 @@ def recorded(path: Path) -> dict[str, str]:
     sampling = plan.sampling
     return {
         "model": sampling.model,
+        **Additions(**sampling.additions()).record(),
         "num_steps": str(sampling.num_steps),
         "guidance_scale": str(sampling.guidance_scale),
         "scheduler": "DDIMScheduler" if sampling.scheduler == "ddim" else "",
@@ -194,8 +197,12 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
         if learned_in not in (None, *get_args(Dtype)):
             raise ValueError(f"unknown dtype {learned_in!r}")
         guidance, call = metadata["guidance_scale"], json.loads(metadata.get("call", "{}"))
+        model, additions = opening.model or metadata["model"], Additions.read(metadata)
         options = Sampling(
-            model=opening.model or metadata["model"],
+            model=model,
+            model_config=opening.model_config or (additions.config if is_single_file(model) else None),
+            lora=opening.lora or additions.lora,
+            textual_inversion=opening.textual_inversion or additions.textual_inversion,
             num_steps=int(metadata["num_steps"]),
             guidance_scale=None if guidance == "None" else float(guidance),
             batch_size=opening.batch_size,
@@ -215,6 +222,11 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
             "them in Python: pipeline(prompt, latents=NoiseDistribution.load(...).sample(n, seed), ...)"
         )
     sampler = load_sampler(options)
+    scheduler = type(sampler.pipeline.scheduler).__name__
+    if scheduler != (metadata["scheduler"] or scheduler):
+        raise ArtifactError(
+            f"this noise was learned with {metadata['scheduler']}; {options.model!r} has {scheduler}"
+        )
     model = fingerprint(sampler.pipeline)  # before weights change it
     check_fingerprint(metadata, model)
     artifact: Artifact | TunedWeights
@@ -226,9 +238,4 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
         artifact.check_model(model, sampler.latent_shape)
     if dtype is not None:
         sampler.pipeline.to(getattr(torch, dtype))
-    scheduler = type(sampler.pipeline.scheduler).__name__
-    if scheduler != (metadata["scheduler"] or scheduler):
-        raise ArtifactError(
-            f"this noise was learned with {metadata['scheduler']}; {options.model!r} has {scheduler}"
-        )
     return Opened(path, sampler, metadata, artifact, notes)

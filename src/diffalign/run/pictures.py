@@ -9,6 +9,7 @@ from diffalign.evaluation import as_bytes
 from diffalign.files import FROZEN, PICTURES, PROMPT, replacing
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.report.plots import grid
+from diffalign.report.video import write_video
 from diffalign.run.folders import slug
 from diffalign.run.opening import Opened
 
@@ -23,6 +24,8 @@ def write_pictures(
     out: Path | None = None,
 ) -> Path:
     """Makes pictures and writes them as PNG files, with a grid of all and their prompt; returns the folder.
+
+    A video's PNG is animated; beside it lie a GIF and, where PyAV is installed, an MP4.
 
     Arguments:
         prompt: where the artefact was learned for all prompts.
@@ -39,9 +42,13 @@ def write_pictures(
     beside = (opened.path if opened.path.is_dir() else opened.path.parent) / (FROZEN if frozen else PICTURES)
     out = out or (beside if prompt is None else beside / slug(text))
     out.mkdir(parents=True, exist_ok=True)
-    shown = pictures if pictures.ndim == 4 else pictures[:, pictures.shape[1] // 2]  # of a video its middle
-    for i, picture in enumerate(shown):
-        with replacing(out / f"seed{seed}-{i:03d}.png") as file:
+    for i, picture in enumerate(pictures):
+        path = out / f"seed{seed}-{i:03d}.png"
+        if picture.ndim == 4:
+            for suffix in (".png", ".gif", ".mp4"):
+                write_video(picture, path.with_suffix(suffix))
+            continue
+        with replacing(path) as file:
             Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, "png")
     with replacing(out / PROMPT) as file:  # for `measure` and `study`
         file.write_text(f"{text}\n", "utf-8")

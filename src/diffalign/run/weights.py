@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from diffalign.diffusion.finite import NotFiniteError, check_finite
+from diffalign.diffusion.lora import load_adapter, switch_adapter
 from diffalign.diffusion.pipeline import denoiser, denoiser_name
 from diffalign.files import DENOISER, LORA, ArtifactError
 
@@ -29,7 +30,7 @@ class TunedWeights:
         self.tuned = self.original
         try:
             if (folder / LORA).is_dir():
-                pipeline.load_lora_weights(folder / LORA)
+                load_adapter(pipeline, folder / LORA)
             else:
                 kind: Any = type(self.original)
                 self.tuned = kind.from_pretrained(folder / DENOISER, torch_dtype=pipeline.dtype)
@@ -47,10 +48,10 @@ class TunedWeights:
         adapter = self.tuned is self.original
         setattr(self.pipeline, self.part, self.original)
         if adapter:
-            self.original.disable_adapters()
+            switch_adapter(self.pipeline, False)
         try:
             yield
         finally:
             setattr(self.pipeline, self.part, self.tuned)
             if adapter:
-                self.original.enable_adapters()
+                switch_adapter(self.pipeline, True)

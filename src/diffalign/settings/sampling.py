@@ -34,7 +34,11 @@ class Sampling(Settings):
     """How pictures are made.
 
     Attributes:
-        model: The model: a name of `diffalign models`, the folder of a saved pipeline, or a hub name.
+        model: The model: a name of `diffalign models`, the folder of a saved pipeline, a hub name, or a
+            .safetensors file that holds a whole model.
+        model_config: Of a single file, the name, folder or hub name of a pipeline of the same architecture.
+        lora: LoRA adapters to fuse into the model: files, folders or hub names, each with @SCALE if not 1.
+        textual_inversion: Tokens to add to the model: likewise, each with @TOKEN if prompts call it so.
         num_steps: How many steps the sampler takes.
         guidance_scale: The scale of classifier-free guidance; the pipeline's own default if not given.
         batch_size: How many pictures are made at a time; it changes nothing but time and memory.
@@ -52,6 +56,9 @@ class Sampling(Settings):
     """
 
     model: str = "world"
+    model_config: str | None = None
+    lora: tuple[str, ...] = ()
+    textual_inversion: tuple[str, ...] = ()
     num_steps: Positive = 20
     guidance_scale: NotNegativeFloat | None = None
     batch_size: Positive = 16
@@ -70,6 +77,14 @@ class Sampling(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.arguments()
+
+    def additions(self) -> dict[str, Any]:
+        """What the model is loaded with beside its name, as arguments of `load_pipeline`."""
+        return {
+            "config": self.model_config,
+            "lora": self.lora,
+            "textual_inversion": self.textual_inversion,
+        }
 
     def arguments(self) -> dict[str, Any]:
         """The further arguments of the pipeline's call, by name.
@@ -102,12 +117,18 @@ class Opening(Settings):
 
     Attributes:
         model: The model, where it is not found by the name that was recorded.
+        model_config: Likewise, of a model in a single file.
+        lora: Likewise, all of its adapters.
+        textual_inversion: Likewise, all of its tokens.
         batch_size: How many pictures are made at a time.
         device: Where the model runs, such as cpu or cuda:0; the accelerator, if there is one, by default.
         dtype: The precision; by default that of learning, and on a CPU float32 instead of float16.
     """
 
     model: str | None = None
+    model_config: str | None = None
+    lora: tuple[str, ...] = ()
+    textual_inversion: tuple[str, ...] = ()
     batch_size: Positive = 16
     device: str | None = None
     dtype: Dtype | None = None

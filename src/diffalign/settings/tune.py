@@ -4,12 +4,17 @@
 progressive training and branches, by B²'s table 6: a round is 255 pictures and one optimiser step, so that
 every ratio is 1 and clipping never acts. `b2-ddpo-released` is by its released scripts, where a round is 256
 groups of branches, learned from twice in several steps. All of them set the guidance of table 6.
+`flow-grpo`, `dance-grpo` and `mix-grpo` are of flow matching, with the stochastic equation and settings of
+each; `docs/tune.md` says in what they differ from the published code.
 `default` is `b2-ddpo` with decisions weighted by their variance, fewer and smaller rounds, and a higher
 learning rate; `docs/tune.md` says why.
 
 References: Black et al. (ICLR 2024), DDPO, https://arxiv.org/abs/2305.13301
             Fan et al. (NeurIPS 2023), DPOK, https://arxiv.org/abs/2305.16381
             Hu et al. (CVPR 2025), B²-DiffuRL, https://arxiv.org/abs/2503.11240
+            Liu et al. (2025), Flow-GRPO, https://arxiv.org/abs/2505.05470
+            Xue et al. (2025), DanceGRPO, https://arxiv.org/abs/2505.07818
+            Li et al. (2025), MixGRPO, https://arxiv.org/abs/2507.21802
 """
 
 from dataclasses import dataclass, replace
@@ -36,14 +41,19 @@ class TuneConfig(Settings):
         objective: The loss: policy gradient (pg), DDPO's (ppo), DPOK's, or DPO's.
         rounds: How many rounds of sampling and learning there are.
         samples: How many pictures a round makes and scores, in whole groups of branches.
-        interval: Which steps are learned: the full trajectory, or backward, the last ones first.
-        first_steps: How many steps the first round learns, if backward.
+        samples_per_prompt: How many samples in a row are of one prompt, where they do not branch.
+        interval: Which steps are learned: the full trajectory, backward (the last ones first, then more and
+            more), or sliding (a window that moves from the noise to the picture; other steps have no noise).
+        first_steps: How many steps the first round learns, if backward; each round, if sliding.
+        slide_rounds: After how many rounds the window moves on by a step, if sliding.
         branches: How many samples share their steps before the interval; 1 does not branch.
         threshold: Of branches, the least advantage of the best that is learned from, and of minus the worst's
-            (dpo: both). 0 with 1 branch learns from all.
+            (dpo: both). 0 learns from all.
         step_weights: How decisions weigh in the loss: equal, or by variance (decision t counts s_t², so that
             the small steps near the picture do not drown those that compose it).
         window: How many earlier rounds the rewards of a prompt are normalised with.
+        spread: What a prompt's rewards, less their mean, are divided by: the standard deviation of its own
+            (prompt), or of all of the round.
         min_count: From how many rewards of a prompt on, in these rounds, it is normalised with its own; until
             then with all of the round.
         advantage_clip: The greatest size of an advantage.
@@ -56,7 +66,9 @@ class TuneConfig(Settings):
         dpo_beta: The β of dpo.
         dpo_clamp: How far from 1 dpo's ratios may be, beyond which a pair teaches nothing more (0.1 in D3PO's
             published code); 0 does not clamp.
-        eta: The share of DDPM's noise in a sampler step.
+        eta: How much noise a sampler step has: of ddim, the share of DDPM's.
+        sde: Where the noise comes from: ddim's share, which is of any model, or the stochastic equation of
+            flow-grpo or dance-grpo, of flow matching alone.
         optimiser: What takes the steps: adamw, or adamw8bit (bitsandbytes, moments in 8 bits).
         learning_rate: The optimiser's learning rate.
         weight_decay: The optimiser's weight decay.
@@ -73,12 +85,15 @@ class TuneConfig(Settings):
     objective: Literal["pg", "ppo", "dpok", "dpo"] = "ppo"
     rounds: Positive = 20
     samples: Positive = 96
-    interval: Literal["full", "backward"] = "backward"
+    samples_per_prompt: Positive = 1
+    interval: Literal["full", "backward", "sliding"] = "backward"
     first_steps: Positive = 14
+    slide_rounds: Positive = 25
     branches: Positive = 3
     threshold: NotNegativeFloat = 0.5
     step_weights: Literal["equal", "variance"] = "variance"
     window: NotNegative = 8
+    spread: Literal["prompt", "round"] = "prompt"
     min_count: Positive = 4
     advantage_clip: PositiveFloat = 5.0
     clip_range: Share = 1e-4
@@ -88,6 +103,7 @@ class TuneConfig(Settings):
     dpo_beta: PositiveFloat = 0.1
     dpo_clamp: Annotated[float, Bounds(at_least=0, below=1)] = 0.0
     eta: Annotated[float, Bounds(above=0, at_most=1)] = 1.0
+    sde: Literal["ddim", "flow-grpo", "dance-grpo"] = "ddim"
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
     learning_rate: PositiveFloat = 3e-3
     weight_decay: NotNegativeFloat = 1e-4
@@ -104,6 +120,10 @@ class TuneConfig(Settings):
         super().__post_init__()
         if self.samples % self.branches:
             raise ConfigError(f"{self.samples} samples are no whole groups of {self.branches} branches")
+        if self.samples % (self.branches * self.samples_per_prompt):
+            raise ConfigError(
+                f"{self.samples} samples are no whole groups of {self.samples_per_prompt} samples a prompt"
+            )
         if self.objective == "dpo" and self.update_batch % 2:
             raise ConfigError(f"dpo learns from pairs: update_batch must be even, not {self.update_batch}")
 
@@ -142,6 +162,44 @@ _VANILLA = replace(
     threshold=0.0,
     update_batch=64,  # B² table 6: batch 2 × accumulation 32
 )
+_FLOW_GRPO = TuneConfig(
+    objective="dpok",  # the clipped surrogate and β times the divergence, Flow-GRPO eq. 4
+    dpok_alpha=1.0,
+    dpok_beta=0.04,  # its implementation, for GenEval
+    rounds=100,  # it is stopped by hand
+    samples=1152,  # its implementation: 48 groups a round
+    samples_per_prompt=24,  # Flow-GRPO, section 5.1
+    interval="full",
+    branches=1,  # each sample has an initial noise of its own
+    threshold=0.0,
+    step_weights="equal",
+    window=0,  # GRPO: a group's rewards are compared with each other
+    spread="round",  # its implementation: global_std
+    min_count=2,
+    advantage_clip=5.0,  # its implementation
+    clip_range=1e-4,  # its implementation
+    eta=0.7,  # Flow-GRPO, section 5.1: noise level a
+    sde="flow-grpo",
+    learning_rate=3e-4,  # its implementation
+    weight_decay=1e-4,  # its implementation
+    max_grad_norm=1.0,  # its implementation
+    update_batch=576,  # its implementation: two steps a round
+    lora_rank=32,  # Flow-GRPO, section 5.1
+)
+_DANCE_GRPO = replace(
+    _FLOW_GRPO,
+    objective="ppo",  # no divergence: DanceGRPO, section 3
+    rounds=300,  # its implementation for FLUX, as are all below
+    samples=192,  # 16 prompts a round
+    samples_per_prompt=1,
+    branches=12,  # share the initial noise, where the interval starts
+    spread="prompt",
+    eta=0.3,
+    sde="dance-grpo",
+    learning_rate=1e-5,
+    update_batch=64,
+    lora_rank=0,
+)
 PRESETS = {
     "default": TuneConfig(),
     "ddpo": replace(_VANILLA, objective="ppo"),
@@ -161,7 +219,25 @@ PRESETS = {
     "b2-pg": replace(_B2, objective="pg"),
     "b2-dpok": replace(_B2, objective="dpok", dpok_alpha=10.0, dpok_beta=0.01),
     "b2-dpo": replace(_B2, objective="dpo"),
+    "flow-grpo": _FLOW_GRPO,
+    "dance-grpo": _DANCE_GRPO,
+    "mix-grpo": replace(  # its implementation for FLUX
+        _DANCE_GRPO,
+        samples=384,  # 32 prompts a round, of 12 samples each
+        interval="sliding",
+        first_steps=4,  # group_size
+        slide_rounds=25,  # iters_per_group
+        eta=0.7,
+        sde="flow-grpo",
+        update_batch=96,
+    ),
 }
+_TABLE_6: dict[str, float] = {"num_steps": 20, "guidance_scale": 5.0}
 #: By the name of a preset, settings of sampling that it sets too: B² table 6 and its scripts, of all that it
-#: compares; DDPO's implementation guides alike.
-SAMPLING = {name: {"num_steps": 20, "guidance_scale": 5.0} for name in PRESETS if name != "default"}
+#: compares (DDPO's implementation guides alike); the implementations of Flow-GRPO, DanceGRPO and MixGRPO.
+SAMPLING: dict[str, dict[str, float]] = {
+    **{name: _TABLE_6 for name, config in PRESETS.items() if name != "default" and config.sde == "ddim"},
+    "flow-grpo": {"num_steps": 10, "guidance_scale": 4.5},
+    "dance-grpo": {"num_steps": 16},
+    "mix-grpo": {"num_steps": 25},
+}

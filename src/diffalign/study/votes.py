@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffalign.evaluation.sources import Source, read_picture
+from diffalign.evaluation.sources import Source, read_frames
 from diffalign.files import replacing
+from diffalign.report.video import FPS
 from diffalign.study import StudyError
 from diffalign.study.questions import GREATEST, LEAST, Design, Mode, Shown, deal
 
@@ -208,7 +209,10 @@ def digest_of(design: Design, sources: Sequence[Source]) -> str:
 
 
 def _pixels(path: Path) -> bytes:
-    """The PNG of a picture, without metadata."""
-    file = io.BytesIO()
-    read_picture(path).save(file, "png")
+    """The PNG of a picture, without metadata; of a video an animated one."""
+    file, (first, *others) = io.BytesIO(), read_frames(path)
+    if others:
+        first.save(file, "png", save_all=True, append_images=others, duration=1000 / FPS, loop=0)
+    else:
+        first.save(file, "png")
     return file.getvalue()

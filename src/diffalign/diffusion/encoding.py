@@ -1,0 +1,143 @@
+"""Prompts encoded once each, for every pipeline with an `encode_prompt`, without a word about its family."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffalign.diffusion.protocol import Pipeline
+
+
+class Ragged(Exception):
+    """Prompts whose encodings have other lengths, which can be no batch: each is a batch of its own."""
+
+
+class Encodings:
+    """What a pipeline's `encode_prompt` made of each prompt, encoded alone.
+
+    A prompt's encoding so depends on no other: some pipelines pad a batch to its longest prompt, and not all
+    of them mask the padding. A new adapter, encoder or token of a text encoder makes all encodings anew.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Any, ...]] = {}
+        self._of: tuple[Any, ...] = ()
+
+    @contextmanager
+    def of(self, pipeline: Pipeline) -> Iterator[None]:
+        """Within it the pipeline encodes no prompt twice."""
+        encode: Callable[..., Any] | None = getattr(pipeline, "encode_prompt", None)
+        if encode is None or "encode_prompt" in vars(pipeline):
+            yield
+            return
+        if (encoders := _encoders(pipeline)) != self._of:
+            self._known, self._of = {}, encoders
+        vars(pipeline)["encode_prompt"] = self._remembering(encode)  # hides the class's method
+        try:
+            yield
+        finally:
+            del vars(pipeline)["encode_prompt"]
+
+    def _remembering(self, encode: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(encode)
+
+        def once(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            prompts, others = bound.arguments.get("prompt"), dict(bound.arguments)
+            others.pop("prompt", None)
+            if isinstance(prompts, str):
+                prompts = [prompts]
+            if not prompts or any(isinstance(value, Tensor) for value in others.values()):
+                return encode(*args, **kwargs)  # it is given what it would encode
+            texts = {
+                name: value
+                for name, value in others.items()
+                if "prompt" in name and isinstance(value, list) and len(value) == len(prompts)
+            }
+            each = []
+            for i, prompt in enumerate(prompts):
+                own = {name: [value[i]] for name, value in texts.items()}
+                key = repr((prompt, others | own))
+                if key not in self._known:
+                    bound.arguments.update(own, prompt=[prompt])
+                    # the states are learned from too, which tensors of inference mode cannot be
+                    with torch.inference_mode(False), torch.no_grad(), _exactly():
+                        self._known[key] = encode(*bound.args, **bound.kwargs)
+                each.append(self._known[key])
+            return _joined(each)
+
+        return once
+
+
+@contextmanager
+def _exactly() -> Iterator[None]:
+    """Without autocast, as the pipeline itself encodes."""
+    with torch.autocast("cpu", enabled=False):
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        if device is None:
+            yield
+        else:
+            with torch.autocast(device.type, enabled=False):
+                yield
+
+
+def _encoders(pipeline: Any) -> tuple[Any, ...]:
+    """What tells whether text would be encoded otherwise than before."""
+    parts = [part for name, part in vars(pipeline).items() if name.startswith(("text_encoder", "tokenizer"))]
+    return tuple(
+        (
+            id(part),
+            len(part) if hasattr(part, "__len__") else None,
+            tuple(getattr(part, "peft_config", ())),
+            str(getattr(part, "dtype", None)),
+        )
+        for part in parts
+    )
+
+
+def _joined(each: Sequence[Any]) -> Any:
+    """Encodings of one prompt each as that of all: lists and tensors with a batch of 1 are joined. Others,
+    such as positions, are the same for all."""
+    first = each[0]
+    if len(each) == 1 or first is None:
+        return first
+    if isinstance(first, tuple):
+        return tuple(_joined(part) for part in zip(*each, strict=True))
+    if isinstance(first, list):
+        return [item for part in each for item in part]
+    if not isinstance(first, Tensor) or first.shape[:1] != (1,):
+        return first
+    if any(part.shape != first.shape for part in each):
+        raise Ragged
+    return torch.cat(list(each))
+
+
+def texts(prompts: Sequence[str], call: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a pipeline's call with a text each: of negative prompts there must be as many."""
+    negative = {
+        name: [value] * len(prompts)
+        for name, value in call.items()
+        if name.startswith("negative_prompt") and isinstance(value, str)
+    }
+    return {**call, **negative, "prompt": list(prompts)}
+
+
+def by_prompt(
+    make: Callable[[Tensor, Sequence[str]], Tensor], latents: Tensor, prompts: Sequence[str]
+) -> Tensor:
+    """`make` of a batch, or of the samples of each prompt by themselves where prompts cannot be one batch.
+
+    Arguments:
+        make: from latents `(B, …)` and a prompt each to a tensor `(B, …)`.
+    """
+    try:
+        return make(latents, prompts)
+    except Ragged:
+        made: dict[int, Tensor] = {}
+        for prompt in dict.fromkeys(prompts):
+            rows = [row for row, other in enumerate(prompts) if other == prompt]
+            made |= zip(rows, make(latents[rows], [prompt] * len(rows)), strict=True)
+        return torch.stack([made[row] for row in range(len(prompts))])

@@ -1,0 +1,85 @@
+"""The LoRA adapter of a denoiser that is learned: by diffusers where it reads them, else by PEFT alone."""
+
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, LoraModel, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from diffalign.diffusion.pipeline import PipelineError, denoiser, denoiser_name
+from diffalign.diffusion.protocol import Pipeline
+
+
+def diffusers_reads_adapters(pipeline: Pipeline) -> bool:
+    """Whether `pipeline.load_lora_weights` is there; not of PixArt and Hunyuan-DiT."""
+    return hasattr(pipeline, "load_lora_weights") and hasattr(denoiser(pipeline), "add_adapter")
+
+
+def add_adapter(pipeline: Pipeline, config: LoraConfig) -> None:
+    """Puts a new adapter on the denoiser.
+
+    Raises:
+        PipelineError: if it has one, or no layer with a name of the configuration.
+    """
+    network: Any = denoiser(pipeline)
+    if getattr(network, "peft_config", None):
+        raise PipelineError(
+            "this pipeline's denoiser has an adapter already; load the pipeline anew, or call "
+            "pipeline.unload_lora_weights()"
+        )
+    try:
+        if diffusers_reads_adapters(pipeline):
+            network.add_adapter(config)
+        else:
+            network.peft_config = LoraModel(network, config, "default").peft_config
+    except ValueError as error:
+        network._hf_peft_config_loaded = False  # which diffusers sets before it fails
+        raise PipelineError(
+            f"no layer of a {type(network).__name__} takes such an adapter ({error}); lora_rank 0 tunes "
+            "all of its weights"
+        ) from error
+
+
+def save_adapter(pipeline: Any, folder: Path) -> None:
+    """Writes the adapter as `pipeline.load_lora_weights(folder)` reads it, or where the pipeline reads none,
+    as `PeftModel.from_pretrained(denoiser, folder)` does."""
+    network: Any = denoiser(pipeline)
+    layers = get_peft_model_state_dict(network)
+    if diffusers_reads_adapters(pipeline):
+        pipeline.save_lora_weights(folder, **{f"{denoiser_name(pipeline)}_lora_layers": layers})
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    named = {f"base_model.model.{name}": value.contiguous() for name, value in layers.items()}
+    save_file(named, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    network.peft_config["default"].save_pretrained(folder)
+
+
+def load_adapter(pipeline: Any, folder: Path) -> None:
+    """Puts what `save_adapter` wrote on the denoiser; raises what the libraries do if it does not fit."""
+    network: Any = denoiser(pipeline)
+    if diffusers_reads_adapters(pipeline):
+        pipeline.load_lora_weights(folder)
+    else:
+        network.peft_config = PeftModel.from_pretrained(network, folder).peft_config
+
+
+def switch_adapter(pipeline: Pipeline, on: bool) -> None:
+    """Turns the adapter on or off."""
+    for module in denoiser(pipeline).modules():
+        if isinstance(module, BaseTunerLayer):
+            module.enable_adapters(on)
+
+
+def remove_adapter(pipeline: Any) -> None:
+    """Takes the adapter off."""
+    network: Any = denoiser(pipeline)
+    if diffusers_reads_adapters(pipeline):
+        pipeline.unload_lora_weights()
+        return
+    for name, module in list(network.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            parent, _, own = name.rpartition(".")
+            setattr(network.get_submodule(parent), own, module.get_base_layer())
+    del network.peft_config

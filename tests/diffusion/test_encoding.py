@@ -1,0 +1,105 @@
+"""Prompts are encoded once each and by themselves, then joined as the pipeline would have encoded all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffalign import Sampler, load_pipeline
+from diffalign.diffusion import seeded_noise
+from diffalign.diffusion.encoding import Encodings, by_prompt, texts
+
+
+class Reader:
+    """A pipeline whose encodings are as long as their prompts, if `ragged`."""
+
+    def __init__(self, ragged: bool = False) -> None:
+        self.ragged, self.asked = ragged, list[list[str]]()
+
+    def encode_prompt(
+        self, prompt: Any, negative_prompt: Any = None, instruction: Any = None, prompt_embeds: Any = None
+    ) -> Any:
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        self.asked.append(prompts)
+        length = max(map(len, prompts)) if self.ragged else 4
+        states = torch.stack([torch.full((length, 2), float(len(text))) for text in prompts])
+        return states, [torch.ones(len(text)) for text in prompts], None, torch.zeros(7, 3)
+
+
+def read(reader: Reader, encodings: Encodings, prompts: Any, **given: Any) -> Any:
+    with encodings.of(reader):  # type: ignore[arg-type]
+        return reader.encode_prompt(prompts, **given)
+
+
+def test_each_prompt_is_encoded_once_and_alone() -> None:
+    reader, encodings = Reader(), Encodings()
+    states, lists, nothing, shared = read(reader, encodings, ["a", "bcd", "a"])
+    assert reader.asked == [["a"], ["bcd"]]
+    assert states[:, 0, 0].tolist() == [1, 3, 1] and states.shape == (3, 4, 2)
+    assert [len(item) for item in lists] == [1, 3, 1]
+    assert nothing is None and shared.shape == (7, 3)  # positions, which are no sample's
+    read(reader, encodings, "bcd")
+    assert len(reader.asked) == 2
+    assert "encode_prompt" not in vars(reader)
+
+
+def test_what_else_it_is_given_counts() -> None:
+    reader, encodings = Reader(), Encodings()
+    read(reader, encodings, ["a", "b"], negative_prompt=["x", "y"])
+    read(reader, encodings, ["a", "b"], negative_prompt=["x", "x"])
+    assert reader.asked == [["a"], ["b"], ["b"]]
+    read(reader, encodings, ["a", "b"], instruction=["of", "two lines"])  # which is no text a prompt
+    assert reader.asked[3:] == [["a"], ["b"]]
+    read(reader, encodings, ["a", "b"], prompt_embeds=torch.zeros(2))
+    assert reader.asked[5:] == [["a", "b"]]  # embeddings that are given are the pipeline's to read
+
+
+def test_prompts_of_other_lengths_are_batches_of_their_own() -> None:
+    reader, encodings, sizes = Reader(ragged=True), Encodings(), list[int]()
+
+    def make(latents: Tensor, prompts: Sequence[str]) -> Tensor:
+        states = read(reader, encodings, list(prompts))[0]
+        sizes.append(len(states))
+        return latents + states[:, -1, :1]
+
+    made = by_prompt(make, torch.zeros(3, 1), ["a", "bcd", "a"])
+    assert made[:, 0].tolist() == [1, 3, 1] and sizes == [2, 1]
+    sizes.clear()
+    by_prompt(make, torch.zeros(2, 1), ["bcd", "bcd"])
+    assert sizes == [2]
+
+
+def test_negative_prompts_are_one_a_prompt() -> None:
+    call = {"negative_prompt": "ugly", "negative_prompt_2": None, "height": 8}
+    assert texts(["a", "b"], call) == {
+        "prompt": ["a", "b"],
+        "negative_prompt": ["ugly", "ugly"],
+        "negative_prompt_2": None,
+        "height": 8,
+    }
+
+
+def test_a_new_token_is_read_though_its_prompt_was_encoded_before(tiny_pipeline_folder: Path) -> None:
+    pipeline: Any = load_pipeline(tiny_pipeline_folder, device="cpu")
+    sampler = Sampler(pipeline, num_steps=2)
+    noise = seeded_noise(sampler.latent_shape, 0, "test", range(1))
+    before = sampler(noise, "a dog <mine>")
+    width = pipeline.text_encoder.config.hidden_size
+    pipeline.load_textual_inversion({"<mine>": torch.full((width,), 3.0)}, token="<mine>")
+    after = sampler(noise, "a dog <mine>")
+    assert not torch.allclose(after, before)
+    torch.testing.assert_close(after, Sampler(pipeline, num_steps=2)(noise, "a dog <mine>"))
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_encodings_of_any_mode_can_be_learned_from(mode: Any, tiny_pipeline_folder: Path) -> None:
+    pipeline: Any = load_pipeline(tiny_pipeline_folder, device="cpu")
+    encodings = Encodings()
+    with mode(), encodings.of(pipeline):
+        pipeline.encode_prompt(["a dog"], "cpu", 1, False)
+    with encodings.of(pipeline):
+        states = pipeline.encode_prompt(["a dog"], "cpu", 1, False)[0]
+    assert not states.is_inference() and not states.requires_grad
