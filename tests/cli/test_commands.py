@@ -150,6 +150,12 @@ def test_doctor(diffalign, tiny_pipeline_folder: Path, monkeypatch: pytest.Monke
     assert done.code == 1 and "did you mean 'world'?" in done.out
 
 
+def test_doctor_of_a_flow_whose_last_step_is_no_decision(diffalign) -> None:
+    done = diffalign("doctor", "--model", "world-flow", "--device", "cpu")
+    assert done.code == 0 and done.out.splitlines()[-1] == "OK"
+    assert "world-clip" in done.out and "tuned by diffalign tune" in done.out
+
+
 def test_threads(diffalign) -> None:
     threads = torch.get_num_threads()
     try:

@@ -76,7 +76,7 @@ def _decisions(sampler: Sampler) -> str:
         policy = DenoiserPolicy(sampler, rank=4 if hasattr(sampler.pipeline, "load_lora_weights") else 0)
     except PipelineError as error:
         return f"not to be tuned: {error}"
-    made = collect_trajectories(policy, range(3), [PROMPT] * 3, range(2), seed=0)
+    made = collect_trajectories(policy, range(3), [PROMPT] * 3, range(len(policy.decisions)), seed=0)
     errors = []
     for step in made.interval:  # with gradient and in other batches, as learning does
         for i, prompt in enumerate(made.prompts):
