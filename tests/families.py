@@ -882,6 +882,40 @@ def hunyuan_video() -> Any:
     )
 
 
+def allegro() -> Any:
+    """Whose decoder works in tiles of 320 pixels, and so makes grey ones of videos as small as these."""
+    transformer = D.AllegroTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        cross_attention_dim=24,
+        sample_width=8,
+        sample_height=8,
+        sample_frames=8,
+        caption_channels=32,
+    )
+    autoencoder = D.AutoencoderKLAllegro(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("AllegroDownBlock3D",) * 4,
+        up_block_types=("AllegroUpBlock3D",) * 4,
+        block_out_channels=(8,) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+    )
+    return D.AllegroPipeline(
+        transformer=transformer,
+        vae=autoencoder,
+        scheduler=D.EulerAncestralDiscreteScheduler(**STABLE_DIFFUSION),
+        text_encoder=t5(),
+        tokenizer=t5_tokenizer(),
+    )
+
+
 def mochi() -> Any:
     transformer = D.MochiTransformer3DModel(
         patch_size=2,

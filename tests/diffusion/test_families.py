@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import BatchFeature
 
 from diffalign.diffusion import PipelineError, Sampler, load_pipeline, seeded_noise
+from tests.families import allegro
 
 
 def test_videos_are_made_in_batches(tiny_video_pipeline: Any) -> None:
@@ -118,3 +119,11 @@ def test_black_pictures_of_a_safety_checker_do_not_go_unseen(
         caught = pytest.warns(UserWarning, match="1 of 2 pictures black")
     with caught:
         sampler(noise, "a dog")
+
+
+def test_a_decoder_that_works_in_tiles_alone_is_told_so(tmp_path: Path) -> None:
+    allegro().save_pretrained(tmp_path)
+    pipeline: Any = load_pipeline(tmp_path, device="cpu")
+    sampler = Sampler(pipeline, num_steps=1, height=16, width=16, num_frames=8)
+    noise = seeded_noise(sampler.latent_shape, 0, "test", range(1))
+    assert sampler(noise, "a dog").shape == (1, 8, 3, 16, 16)

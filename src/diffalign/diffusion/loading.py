@@ -17,6 +17,8 @@ from diffalign.settings.sampling import Scheduler
 from diffalign.world import WORLD_MODELS
 
 SCHEDULERS = get_args(Scheduler)
+#: Pipelines whose decoder works in tiles alone.
+TILED = ("AllegroPipeline",)
 
 
 def load_pipeline(
@@ -67,6 +69,8 @@ def load_pipeline(
         pipeline = with_ddim(pipeline)
     pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
     pipeline.set_progress_bar_config(disable=True)
+    if any(base.__name__ in TILED for base in type(pipeline).__mro__):
+        pipeline.vae.enable_tiling()
     additions = Additions(None if config is None else str(config), _names(lora), _names(textual_inversion))
     add_textual_inversions(pipeline, additions.textual_inversion)
     add_loras(pipeline, additions.lora)
