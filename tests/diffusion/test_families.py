@@ -46,6 +46,21 @@ def test_a_negative_prompt_is_the_pipelines_own(tiny_pipeline: Any, prompt: str 
     assert (without - plain).abs().max() > 1e-3
 
 
+def test_samples_a_prompt_are_no_argument_of_the_call(tiny_pipeline: Any) -> None:
+    with pytest.raises(PipelineError, match="num_images_per_prompt"):
+        Sampler(tiny_pipeline, num_images_per_prompt=2)
+
+
+def test_a_decoder_that_wants_tiling_says_so(tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("Decoding without tiling has not been implemented yet.")
+
+    sampler = Sampler(tiny_pipeline, num_steps=1)
+    monkeypatch.setattr(tiny_pipeline.vae, "decode", decode)
+    with pytest.raises(PipelineError, match=r"without tiling.*enable_tiling"):
+        sampler(seeded_noise(sampler.latent_shape, 0, "test", range(1)), "a dog")
+
+
 def test_ddim_needs_a_schedule_of_betas(
     tiny_pipeline: Any, tiny_pipeline_folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

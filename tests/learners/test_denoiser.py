@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffalign import Sampler, load_pipeline
 from diffalign.diffusion import PipelineError
-from diffalign.learners.denoiser import DenoiserLearner
+from diffalign.learners.denoiser import DenoiserLearner, build
 from diffalign.learners.optimisers import take_step
 from diffalign.loop import Round, train
 from diffalign.policies.denoiser import DenoiserPolicy
@@ -182,6 +182,15 @@ def test_settings_that_teach_nothing_are_refused(tiny_pipeline_folder: Path) -> 
     assert DenoiserLearner(policy, many, replace(B2, objective="pg"))
     with pytest.raises(ConfigError, match=r"rank 4, the settings say 1\.0 of ddim and 8"):
         DenoiserLearner(policy, many, replace(B2, lora_rank=8))
+
+
+def test_settings_that_do_not_fit_leave_the_pipeline_as_it_was(tiny_pipeline_folder: Path) -> None:
+    pipeline = load_pipeline(tiny_pipeline_folder, device="cpu")
+    before = pipeline.unet.state_dict().keys()
+    with pytest.raises(ConfigError, match="first_steps"):
+        build(Sampler(pipeline, num_steps=4), PROMPTS, replace(B2, first_steps=14), {})
+    assert pipeline.unet.state_dict().keys() == before
+    assert build(Sampler(pipeline, num_steps=4), PROMPTS, B2, {})
 
 
 def test_a_step_that_is_left_out_is_said(tiny_pipeline_folder: Path) -> None:

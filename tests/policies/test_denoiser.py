@@ -11,6 +11,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     PixArtAlphaPipeline,
     PixArtTransformer2DModel,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -174,11 +175,14 @@ def test_all_weights_can_be_tuned_and_are_frozen_within(tiny_pipeline_folder: Pa
 def test_a_pipeline_is_had_back_as_it_was(rank: int, tiny_pipeline_folder: Path) -> None:
     pipeline = load_pipeline(tiny_pipeline_folder, device="cpu")
     before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
-    policy = DenoiserPolicy(Sampler(pipeline, num_steps=2), rank=rank)
+    policy = DenoiserPolicy(Sampler(pipeline, num_steps=2), rank=rank, gradient_checkpointing=True)
+    assert not any(parameter.requires_grad for parameter in pipeline.vae.parameters())
     with torch.no_grad():
         for parameter in policy.learned():
             parameter.add_(0.1)
     policy.unload()
+    assert not pipeline.unet.is_gradient_checkpointing
+    assert all(p.requires_grad for part in (pipeline.unet, pipeline.vae) for p in part.parameters())
     after = pipeline.unet.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -200,12 +204,28 @@ def test_what_cannot_be_tuned_is_refused(tiny_pipeline_folder: Path, monkeypatch
     with monkeypatch.context() as patch, pytest.raises(PipelineError, match="lora_rank 0 tunes"):
         patch.setitem(TARGETS, "attention", ["to_nothing"])
         DenoiserPolicy(Sampler(twice, num_steps=2))
-    DenoiserPolicy(Sampler(twice, num_steps=2))
+    first = DenoiserPolicy(Sampler(twice, num_steps=2))
     with pytest.raises(PipelineError, match="an adapter already"):
+        DenoiserPolicy(Sampler(twice, num_steps=2))
+    assert first.learned()  # goes on
+    first.unload()
+    twice.transformer_2 = twice.unet  # as Wan 2.2 has
+    with pytest.raises(PipelineError, match="two denoisers"):
         DenoiserPolicy(Sampler(twice, num_steps=2))
     half = load_pipeline(tiny_pipeline_folder, device="cpu", dtype=torch.bfloat16)
     with pytest.raises(PipelineError, match="float32"):
         DenoiserPolicy(Sampler(half, num_steps=2), rank=0)
+
+
+def test_a_pipeline_that_changes_latents_after_a_step_is_refused(tiny_pipeline_folder: Path) -> None:
+    base = load_pipeline(tiny_pipeline_folder, device="cpu")
+    inpainting = StableDiffusionInpaintPipeline(**base.components, requires_safety_checker=False)
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 8:] = 1
+    sampler = Sampler(inpainting, num_steps=2, image=torch.zeros(1, 3, 16, 16), mask_image=mask, strength=1.0)
+    x_t = seeded_noise(sampler.latent_shape, 0, "test", range(1))
+    with pytest.raises(PipelineError, match="changes latents after each step"):
+        DenoiserPolicy(sampler)(x_t, 0, ["a dog"])
 
 
 def test_an_autoencoder_that_overflows_is_decoded_in_full_precision(tiny_pipeline_folder: Path) -> None:

@@ -19,7 +19,10 @@ from diffalign.diffusion.probe import Latents, latents_of
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import unknown
 
-_NOT_GIVEN = ("self", "kwargs", "prompt", "latents", "num_inference_steps", "output_type", "return_dict")
+_NOT_GIVEN = (
+    *("self", "kwargs", "prompt", "latents", "num_inference_steps", "output_type", "return_dict"),
+    *("num_images_per_prompt", "num_videos_per_prompt"),  # a sample has a prompt of its own
+)
 _OUTPUTS = "images", "frames"
 _SEED_BYTES = 7  # of a hash: as many as fit into a signed seed of 64 bits
 
@@ -151,8 +154,14 @@ class Sampler:
 
         def checked(latents: Tensor, prompts: Sequence[str]) -> Tensor:
             nonlocal blackened
-            with decoding_checked(self.pipeline):
-                output = make(latents, prompts)
+            try:
+                with decoding_checked(self.pipeline):
+                    output = make(latents, prompts)
+            except NotImplementedError as error:  # as Allegro's decoder says of what is not tiled
+                raise PipelineError(
+                    f"{type(self.pipeline).__name__} makes no pictures as it is ({error}); what it lacks is "
+                    "set in Python, such as pipeline.vae.enable_tiling()"
+                ) from error
             blackened += sum(getattr(output, "nsfw_content_detected", None) or [])
             found = next((part for part in _OUTPUTS if hasattr(output, part)), None)
             if found is None:

@@ -80,7 +80,7 @@ class PipelineSteps:
         # which a pipeline looks up in all of its modules
         self.device, self.dtype = torch.device(self.pipeline.device), self.pipeline.dtype
         self._call = inspect.unwrap(type(self.pipeline).__call__)  # without no_grad
-        self._empty = True
+        self._empty, self._checked = True, False
         self._order: Tensor | None = None
 
     def predict(self, x_t: Tensor, t: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -90,17 +90,32 @@ class PipelineSteps:
             x_t: latents `(B, *latent)`.
             t: the timestep, `(1,)`.
             prompts: one a sample.
+
+        Raises:
+            PipelineError: if the pipeline changes latents after a step, or packs them in no way known here.
         """
 
         def predict(x_t: Tensor, prompts: Sequence[str]) -> Tensor:
             whole = self.dtype == torch.float32
             with nullcontext() if whole else torch.autocast(self.device.type, self.dtype):
                 made: Tensor = self._run(t, "prediction", x_t, prompts, output_type="latent")[0]
+            if not self._checked:
+                self._check_kept(made)
             if made.shape != x_t.shape:
                 made = self._unpacked(x_t, prompts)
             return made.float()
 
         return by_prompt(predict, x_t, prompts)
+
+    def _check_kept(self, made: Tensor) -> None:
+        """Refuses a pipeline that changes latents after a step; it may move their elements."""
+        given, kept = (x.detach().float().norm() for x in (self._last.prediction, made))
+        if not torch.isclose(given, kept, rtol=1e-4 if self.dtype == torch.float32 else 1e-2):
+            raise PipelineError(
+                f"{type(self.pipeline).__name__} changes latents after each step, as inpainting puts the "
+                "picture's own back, so its steps are no Gaussian decisions; find learns its noise"
+            )
+        self._checked = True
 
     def _unpacked(self, x_t: Tensor, prompts: Sequence[str]) -> Tensor:
         """The last prediction as latents lie, of a pipeline that packs what it is given, such as FLUX.2's."""

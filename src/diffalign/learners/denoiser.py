@@ -287,7 +287,7 @@ class DenoiserLearner(Learner):
 def build(
     sampler: Sampler, prompts: Sequence[str], config: TuneConfig, metadata: Mapping[str, str]
 ) -> DenoiserLearner:
-    """A learner of the sampler's pipeline, which is changed in place."""
+    """A learner of the sampler's pipeline, which is changed in place, unless the settings do not fit."""
     policy = DenoiserPolicy(
         sampler,
         eta=config.eta,
@@ -299,4 +299,8 @@ def build(
     )
     # which makes the decisions, whatever samples
     decided = {} if policy.schedule.flows else {"scheduler": "DDIMScheduler"}
-    return DenoiserLearner(policy, prompts, config, {**metadata, **decided})
+    try:
+        return DenoiserLearner(policy, prompts, config, {**metadata, **decided})
+    except BaseException:
+        policy.unload()
+        raise

@@ -42,7 +42,8 @@ class DenoiserPolicy(nn.Module):
         seed: of the adapter's first weights.
 
     Raises:
-        PipelineError: if its scheduler is of no kind known here, or no layer takes an adapter.
+        PipelineError: if its scheduler is of no kind known here, no layer takes an adapter, or there are two
+            denoisers.
     """
 
     __call__: Callable[..., tuple[Tensor, float]]
@@ -64,6 +65,11 @@ class DenoiserPolicy(nn.Module):
                 f"all weights are tuned in float32, as {sampler.pipeline.dtype} loses small steps; load the "
                 "model in float32, or tune an adapter (lora_rank above 0)"
             )
+        if isinstance(getattr(sampler.pipeline, "transformer_2", None), nn.Module):
+            raise PipelineError(
+                f"this {type(sampler.pipeline).__name__} has two denoisers, each of some steps, of which one "
+                "alone would be tuned; find learns its noise"
+            )
         self.sampler, self.eta, self.rank, self.guided = sampler, eta, rank, sampler.guided
         self.steps = PipelineSteps(sampler)
         self.schedule = Schedule(self.steps.scheduler, sde)
@@ -71,9 +77,8 @@ class DenoiserPolicy(nn.Module):
         self.stds = [self.schedule.std(step, eta) for step in range(len(self.timesteps))]
         network: Any = denoiser(sampler.pipeline)
         self.denoiser: Any = network
-        network.eval().requires_grad_(rank == 0)
-        if gradient_checkpointing:
-            network.enable_gradient_checkpointing()
+        parts = [part for part in vars(sampler.pipeline).values() if isinstance(part, nn.Module)]
+        trainable = [p for part in parts for p in part.parameters() if p.requires_grad]
         if rank:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seed)
@@ -82,9 +87,17 @@ class DenoiserPolicy(nn.Module):
                     r=rank, lora_alpha=rank, target_modules=TARGETS[targets], init_lora_weights="gaussian"
                 )
                 add_adapter(sampler.pipeline, config)
+        self._trainable, self._checkpoints = trainable, gradient_checkpointing
+        for parameter in trainable:  # of a ControlNet too, whose gradients nobody reads
+            parameter.requires_grad_(False)
+        network.eval()
+        if gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        if rank:
             for parameter in self.learned():
                 parameter.data = parameter.data.float()  # small steps are lost in half precision
         else:
+            network.requires_grad_(True)
             self._first = [parameter.detach().clone() for parameter in self.learned()]
 
     @property
@@ -146,6 +159,11 @@ class DenoiserPolicy(nn.Module):
         else:
             for parameter, first in zip(self.learned(), self._first, strict=True):
                 parameter.data = first
+            self.denoiser.requires_grad_(False)
+        for parameter in self._trainable:
+            parameter.requires_grad_(True)
+        if self._checkpoints:
+            self.denoiser.disable_gradient_checkpointing()
 
     @torch.no_grad()
     def decode(self, x_0: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -73,7 +73,7 @@ def _reward(sampler: Sampler, name: str, options: Sampling) -> str:
 
 def _decisions(sampler: Sampler) -> str:
     try:
-        policy = DenoiserPolicy(sampler, rank=4 if hasattr(sampler.pipeline, "load_lora_weights") else 0)
+        policy = DenoiserPolicy(sampler)
     except PipelineError as error:
         return f"not to be tuned: {error}"
     made = collect_trajectories(policy, range(3), [PROMPT] * 3, range(len(policy.decisions)), seed=0)
