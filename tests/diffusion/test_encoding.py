@@ -46,6 +46,16 @@ def test_each_prompt_is_encoded_once_and_alone() -> None:
     assert "encode_prompt" not in vars(reader)
 
 
+def test_the_last_encodings_alone_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffalign.diffusion.encoding.KEPT", 2)
+    reader, encodings = Reader(), Encodings()
+    states, *_ = read(reader, encodings, ["a", "bc", "def", "bc"])
+    assert states[:, 0, 0].tolist() == [1, 2, 3, 2]
+    assert reader.asked == [["a"], ["bc"], ["def"]]
+    read(reader, encodings, ["a", "bc"])  # "def" was asked for longest ago
+    assert reader.asked[3:] == [["a"]]
+
+
 def test_what_else_it_is_given_counts() -> None:
     reader, encodings = Reader(), Encodings()
     read(reader, encodings, ["a", "b"], negative_prompt=["x", "y"])

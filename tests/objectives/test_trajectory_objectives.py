@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from diffalign.diffusion.transition import Schedule
 from diffalign.objectives import dpo_loss, dpok_loss, gaussian_kl
@@ -48,6 +48,20 @@ def test_dpoks_published_regulariser_is_the_difference_of_predicted_noise(
         scale = {"epsilon": 1.0, "v_prediction": now.alpha, "sample": now.alpha / now.sigma}
         noise = (scale[prediction] * (f - f_0)).square().flatten(1).mean(1)
         found = schedule.epsilon_weight(step, eta) * gaussian_kl(mean.double(), mean_0.double(), std)
+        torch.testing.assert_close(found, noise, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("sde", ["ddim", "flow-grpo", "dance-grpo"])
+def test_so_it_is_of_flow_matching(sde: str) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(6)
+    schedule = Schedule(scheduler, sde)
+    x_t, f, f_0 = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    for step in schedule.decisions:
+        mean, std = schedule.transition(f, step, x_t, 0.7)
+        mean_0, _ = schedule.transition(f_0, step, x_t, 0.7)
+        noise = (schedule.levels[step][0].alpha * (f - f_0)).square().flatten(1).mean(1)
+        found = schedule.epsilon_weight(step, 0.7) * gaussian_kl(mean.double(), mean_0.double(), std)
         torch.testing.assert_close(found, noise, rtol=2e-3, atol=1e-6)
 
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from diffalign.diffusion.protocol import Pipeline
 
+#: Encodings that are kept: of a large encoder each takes megabytes beside the denoiser.
+KEPT = 512
+
 
 class Ragged(Exception):
     """Prompts whose encodings have other lengths, which can be no batch: each is a batch of its own."""
@@ -19,11 +22,12 @@ class Encodings:
     """What a pipeline's `encode_prompt` made of each prompt, encoded alone.
 
     A prompt's encoding so depends on no other: some pipelines pad a batch to its longest prompt, and not all
-    of them mask the padding. A new adapter, encoder or token of a text encoder makes all encodings anew.
+    of them mask the padding. A new adapter, encoder or token of a text encoder makes all encodings anew. The
+    last `KEPT` are kept.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Any, ...]] = {}
+        self._known: dict[str, Any] = {}  # the one that was asked for last at the end
         self._of: tuple[Any, ...] = ()
 
     @contextmanager
@@ -61,12 +65,17 @@ class Encodings:
             for i, prompt in enumerate(prompts):
                 own = {name: [value[i]] for name, value in texts.items()}
                 key = repr((prompt, others | own))
-                if key not in self._known:
+                if key in self._known:
+                    known = self._known.pop(key)
+                else:
                     bound.arguments.update(own, prompt=[prompt])
                     # the states are learned from too, which tensors of inference mode cannot be
                     with torch.inference_mode(False), torch.no_grad(), _exactly():
-                        self._known[key] = encode(*bound.args, **bound.kwargs)
-                each.append(self._known[key])
+                        known = encode(*bound.args, **bound.kwargs)
+                self._known[key] = known  # the last
+                if len(self._known) > KEPT:
+                    del self._known[next(iter(self._known))]
+                each.append(known)
             return _joined(each)
 
         return once

@@ -152,7 +152,12 @@ class Schedule:
         """2 s² / c² of a decision whose mean is … + c ε̂: a squared difference of predicted noise is so many
         divergences of the decisions."""
         (now, after), s = self.levels[step], self.std(step, eta)
-        c = math.sqrt(max(0.0, after.sigma**2 - s**2)) - after.alpha * now.sigma / max(now.alpha, 1e-12)
+        alpha = max(now.alpha, 1e-12)
+        if s and self.sde != "ddim":
+            drift = 1 / alpha + self._diffusion(step, eta) ** 2 / (2 * now.sigma)
+            c = (after.sigma - now.sigma) * drift
+        else:
+            c = math.sqrt(max(0.0, after.sigma**2 - s**2)) - after.alpha * now.sigma / alpha
         return 2 * s**2 / c**2
 
     def transition(
