@@ -33,9 +33,17 @@ NETWORKS: dict[str, Callable[[Path], Any]] = {
     "aesthetic": save_aesthetic,
     "bert-score": save_llava,
     "viclip": save_viclip,
+    "frame-consistency": save_clip,
 }
 SERVED = ("remote", "vlm")
+VIDEO = ("frame-consistency",)  # of pictures they say nothing
 PROMPTS = ["a blue car", "three dogs on the moon", "a cat"]
+
+
+def shown(name: str, *size: int) -> torch.Tensor:
+    """Pictures, or videos of two frames where a reward reads nothing else."""
+    images = pictures(*size)
+    return torch.stack([images, images.flip(0)], 1) if name in VIDEO else images
 
 
 def test_every_reward_runs_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,9 +59,9 @@ def test_every_reward_runs_beside_the_others(tmp_path: Path, monkeypatch: pytest
     try:
         rewards = {name: load_reward(full) for name, full in names.items()}
         assert rewards.keys() == REWARDS.keys()
-        once = {name: score(reward, pictures(3, 64), PROMPTS) for name, reward in rewards.items()}
+        once = {name: score(reward, shown(name, 3, 64), PROMPTS) for name, reward in rewards.items()}
         for name, reward in rewards.items():  # all are loaded; none changed another
-            torch.testing.assert_close(score(reward, pictures(3, 64), PROMPTS), once[name])
+            torch.testing.assert_close(score(reward, shown(name, 3, 64), PROMPTS), once[name])
     finally:
         remote.close()
         judge.shutdown()
@@ -82,7 +90,7 @@ def test_half_precision_and_offload(name: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(halved.network, "to", lambda place: [moved.append(str(place)), to(place)][1])  # type: ignore[attr-defined]
     if name == "bert-score":  # in which one other word may lead to another description
         halved.describe = whole.describe  # type: ignore[attr-defined]
-    near, exact = score(halved, pictures(), PROMPTS), score(whole, pictures(), PROMPTS)
+    near, exact = score(halved, shown(name), PROMPTS), score(whole, shown(name), PROMPTS)
     torch.testing.assert_close(near, exact, rtol=0.1, atol=0.1 if name != "image-reward" else 0.5)
     assert moved == [str(halved.device), "cpu"]  # type: ignore[attr-defined]
 
