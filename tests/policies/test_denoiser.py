@@ -204,6 +204,12 @@ def test_what_cannot_be_tuned_is_refused(tiny_pipeline_folder: Path, monkeypatch
     with monkeypatch.context() as patch, pytest.raises(PipelineError, match="lora_rank 0 tunes"):
         patch.setitem(TARGETS, "attention", ["to_nothing"])
         DenoiserPolicy(Sampler(twice, num_steps=2))
+    before = twice.unet.state_dict().keys()
+    with monkeypatch.context() as patch, pytest.raises(PipelineError, match="take no such adapter"):
+        patch.setitem(TARGETS, "attention", ["to_q", "up_blocks.1"])  # the latter is no layer
+        DenoiserPolicy(Sampler(twice, num_steps=2))
+    assert twice.unet.state_dict().keys() == before
+    assert all(parameter.requires_grad for parameter in twice.unet.parameters())
     first = DenoiserPolicy(Sampler(twice, num_steps=2))
     with pytest.raises(PipelineError, match="an adapter already"):
         DenoiserPolicy(Sampler(twice, num_steps=2))

@@ -29,6 +29,7 @@ def add_adapter(pipeline: Pipeline, config: LoraConfig) -> None:
             "this pipeline's denoiser has an adapter already; load the pipeline anew, or call "
             "pipeline.unload_lora_weights()"
         )
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
         if diffusers_reads_adapters(pipeline):
             network.add_adapter(config)
@@ -36,8 +37,12 @@ def add_adapter(pipeline: Pipeline, config: LoraConfig) -> None:
             network.peft_config = LoraModel(network, config, "default").peft_config
     except ValueError as error:
         network._hf_peft_config_loaded = False  # which diffusers sets before it fails
+        _take_off(network)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        said = str(error).partition("\n")[0]
         raise PipelineError(
-            f"no layer of a {type(network).__name__} takes such an adapter ({error}); lora_rank 0 tunes "
+            f"the layers of a {type(network).__name__} take no such adapter ({said}); lora_rank 0 tunes "
             "all of its weights"
         ) from error
 
@@ -78,8 +83,13 @@ def remove_adapter(pipeline: Any) -> None:
     if diffusers_reads_adapters(pipeline):
         pipeline.unload_lora_weights()
         return
+    _take_off(network)
+    del network.peft_config
+
+
+def _take_off(network: Any) -> None:
+    """Puts a network's own layers in the place of those with an adapter."""
     for name, module in list(network.named_modules()):
         if isinstance(module, BaseTunerLayer):
             parent, _, own = name.rpartition(".")
             setattr(network.get_submodule(parent), own, module.get_base_layer())
-    del network.peft_config
