@@ -1,7 +1,7 @@
 """Tuning the denoiser: each objective alone and with B²-DiffuRL's strategies, at the same reward queries.
 
     python benchmarks/tune.py run --variants ddpo,b2-ddpo --seeds 3
-    python benchmarks/tune.py run --model world-flow --variants flow-grpo,default-flow --results FILE
+    python benchmarks/tune.py run --model world-flow --variants flow-grpo --results FILE
     python benchmarks/tune.py table
 
 Trains on every third prompt of `world/unusual` with `world-clip`, measures fresh pictures of training and of
@@ -35,7 +35,7 @@ from diffalign.world.judge import judge
 TRAINING, HELD_OUT = "world/unusual", "world/heldout"
 MEASURES = {"world-clip": "CLIPScore", "inception": "IS", "distance": "distance"}
 PUBLISHED = [name for name, config in PRESETS.items() if name != "default" and config.sde == "ddim"]
-FLOW = ["flow-grpo", "dance-grpo", "mix-grpo"]  # of flow matching alone
+FLOW = [name for name, config in PRESETS.items() if config.sde != "ddim"]  # of flow matching alone
 #: What a variant is compared with, where its name does not say it.
 OTHER = {
     "b2-ddpo-released": "ddpo",
@@ -68,8 +68,6 @@ def variants(arguments: argparse.Namespace) -> dict[str, TuneConfig]:
         made[name] = replace(PRESETS[name], **changes | own | given)
     made["bpt-only"] = replace(made["b2-ddpo"], branches=1, threshold=0.0)
     made["bs-only"] = replace(made["b2-ddpo"], interval="full")
-    # of flow matching η 1 makes each step's noise wholly new
-    made["default-flow"] = replace(made["b2-ddpo"], eta=0.5)
     for name in ("ddpo", "b2-ddpo"):
         made[f"{name}-equal"] = replace(made[name], step_weights="equal")
     return made

@@ -64,14 +64,14 @@ class AnalyticPolicy(torch.nn.Module):
         scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
         pipeline = SimpleNamespace(device="cpu", scheduler=scheduler, unet=self)
         self.sampler = SimpleNamespace(
-            pipeline=pipeline, latent_shape=latent, grid=None, batch_size=batch_size, forwards=steps
+            pipeline=pipeline, latent_shape=latent, grid=None, batch_size=batch_size, forwards=steps, passes=1
         )
         scheduler.set_timesteps(steps)
         self.schedule = Schedule(scheduler)
         self.timesteps, self.decisions = self.schedule.timesteps, self.schedule.decisions
         self.stds = [self.schedule.std(step) for step in range(steps)]
         self.device, self.dtype = torch.device("cpu"), torch.float32
-        self.eta, self.rank, self.guided = 1.0, 4, False
+        self.eta, self.rank = 1.0, 4
 
     def learned(self) -> list[torch.nn.Parameter]:
         return [self.b]

@@ -10,7 +10,7 @@ picture, follows the sampler, and begins anew.
 
 Symbols:    T = decisions, e = round, E = rounds, n_0 = first, τ = every
 References: Hu et al. (CVPR 2025), section 4.1, https://arxiv.org/abs/2503.11240
-            Li et al. (2025), MixGRPO, section 3.2, https://arxiv.org/abs/2507.21802
+            Li et al. (2025), MixGRPO, https://arxiv.org/abs/2507.21802
 """
 
 from collections.abc import Callable, Mapping

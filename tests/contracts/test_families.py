@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffalign import NoiseDistribution, Sampler, anchors, find, load_pipeline, noise_ppo, search, tune
 from diffalign.diffusion import seeded_noise
-from diffalign.diffusion.lora import load_adapter
+from diffalign.diffusion.learned_adapter import load_adapter
 from diffalign.diffusion.transition import is_flow
 from diffalign.policies.denoiser import DenoiserPolicy
 from tests.families import BY_NAME, save_family
@@ -22,6 +22,19 @@ STEPS = 3
 
 def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return images.flatten(1).mean(1)
+
+
+#: Denoiser evaluations of a step: of guidance that joins two, calls twice, or is an argument; some have none.
+PASSES = {
+    "stable_diffusion": 2,
+    "stable_diffusion_3": 2,
+    "z_image": 2,
+    "qwen_image": 2,
+    "wan": 2,
+    "flux": 1,
+    "hunyuan_video": 1,
+    "latent_consistency": 1,
+}
 
 
 class Family:
@@ -71,6 +84,7 @@ def test_noise_is_learned_and_makes_the_same_pictures_in_plain_diffusers(
     ours, plain = sampler(noise, PROMPT), family.pictures(pipeline, noise, [PROMPT] * 2)
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=0)
     assert ours.ndim == (5 if sampler.makes_videos else 4) and ours.shape[-3] == 3
+    assert sampler.passes == PASSES.get(family.folder.name, sampler.passes)
     if "Multistep" in type(pipeline.scheduler).__name__ or is_flow(pipeline.scheduler):
         mixed = sampler(noise, [PROMPT, LONGER])  # whatever else is in the batch
         torch.testing.assert_close(mixed[:1], sampler(noise[:1], PROMPT), atol=1e-4, rtol=0)

@@ -85,3 +85,19 @@ def test_what_makes_no_pictures_is_refused(tiny_pipeline_folder: Path) -> None:
     own, noise = Sampler(pipeline, num_steps=2), torch.randn(1, 4, 8, 8)
     with pytest.raises(PipelineError, match="makes audios, neither images nor frames"):
         own.pictures(noise, ["a dog"], lambda latents, prompts: SimpleNamespace(audios=latents))
+
+
+@pytest.mark.parametrize("wrong", [{"height": -16, "width": 16}, {"height": 16, "width": -16}])
+def test_sizes_that_a_pipeline_cannot_make_are_refused_in_one_line(
+    wrong: dict[str, int], tiny_pipeline_folder: Path
+) -> None:
+    with pytest.raises(PipelineError, match="cannot be called with a prompt and height, width") as caught:
+        Sampler(load_pipeline(tiny_pipeline_folder, device="cpu"), num_steps=2, **wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_names_that_an_unknown_argument_is_compared_with_can_be_given(tiny_pipeline_folder: Path) -> None:
+    with pytest.raises(PipelineError, match="num_frames") as caught:
+        Sampler(load_pipeline(tiny_pipeline_folder, device="cpu"), num_steps=2, num_frames=3)
+    assert "prompt_embeds," not in str(caught.value).replace("negative_prompt_embeds", "")
+    assert "generator" not in str(caught.value)

@@ -9,24 +9,15 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
-    PixArtAlphaPipeline,
-    PixArtTransformer2DModel,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
     UNet2DConditionModel,
-)
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    T5Config,
-    T5EncoderModel,
 )
 
 from diffalign import Sampler, load_pipeline
 from diffalign.diffusion import PipelineError, seeded_noise
 from diffalign.policies.denoiser import TARGETS, DenoiserPolicy
+from tests import families
 
 SCHEDULE = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
 
@@ -36,31 +27,15 @@ def stable_diffusion(folder: Path) -> Any:
 
 
 def stable_diffusion_xl(folder: Path) -> Any:
-    base = load_pipeline(folder, device="cpu")
-    config = base.text_encoder.config.to_dict() | {"projection_dim": 16}
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=32,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=16 + 6 * 4,
-    )
-    return StableDiffusionXLPipeline(
-        vae=base.vae,
-        text_encoder=CLIPTextModel(CLIPTextConfig(**config)).eval(),
-        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**config)).eval(),
-        tokenizer=base.tokenizer,
-        tokenizer_2=base.tokenizer,
-        unet=unet,
-        scheduler=DDIMScheduler(**SCHEDULE),
-        add_watermarker=False,
-    )
+    return sampled_by_ddim(families.stable_diffusion_xl())
+
+
+def sampled_by_ddim(pipeline: Any) -> Any:
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+    pipeline.scheduler = DDIMScheduler(**SCHEDULE)
+    return pipeline
 
 
 def stable_diffusion_xl_of_whitened_latents(folder: Path) -> Any:
@@ -78,27 +53,7 @@ def derived(folder: Path) -> Any:
 
 
 def pixart(folder: Path) -> Any:
-    base = load_pipeline(folder, device="cpu")
-    transformer = PixArtTransformer2DModel(
-        sample_size=8,
-        num_layers=1,
-        patch_size=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        in_channels=4,
-        out_channels=8,
-        cross_attention_dim=16,
-        caption_channels=16,
-        norm_type="ada_norm_single",
-    )
-    encoder = T5Config(vocab_size=len(base.tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    return PixArtAlphaPipeline(
-        tokenizer=base.tokenizer,
-        text_encoder=T5EncoderModel(encoder).eval(),
-        vae=base.vae,
-        transformer=transformer,
-        scheduler=DDIMScheduler(**SCHEDULE),
-    )
+    return sampled_by_ddim(families.pixart())
 
 
 FAMILIES = [

@@ -54,7 +54,7 @@ def test_what_b2_compares_samples_as_its_table_6() -> None:
 
 
 def test_presets_of_flow_matching_are_as_published() -> None:
-    """Flow-GRPO section 5.1 and config/grpo.py; DanceGRPO's finetune_flux_grpo.sh, MixGRPO's likewise."""
+    """In their code: config/grpo.py and train_sd3.py; finetune_flux_grpo.sh, MixGRPO's likewise."""
     flow, dance, mix = (PRESETS[name] for name in ("flow-grpo", "dance-grpo", "mix-grpo"))
     assert (flow.sde, flow.eta, flow.samples_per_prompt, flow.lora_rank) == ("flow-grpo", 0.7, 24, 32)
     assert (flow.dpok_beta, flow.clip_range, flow.learning_rate) == (0.04, 1e-4, 3e-4)

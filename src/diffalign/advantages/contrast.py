@@ -42,6 +42,28 @@ def pairs(advantage: Tensor, group: Tensor, threshold: float) -> list[tuple[int,
     ]
 
 
+def units(
+    prompts: Sequence[str], advantage: Tensor, branches: int, threshold: float, paired: bool
+) -> list[tuple[int, ...]]:
+    """What a loss is made of: indices of samples, or of a winner and a loser if `paired`.
+
+    Arguments:
+        prompts: one a sample, whose branches stand together.
+        advantage: normalised rewards with shape `(B,)`.
+        branches: samples a group.
+        threshold: as of `best_and_worst`; of single samples 0 takes all.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    group = torch.arange(len(prompts)) // branches
+    if paired:
+        return pairs(advantage, group if branches > 1 else couples(prompts), threshold)
+    if not threshold:
+        return [(i,) for i in range(len(advantage))]
+    return [(i,) for i in best_and_worst(advantage, group, threshold)]
+
+
 def couples(prompts: Sequence[str]) -> Tensor:
     """Group numbers `(B,)`: the samples of a prompt, in order, are grouped in twos."""
     counts: dict[str, int] = {}

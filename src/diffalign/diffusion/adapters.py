@@ -14,13 +14,13 @@ from diffusers.loaders.textual_inversion import load_textual_inversion_state_dic
 from safetensors import SafetensorError
 from torch import Tensor
 
+from diffalign.diffusion.faults import refuse_pickled, said
 from diffalign.diffusion.fingerprint import fingerprint, remember_fused
 from diffalign.diffusion.pipeline import PipelineError
 
 #: What reading weights that do not fit raises in diffusers, transformers and PEFT.
 _FAULTS = (OSError, ValueError, RuntimeError, LookupError, AttributeError, TypeError, SafetensorError)
 _HUB = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(/(?P<file>.+\.safetensors))?")
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 #: Of a textual inversion whose file names no token.
 _NAMELESS = "emb_params"
 #: The tensors of one for SDXL, and the numbers of the text encoders that they are for.
@@ -134,11 +134,7 @@ def _read(tensors: dict[str, Tensor], stem: str) -> list[tuple[str, Tensor, str]
 
 def _found(source: str, what: str) -> tuple[str, dict[str, str]]:
     """A file, folder or hub name, and how diffusers is given a file of the latter."""
-    if source.endswith(_PICKLED):
-        raise PipelineError(
-            f"the {what} {source} is pickled, which can run code, and is not opened; where you trust it, "
-            "convert it to .safetensors"
-        )
+    refuse_pickled(source, what)
     if Path(source).exists():
         return source, {}
     hub = _HUB.fullmatch(source)
@@ -148,7 +144,5 @@ def _found(source: str, what: str) -> tuple[str, dict[str, str]]:
 
 
 def _fault(error: Exception) -> str:
-    said = re.split(r"\.\s|(?<!:)\n", str(error).strip())[0].rstrip(".")
-    said = " ".join(said.split())
     plain = isinstance(error, OSError | ValueError | RuntimeError)
-    return said if plain else f"{type(error).__name__} {said}"
+    return said(error) if plain else f"{type(error).__name__} {said(error)}"

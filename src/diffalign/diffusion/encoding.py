@@ -49,6 +49,7 @@ class Encodings:
         signature = inspect.signature(encode)
 
         def once(*args: Any, **kwargs: Any) -> Any:
+            """What `encode` returns, of each prompt but once."""
             bound = signature.bind(*args, **kwargs)
             prompts, others = bound.arguments.get("prompt"), dict(bound.arguments)
             others.pop("prompt", None)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.encoding import texts
+from diffalign.diffusion.faults import said
 from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.packing import Grid
 from diffalign.diffusion.pipeline import PipelineError, denoiser
@@ -68,6 +69,7 @@ def latents_of(pipeline: Pipeline, **call: Any) -> Latents:
         raise PipelineError(f"{type(pipeline).__name__} takes no latents=, so its noise cannot be learned")
 
     def prepared(**more: Any) -> tuple[int, ...] | None:
+        """The shape of what the call prepares, if it does."""
         shapes: list[tuple[int, ...]] = []
 
         def spy(*args: Any, **kwargs: Any) -> None:
@@ -166,12 +168,11 @@ def _call(pipeline: Any, prompt: str = PROMPT, **call: Any) -> None:
             pipeline(**texts([prompt], given))
     except _Stopped:
         pass
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         names = sorted(call.keys() - {"num_inference_steps", "output_type", "latents"})
-        said = str(error).partition("\n")[0].rstrip(".")
         raise PipelineError(
             f"{type(pipeline).__name__} cannot be called with a prompt and "
-            f"{', '.join(names) or 'nothing else'} ({said}); "
+            f"{', '.join(names) or 'nothing else'} ({said(error)}); "
             "arguments of its call are given as --call name=value, in Python as call={...}"
         ) from error
 

@@ -18,11 +18,8 @@ from diffalign.diffusion.pipeline import PipelineError, own_timesteps, takes_ddi
 from diffalign.diffusion.probe import Latents, latents_of
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import unknown
+from diffalign.settings.sampling import OWN
 
-_NOT_GIVEN = (
-    *("self", "kwargs", "prompt", "latents", "num_inference_steps", "output_type", "return_dict"),
-    *("num_images_per_prompt", "num_videos_per_prompt"),  # a sample has a prompt of its own
-)
 _OUTPUTS = "images", "frames"
 _SEED_BYTES = 7  # of a hash: as many as fit into a signed seed of 64 bits
 
@@ -82,7 +79,7 @@ class Sampler:
         self._steps = num_steps  # as the scheduler took them
         parameters = inspect.signature(type(pipeline).__call__).parameters
         if "num_inference_steps" in parameters:  # diffusers swallows unknown names where it takes **kwargs
-            known = [name for name in parameters if name not in _NOT_GIVEN]
+            known = [name for name in parameters if name not in ("self", "kwargs", *OWN)]
             for name in call:
                 if name not in known:
                     raise PipelineError(unknown(f"argument of {type(pipeline).__name__}'s call", name, known))
@@ -96,7 +93,9 @@ class Sampler:
             self.arguments["guidance_scale"] = guidance_scale
         default = getattr(parameters.get("guidance_scale"), "default", None)
         self.guidance_scale: Final = default if guidance_scale is None else guidance_scale
-        self.guided: Final = self.guidance_scale is not None and self.guidance_scale > 1
+        guided = self.guidance_scale is not None and self.guidance_scale > 1
+        #: denoiser evaluations of a step and sample: a guess, until a call has counted them
+        self.passes = 2 if guided else 1
         self.encodings: Final = Encodings()
         with self.encodings.of(pipeline):
             self.latents: Final[Latents] = latents_of(pipeline, **call)
@@ -118,7 +117,7 @@ class Sampler:
     @property
     def forwards(self) -> int:
         """Denoiser evaluations for a picture: a scheduler may take more steps than `num_steps`."""
-        return self._steps * (2 if self.guided else 1)
+        return self._steps * self.passes
 
     def __call__(self, x_T: Tensor, prompt: str | Sequence[str]) -> Tensor:
         """Pictures with shape `(B, 3, H, W)` (video `(B, F, 3, H, W)`), float32 in [0, 1].
@@ -141,10 +140,7 @@ class Sampler:
             raise PipelineError(f"{len(x_T)} samples need one prompt or {len(x_T)}, not {len(prompts)}")
         check_finite("noises", x_T, "give other noise")
         with torch.inference_mode():
-            parts = self.pictures(x_T, prompts, self._make)
-        timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
-        self._steps = self.num_steps if timesteps is None else len(timesteps)
-        return parts
+            return self.pictures(x_T, prompts, self._make)
 
     def pictures(
         self, latents: Tensor, prompts: Sequence[str], make: Callable[[Tensor, Sequence[str]], Any]
@@ -153,6 +149,7 @@ class Sampler:
         blackened = 0
 
         def checked(latents: Tensor, prompts: Sequence[str]) -> Tensor:
+            """Of one batch."""
             nonlocal blackened
             try:
                 with decoding_checked(self.pipeline):
@@ -185,13 +182,22 @@ class Sampler:
 
     def _make(self, latents: Tensor, prompts: Sequence[str]) -> Any:
         """The pipeline's output for one batch."""
-        with self.encodings.of(self.pipeline):
-            return self.pipeline(
+        with self.encodings.of(self.pipeline), rows_given(self.pipeline) as rows:
+            output = self.pipeline(
                 **texts(prompts, self.arguments),
                 latents=latents.to(self.pipeline.device, self.pipeline.dtype),
                 num_inference_steps=self.num_steps,
                 output_type="pt",
             )
+        timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
+        self._steps = self.num_steps if timesteps is None else len(timesteps)
+        self.count(rows, len(latents) * self._steps)
+        return output
+
+    def count(self, rows: Sequence[int], samples: int) -> None:
+        """Learns how many of the denoiser's `rows` a step of a sample takes, of so many."""
+        if rows:
+            self.passes = max(1, round(sum(rows) / samples))
 
     def _warn_of_black(self, blackened: int, pictures: int) -> None:
         said = (
@@ -201,6 +207,26 @@ class Sampler:
         if blackened == pictures > 1:
             raise PipelineError(said)
         warnings.warn(said, stacklevel=3)
+
+
+@contextmanager
+def rows_given(pipeline: Any) -> Iterator[list[int]]:
+    """Within it, how many samples each call of the pipeline's denoiser is given: for guidance it may be given
+    two of each, be called twice, or take the scale as an argument."""
+    rows: list[int] = []
+
+    def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        latents = args[0] if args else next(iter(kwargs.values()))  # of Z-Image a list
+        rows.append(len(latents))
+
+    names = "unet", "transformer", "transformer_2"
+    networks = [part for name in names if isinstance(part := getattr(pipeline, name, None), torch.nn.Module)]
+    handles = [network.register_forward_pre_hook(note, with_kwargs=True) for network in networks]
+    try:
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A pipeline whose weights are in one file, as models are shared beside the hub."""
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,17 +11,17 @@ from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError, safe_open
 
+from diffalign.diffusion.faults import PICKLED, refuse_pickled, said
 from diffalign.diffusion.pipeline import PipelineError
 
 #: What diffusers raises where weights do not fit.
 _FAULTS = (SingleFileComponentError, OSError, ValueError, RuntimeError, LookupError, TypeError)
 _DENOISERS = ("unet", "transformer")
-_PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 
 
 def is_single_file(name: str | Path) -> bool:
     """Whether a model of this name would be a file, and no folder or hub name."""
-    return Path(name).suffix in (".safetensors", *_PICKLED) and not Path(name).is_dir()
+    return Path(name).suffix in (".safetensors", *PICKLED) and not Path(name).is_dir()
 
 
 def from_single_file(path: Path, config: str | None, dtype: torch.dtype, load: Callable[..., Any]) -> Any:
@@ -40,11 +39,7 @@ def from_single_file(path: Path, config: str | None, dtype: torch.dtype, load: C
     """
     if not path.is_file():
         raise PipelineError(f"there is no file {path}; give a .safetensors file, a folder, or a hub name")
-    if path.suffix in _PICKLED:
-        raise PipelineError(
-            f"{path} is pickled, which can run code, and is not opened; where you trust it, convert it to "
-            ".safetensors"
-        )
+    refuse_pickled(path, "model")
     if config is None:
         raise PipelineError(
             f"{path} does not say of which architecture it is; name a pipeline of the same by alias, folder "
@@ -75,9 +70,8 @@ def from_single_file(path: Path, config: str | None, dtype: torch.dtype, load: C
     except SafetensorError as error:
         raise PipelineError(f"{path} is no safetensors file, or is cut off: {error}") from error
     except _FAULTS as error:
-        fault = re.split(r"\.\s|\n", str(error).strip())[0].rstrip(".")
         raise PipelineError(
-            f"{path} does not fit the configuration {config} ({fault}); give that of a pipeline of its "
+            f"{path} does not fit the configuration {config} ({said(error)}); give that of a pipeline of its "
             "architecture, and a file that holds a model"
         ) from error
     for part, network in _networks(pipeline).items():

@@ -21,7 +21,7 @@ from diffalign.diffusion.encoding import by_prompt, texts
 from diffalign.diffusion.finite import check_finite
 from diffalign.diffusion.pipeline import PipelineError
 from diffalign.diffusion.probe import first_forward
-from diffalign.diffusion.sampler import Sampler
+from diffalign.diffusion.sampler import Sampler, rows_given
 
 
 class OneStep:
@@ -96,6 +96,7 @@ class PipelineSteps:
         """
 
         def predict(x_t: Tensor, prompts: Sequence[str]) -> Tensor:
+            """Of samples that can be one batch."""
             whole = self.dtype == torch.float32
             with nullcontext() if whole else torch.autocast(self.device.type, self.dtype):
                 made: Tensor = self._run(t, "prediction", x_t, prompts, output_type="latent")[0]
@@ -174,7 +175,7 @@ class PipelineSteps:
         # of the object's own dictionary: a pipeline would note the class of what is assigned
         self._last = vars(pipeline)["scheduler"] = OneStep(self.scheduler, timesteps.to(self.device), answers)
         try:
-            with self.sampler.encodings.of(pipeline):
+            with self.sampler.encodings.of(pipeline), rows_given(pipeline) as rows:
                 output = self._call(
                     pipeline,
                     **texts(prompts, self.sampler.arguments),
@@ -182,6 +183,7 @@ class PipelineSteps:
                     num_inference_steps=self.sampler.num_steps,
                     **call,
                 )
+            self.sampler.count(rows, len(latents))
         finally:
             vars(pipeline)["scheduler"] = own
         return output[0], output

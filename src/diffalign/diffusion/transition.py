@@ -22,7 +22,7 @@ Symbols:    t = the level of noise, s = std, η = eta; of a first step from t = 
 References: Song et al. (ICLR 2021), eqs. 12 and 16, https://arxiv.org/abs/2010.02502
             Black et al. (ICLR 2024), section 4.3, https://arxiv.org/abs/2305.13301
             Salimans and Ho (ICLR 2022), v-prediction, https://arxiv.org/abs/2202.00512
-            Liu et al. (2025), Flow-GRPO, section 4.2, https://arxiv.org/abs/2505.05470
+            Liu et al. (2025), Flow-GRPO, https://arxiv.org/abs/2505.05470
             Xue et al. (2025), DanceGRPO, https://arxiv.org/abs/2505.07818
             Wang and Yu (2025), coefficients-preserving sampling, https://arxiv.org/abs/2509.05952
 """

@@ -29,7 +29,8 @@ class Cost:
 
     Attributes:
         reward_queries: pictures scored in order to select or to learn.
-        denoiser_forwards: evaluations of the denoiser: one for each sampler step of a picture, two if guided.
+        denoiser_forwards: evaluations of the denoiser: one for each sampler step of a picture, or two where
+            guidance takes them.
         seconds: wall time.
         peak_memory_mb: of the process or of the accelerator; None if it is not known.
     """

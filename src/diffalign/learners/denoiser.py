@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffalign.advantages.contrast import best_and_worst, couples, pairs
+from diffalign.advantages.contrast import couples
+from diffalign.advantages.contrast import units as units_of
 from diffalign.advantages.running import RunningStatistics
 from diffalign.diffusion import Sampler
 from diffalign.diffusion.pipeline import denoiser_name
@@ -138,7 +139,8 @@ class DenoiserLearner(Learner):
         prompts = repeated(request.prompts, config.branches)
         scores = torch.tensor([reward for _, reward in sorted(gathered)])
         advantage = self.statistics.normalise(prompts, scores)
-        units = self._units(prompts, advantage)
+        paired = self.objective.unit > 1
+        units = units_of(prompts, advantage, config.branches, config.threshold, paired)
         advantage = advantage.clamp(-config.advantage_clip, config.advantage_clip)
         losses, diagnostics, sizes = list[float](), list[Diagnostics](), list[int]()
         steps = tried = 0
@@ -183,7 +185,7 @@ class DenoiserLearner(Learner):
         sampled = start * len(request.groups) + (steps - start) * self.config.samples
         learned = self.config.inner_epochs * selected * len(request.interval)
         learned *= 2 if self.objective.pretrained else 1
-        return (2 if self.policy.guided else 1) * (sampled + learned)
+        return self.policy.sampler.passes * (sampled + learned)
 
     def _warning(self, steps: int, tried: int, selected: int, ratio_error: float) -> str | None:
         if not selected:
@@ -200,16 +202,6 @@ class DenoiserLearner(Learner):
                 "the clip range; use float32, or a greater clip_range"
             )
         return None
-
-    def _units(self, prompts: Sequence[str], advantage: Tensor) -> list[tuple[int, ...]]:
-        """What a loss is made of: samples, or pairs of a winner and a loser."""
-        config, group = self.config, torch.arange(len(prompts)) // self.config.branches
-        if self.objective.unit > 1:
-            group = group if config.branches > 1 else couples(prompts)
-            return pairs(advantage, group, config.threshold)
-        if not config.threshold:
-            return [(i,) for i in range(len(advantage))]
-        return [(i,) for i in best_and_worst(advantage, group, config.threshold)]
 
     def _step(
         self, rollout: Rollout, advantage: Tensor, units: list[tuple[int, ...]], number: int

@@ -48,6 +48,7 @@ class SearchLearner(Learner):
 
     @property
     def warnings(self) -> tuple[str, ...]:
+        """That so few samples leave the search no time to move, if they do."""
         name, algorithm = self.moves_after, self.config.algorithm
         if name is None or (first := getattr(self.config, name)) < self.searched:
             return ()

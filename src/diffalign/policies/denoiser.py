@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from diffalign.diffusion import PipelineError, Sampler
 from diffalign.diffusion.finite import check_finite
-from diffalign.diffusion.lora import add_adapter, remove_adapter, save_adapter, switch_adapter
+from diffalign.diffusion.learned_adapter import add_adapter, remove_adapter, save_adapter, switch_adapter
 from diffalign.diffusion.pipeline import denoiser
 from diffalign.diffusion.steps import PipelineSteps
 from diffalign.diffusion.transition import Schedule
@@ -70,7 +70,7 @@ class DenoiserPolicy(nn.Module):
                 f"this {type(sampler.pipeline).__name__} has two denoisers, each of some steps, of which one "
                 "alone would be tuned; find learns its noise"
             )
-        self.sampler, self.eta, self.rank, self.guided = sampler, eta, rank, sampler.guided
+        self.sampler, self.eta, self.rank = sampler, eta, rank
         self.steps = PipelineSteps(sampler)
         self.schedule = Schedule(self.steps.scheduler, sde)
         self.timesteps, self.decisions = self.schedule.timesteps, self.schedule.decisions

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from diffalign.diffusion.finite import NotFiniteError, check_finite
-from diffalign.diffusion.lora import load_adapter, switch_adapter
+from diffalign.diffusion.learned_adapter import load_adapter, switch_adapter
 from diffalign.diffusion.pipeline import denoiser, denoiser_name
 from diffalign.files import DENOISER, LORA, ArtifactError
 

@@ -163,12 +163,12 @@ _VANILLA = replace(
     update_batch=64,  # B² table 6: batch 2 × accumulation 32
 )
 _FLOW_GRPO = TuneConfig(
-    objective="dpok",  # the clipped surrogate and β times the divergence, Flow-GRPO eq. 4
+    objective="dpok",  # the clipped surrogate and β times the divergence
     dpok_alpha=1.0,
     dpok_beta=0.04,  # its implementation, for GenEval
     rounds=100,  # it is stopped by hand
     samples=1152,  # its implementation: 48 groups a round
-    samples_per_prompt=24,  # Flow-GRPO, section 5.1
+    samples_per_prompt=24,  # its implementation
     interval="full",
     branches=1,  # each sample has an initial noise of its own
     threshold=0.0,
@@ -178,17 +178,17 @@ _FLOW_GRPO = TuneConfig(
     min_count=2,
     advantage_clip=5.0,  # its implementation
     clip_range=1e-4,  # its implementation
-    eta=0.7,  # Flow-GRPO, section 5.1: noise level a
+    eta=0.7,  # its implementation: noise_level
     sde="flow-grpo",
     learning_rate=3e-4,  # its implementation
     weight_decay=1e-4,  # its implementation
     max_grad_norm=1.0,  # its implementation
     update_batch=576,  # its implementation: two steps a round
-    lora_rank=32,  # Flow-GRPO, section 5.1
+    lora_rank=32,  # its implementation
 )
 _DANCE_GRPO = replace(
     _FLOW_GRPO,
-    objective="ppo",  # no divergence: DanceGRPO, section 3
+    objective="ppo",  # no divergence
     rounds=300,  # its implementation for FLUX, as are all below
     samples=192,  # 16 prompts a round
     samples_per_prompt=1,

@@ -8,6 +8,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from diffalign.diffusion.faults import said
 from diffalign.diffusion.pipeline import PipelineError, denoiser, denoiser_name
 from diffalign.diffusion.protocol import Pipeline
 
@@ -40,10 +41,9 @@ def add_adapter(pipeline: Pipeline, config: LoraConfig) -> None:
         _take_off(network)
         for parameter in trainable:
             parameter.requires_grad_(True)
-        said = str(error).partition("\n")[0]
         raise PipelineError(
-            f"the layers of a {type(network).__name__} take no such adapter ({said}); lora_rank 0 tunes "
-            "all of its weights"
+            f"the layers of a {type(network).__name__} take no such adapter ({said(error)}); "
+            "lora_targets attention takes other layers, and lora_rank 0 tunes all of its weights"
         ) from error
 
 
