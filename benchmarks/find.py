@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,46 +25,58 @@ from torch import Tensor
 from diffalign import NoiseDistribution, Sampler, load_pipeline, load_prompts, load_reward
 from diffalign.diffusion import fingerprint
 from diffalign.learners.find import FindLearner
-from diffalign.metrics import clustered, mean_pairwise_distance
+from diffalign.metrics import clustered, embedder, mean_pairwise_distance
 from diffalign.rewards import RewardFunction, score
+from diffalign.rewards.frames import frame_consistency
 from diffalign.rewards.world_clip import WorldClip
 from diffalign.rollout import Rollout, collect
 from diffalign.run.conclusion import equal_cost
 from diffalign.settings.fields import preset
 from diffalign.settings.find import PRESETS, FindConfig
+from diffalign.world import WORLD_MODELS, WORLD_VIDEO
 from diffalign.world.judge import judge
 
-WANTED = (1, 16, 64)  # pictures, for best-of-N at equal cost
-QUERIES = 150
 SEARCH = "search"  # the stream of the pictures that best-of-N chooses from
 Job = Callable[[argparse.Namespace], None]
 
 
 class Scored:
-    """Pictures of a distribution under both rewards and the judge, as plain lists."""
+    """Pictures of a distribution under the rewards and the judge, as plain lists.
 
-    def __init__(self, sampler: Sampler, clip: WorldClip) -> None:
-        self.sampler, self.clip = sampler, clip
+    Of videos, which the world's CLIP does not score, the frame consistency instead.
+    """
+
+    def __init__(self, sampler: Sampler, model: str, queries: int, wanted: Sequence[int]) -> None:
+        self.sampler, self.embed, self.clip = sampler, embedder(model), WorldClip()
+        self.queries, self.wanted = queries, wanted
 
     def __call__(
         self, noise: NoiseDistribution, prompt: str, n: int, seed: int, stream: str
     ) -> dict[str, Any]:
         images = collect(noise, self.sampler, prompt, range(n), seed=seed, stream=stream).images
         verdict, graded = judge(images, [prompt] * n)
-        embeddings = self.clip.embed_images(images)
+        embeddings = self.embed(images)
+        scores = {"world-scene": graded}
+        if self.sampler.makes_videos:
+            assert self.embed.frames is not None
+            scores["consistency"] = frame_consistency(images, self.embed.frames)
+        else:
+            scores["world-clip"] = self.clip(images, [prompt] * n)
         found: dict[str, Any] = {
             "verdict": verdict.int().tolist(),
-            "world-scene": [round(v, 4) for v in graded.tolist()],
-            "world-clip": [round(v, 4) for v in self.clip(images, [prompt] * n).tolist()],
             "distance": mean_pairwise_distance(embeddings),
         }
+        found |= {name: [round(v, 4) for v in values.tolist()] for name, values in scores.items()}
         if stream == SEARCH:
             found["kept"] = {
                 reward: {
-                    str(wanted): mean_pairwise_distance(embeddings[best_of_n(found, reward, wanted)])
-                    for wanted in WANTED
+                    str(wanted): mean_pairwise_distance(
+                        embeddings[best_of_n(found, reward, wanted, self.queries)]
+                    )
+                    for wanted in self.wanted
                 }
                 for reward in ("world-scene", "world-clip")
+                if reward in found
             }
         return found
 
@@ -72,12 +84,16 @@ class Scored:
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     pipeline = load_pipeline(arguments.model, dtype=torch.float32)
-    pipeline.unet.to(memory_format=torch.channels_last)  # a fifth faster; rounds otherwise in the last bits
+    if arguments.model != WORLD_VIDEO:  # whose layers in time have no such format
+        pipeline.unet.to(
+            memory_format=torch.channels_last
+        )  # a fifth faster; rounds otherwise in the last bits
     pipeline.vae.to(memory_format=torch.channels_last)
     sampler = Sampler(
         pipeline, num_steps=arguments.num_steps, guidance_scale=arguments.guidance_scale, batch_size=32
     )
-    scored = Scored(sampler, WorldClip())
+    wanted = [int(number) for number in arguments.wanted.split(",")]
+    scored = Scored(sampler, arguments.model, arguments.queries, wanted)
     reward = load_reward(arguments.reward)
     part, parts = (int(number) for number in arguments.shard.split("/"))
     results = arguments.results
@@ -91,16 +107,18 @@ def run(arguments: argparse.Namespace) -> None:
         "num_steps": sampler.num_steps,
         "guidance_scale": sampler.guidance_scale,
         "fresh_n": arguments.fresh,
+        "queries": arguments.queries,
+        "wanted": wanted,
     }
     for prompt, seed in jobs:
         key = digest("frozen", prompt, seed, model)
         if key not in done:
-            pool = scored(standard, prompt, equal_cost(QUERIES, 1, max(WANTED)), seed, SEARCH)
+            pool = scored(standard, prompt, equal_cost(arguments.queries, 1, max(wanted)), seed, SEARCH)
             fresh = scored(standard, prompt, arguments.fresh, seed, "evaluate")
             row = {"key": key, "prompts": arguments.prompts, "prompt": prompt, "seed": seed, **model}
             append(results, {**row, "variant": "frozen", "pool": pool, "fresh": fresh})
     for variant in arguments.variants.split(","):
-        config = preset(PRESETS, variant)
+        config = replace(preset(PRESETS, variant), queries=arguments.queries)
         keys = {job: digest(variant, *job, model, arguments.reward, asdict(config)) for job in jobs}
         waiting = [job for job in jobs if keys[job] not in done]
         for start in range(0, len(waiting), arguments.together):
@@ -181,11 +199,12 @@ def table(arguments: argparse.Namespace) -> None:
     frozen = {(row["prompt"], row["seed"]): row for row in rows if row["variant"] == "frozen"}
     tuned = [row for row in rows if row["variant"] != "frozen"]
     print(f"{arguments.prompts}: frozen {percent(clusters(frozen.values(), 'verdict'))}")
+    queries, sizes = next((row["queries"], row["wanted"]) for row in frozen.values())
     for reward in sorted({row["reward"] for row in tuned}):
         print(f"\nreward {reward}")
-        for wanted in WANTED:
+        for wanted in sizes:
             best = [
-                [float(row["pool"]["verdict"][i]) for i in best_of_n(row["pool"], reward, wanted)]
+                [float(row["pool"]["verdict"][i]) for i in best_of_n(row["pool"], reward, wanted, queries)]
                 for row in frozen.values()
             ]
             distances = [
@@ -201,11 +220,14 @@ def table(arguments: argparse.Namespace) -> None:
                 continue
             pairs = [(row["fresh"], frozen[row["prompt"], row["seed"]]["fresh"]) for row in chosen]
             gain = [[a - b for a, b in zip(x["verdict"], y["verdict"], strict=True)] for x, y in pairs]
-            clip = [[a - b for a, b in zip(x["world-clip"], y["world-clip"], strict=True)] for x, y in pairs]
+            name, said = ("world-clip", "CLIPScore")
+            if "consistency" in pairs[0][0]:
+                name, said = "consistency", "frame consistency"
+            other = [[a - b for a, b in zip(x[name], y[name], strict=True)] for x, y in pairs]
             distance = ratio([(x["distance"], y["distance"]) for x, y in pairs])
             print(
                 f"  {variant:22s} accuracy {percent(clusters(chosen, 'verdict'))}  gain {percent(gain)}  "
-                f"CLIPScore gain {interval(clip)}  distance {distance}  "
+                f"{said} gain {interval(other)}  distance {distance}  "
                 f"({len(chosen)} runs, {sum(r['learn_seconds'] for r in chosen) / len(chosen):.0f} s)"
             )
 
@@ -214,9 +236,9 @@ def clusters(rows: Any, field: str) -> list[list[float]]:
     return [row["fresh"][field] for row in rows]
 
 
-def best_of_n(pool: dict[str, Any], reward: str, wanted: int) -> list[int]:
+def best_of_n(pool: dict[str, Any], reward: str, wanted: int, queries: int) -> list[int]:
     """The best `wanted` of as many pictures of `pool` as cost the same."""
-    n = equal_cost(QUERIES, 1, wanted)
+    n = equal_cost(queries, 1, wanted)
     order: list[int] = Tensor(pool[reward][:n]).argsort(descending=True, stable=True)[:wanted].tolist()
     return order
 
@@ -260,10 +282,12 @@ def main() -> None:
     parser, run_command, table_command = commands(__doc__, run, table, "find")
     for command in (run_command, table_command):
         command.add_argument("--prompts", default="world/heldout")
-    run_command.add_argument("--model", default="world", help="the world, or world-flow")
+    run_command.add_argument("--model", default="world", choices=WORLD_MODELS)
     run_command.add_argument("--variants", default="default,paper")
     run_command.add_argument("--reward", default="world-clip")
     run_command.add_argument("--seeds", type=int, default=3)
+    run_command.add_argument("--queries", type=int, default=150, help="of the reward, to learn or to search")
+    run_command.add_argument("--wanted", default="1,16,64", help="pictures, for best-of-N at equal cost")
     run_command.add_argument("--fresh", type=int, default=64)
     run_command.add_argument("--num-steps", type=int, default=20)
     run_command.add_argument("--guidance-scale", type=float)

@@ -2,15 +2,17 @@
 
     python benchmarks/world.py --images 64 --threads 2
     python benchmarks/world.py --images 20 --threads 1 --model world-flow
+    python benchmarks/world.py --images 20 --threads 1 --model world-video --num-steps 10
 
-Prints them and, with `--card`, writes them into the model card beside the weights. All models share judge and
-reward, which are measured with the model `world` alone.
+Prints them and, with `--card`, writes them into the model card beside the weights. The models of pictures
+share judge and reward, which are measured with the model `world` alone; of videos it is the judge of motion.
 """
 
 import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +25,17 @@ from diffalign.diffusion.cards import CARDS
 from diffalign.metrics import bootstrap
 from diffalign.rewards.world_clip import WorldClip
 from diffalign.rollout import collect
-from diffalign.world import WORLD_MODELS
+from diffalign.world import WORLD_MODELS, WORLD_VIDEO
 from diffalign.world.grammar import caption
 from diffalign.world.judge import judge, read_scenes
 from diffalign.world.render import render, to_tensor
 from diffalign.world.scenes import EVEN, Scene, sample_scene
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the recipe is not installed with the package
-from recipes.world.data import FREQUENCIES, near_miss, scene_batch, truth
+from recipes.world.data import CLIPS, FREQUENCIES, clip_batch, near_miss, scene_batch, truth
 from recipes.world.export import write_card
+
+CLIPS_EVEN = replace(EVEN, arrangement=(1, 0, 0, 0, 0))
 
 
 def content(scene: Scene) -> tuple[object, ...]:
@@ -98,6 +102,23 @@ def judge_figures(vae: AutoencoderKL, number: int) -> dict[str, float]:
     return figures
 
 
+def clip_figures(vae: AutoencoderKL, number: int) -> dict[str, float]:
+    """Shares of `number` held-out clips that the judge finds right, and of other clips' captions that are."""
+    figures = {}
+    for name, table, even in (("clips", CLIPS, False), ("clips, all alike often", CLIPS_EVEN, True)):
+        right, wrong, decoded = list[Tensor](), list[Tensor](), list[Tensor]()
+        for i in range(0, number, 50):
+            _, video, captions = clip_batch(np.random.default_rng([10**6, i]), 50, table, even)
+            right.append(judge(video, captions)[0])
+            wrong.append(judge(video, captions[1:] + captions[:1])[0])
+            with torch.no_grad():
+                frames = vae(video.flatten(0, 1) * 2 - 1).sample / 2 + 0.5
+            decoded.append(judge(frames.unflatten(0, video.shape[:2]), captions)[0])
+        for said, verdicts in (("", right), (" after the autoencoder", decoded), (", of another", wrong)):
+            figures[f"judge, {name}{said}: right"] = float(torch.cat(verdicts).float().mean())
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -107,39 +128,51 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes for the judge")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--guidance-scale", type=float, help="the card's by default")
-    parser.add_argument("--sets", default="world/common,world/unusual,world/heldout")
+    parser.add_argument("--num-steps", type=int, default=20)
+    parser.add_argument("--sets", help="of prompts; the model's by default")
     parser.add_argument("--card", action="store_true", help="write the figures into the model card")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     pipeline = load_pipeline(arguments.model)
-    sampler = Sampler(pipeline, num_steps=20, guidance_scale=arguments.guidance_scale, batch_size=32)
+    sampler = Sampler(
+        pipeline, num_steps=arguments.num_steps, guidance_scale=arguments.guidance_scale, batch_size=32
+    )
     figures: dict[str, object] = {}
+    video = arguments.model == WORLD_VIDEO
+    sets = "world/video-common,world/video" if video else "world/common,world/unusual,world/heldout"
 
     clip = WorldClip()
+    if video:
+        figures = dict(clip_figures(pipeline.vae, arguments.scenes))
+        print(json.dumps(figures, indent=1), flush=True)
     if arguments.model == "world":
         figures = judge_figures(pipeline.vae, arguments.scenes) | told_apart(clip, 4 * arguments.scenes)
         print(json.dumps(figures, indent=1), flush=True)
 
     standard = NoiseDistribution.standard(sampler.latent_shape)
-    for name in arguments.sets.split(","):
+    for name in (arguments.sets or sets).split(","):
         verdicts, correlations = [], []
         for prompt in load_prompts(name).prompts:
             images = collect(
                 standard, sampler, prompt.text, range(arguments.images), seed=0, stream="world"
             ).images
             verdicts.append(judge(images, [prompt.text] * len(images))[0].float())
+            print(f"  {name:14s} {prompt.text:40s} {verdicts[-1].mean():.2f}", flush=True)
+            if video:
+                continue
             scores = clip(images, [prompt.text] * len(images))
             if 0 < verdicts[-1].mean() < 1:
                 correlations.append(float(torch.corrcoef(torch.stack([verdicts[-1], scores]))[0, 1]))
-            print(f"  {name:14s} {prompt.text:40s} {verdicts[-1].mean():.2f}", flush=True)
         figures[f"{name}: right"] = bootstrap(torch.cat(verdicts)).as_dict()
         rates = [float(verdict.mean()) for verdict in verdicts]
-        figures[f"{name}: correlation of world-clip with the verdict"] = float(np.mean(correlations))
+        if correlations:
+            figures[f"{name}: correlation of world-clip with the verdict"] = float(np.mean(correlations))
         figures[f"{name}: least and most right prompt"] = [min(rates), max(rates)]
 
     began = time.perf_counter()
     collect(standard, sampler, "a dog on the grass", range(64), seed=1, stream="world")
-    figures["seconds an image (20 steps, guidance, decode)"] = (time.perf_counter() - began) / 64
+    made = f"{'a video' if video else 'an image'} ({arguments.num_steps} steps, guidance, decode)"
+    figures[f"seconds {made}"] = (time.perf_counter() - began) / 64
     figures["threads"] = arguments.threads
     figures["guidance scale"] = sampler.guidance_scale
     folder = Path(CARDS[arguments.model].source)

@@ -9,11 +9,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from diffalign.world.clips import MOTIONS, STEP, TRAVEL, Clip, render_clip
 from diffalign.world.grammar import caption, parse
 from diffalign.world.render import render, to_tensor
 from diffalign.world.scenes import (
+    ANIMALS,
     BACKGROUNDS,
     EVEN,
+    IMAGE_SIZE,
     NATURAL_TINT,
     SPRITE_SIZE,
     SUBJECTS,
@@ -47,6 +50,19 @@ COMPOSED = replace(
     named_colour=0.5,
     tinted_animal=0.1,
 )
+
+#: Data of the video denoiser: one thing in a clip.
+CLIPS = replace(COMPOSED, arrangement=(1, 0, 0, 0, 0))
+
+#: How often what moves how: weights of `MOTIONS` (right, left, up, down, still). Animals walk, cars drive,
+#: things lie, balls bounce and aliens rise and sink.
+MOTION_FREQUENCIES = {
+    "animal": (0.40, 0.40, 0.01, 0.01, 0.18),
+    "object": (0.03, 0.03, 0.01, 0.03, 0.90),
+    "car": (0.45, 0.45, 0.005, 0.005, 0.09),
+    "ball": (0.10, 0.10, 0.35, 0.35, 0.10),
+    "alien": (0.02, 0.02, 0.40, 0.40, 0.16),
+}
 
 FREQUENCIES = {"long-tail": LONG_TAIL, "composed": COMPOSED, "even": EVEN}
 
@@ -144,3 +160,28 @@ def truth(scenes: list[Scene], captions: list[str]) -> torch.Tensor:
     """Which captions are true of which scenes, bool with shape `(len(scenes), len(captions))`."""
     requests = [parse(text) for text in captions]
     return torch.tensor([[all(request.check(scene)) for request in requests] for scene in scenes])
+
+
+def sample_clip(rng: np.random.Generator, frequencies: Frequencies, even: bool = False) -> Clip:
+    """Draws a clip of one thing, which stays in the picture; with `even` all motions are equally frequent."""
+    scene = sample_scene(rng, frequencies)
+    (thing,) = scene.things
+    kind = "animal" if thing.subject in ANIMALS else thing.subject
+    weights = np.asarray(MOTION_FREQUENCIES.get(kind, MOTION_FREQUENCIES["object"]))
+    motion = tuple(MOTIONS)[rng.choice(len(MOTIONS), p=None if even else weights)]
+    room = IMAGE_SIZE - SPRITE_SIZE - TRAVEL
+    starts = []
+    for direction, corner in zip(MOTIONS[motion], (thing.x, thing.y), strict=True):
+        travelled = STEP * int(rng.integers(room // STEP + 1))  # pixels from the edge that it moves away from
+        starts.append((corner, travelled, IMAGE_SIZE - SPRITE_SIZE - travelled)[direction])
+    moved = replace(thing, x=starts[0], y=starts[1])
+    return Clip(replace(scene, things=(moved,)), motion)
+
+
+def clip_batch(
+    rng: np.random.Generator, size: int, frequencies: Frequencies, even: bool = False
+) -> tuple[list[Clip], torch.Tensor, list[str]]:
+    """Clips, their video `(B, 8, 3, 64, 64)` in [0, 1] and their captions."""
+    clips = [sample_clip(rng, frequencies, even) for _ in range(size)]
+    video = torch.from_numpy(np.stack([render_clip(clip) for clip in clips])).permute(0, 1, 4, 2, 3)
+    return clips, video, [caption(clip.scene, rng, frequencies, clip.motion) for clip in clips]

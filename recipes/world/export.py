@@ -3,18 +3,19 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, TextToVideoSDPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel
 
 from diffalign.world import WORLD_FOLDER
 from diffalign.world.scenes import Frequencies
 from recipes.world import models
-from recipes.world.data import COMPOSED, FREQUENCIES
+from recipes.world.data import CLIPS, COMPOSED, FREQUENCIES, MOTION_FREQUENCIES
 from recipes.world.stages import STAGES
 from recipes.world.stages.autoencoder import DecoderStage, latent_scale
 from recipes.world.stages.clip import ClipStage, text_tower
@@ -44,6 +45,17 @@ is Euler's method.
 
 Data: pictures of `diffalign.world.scenes`, captions of `diffalign.world.grammar`, by the table `composed`:"""
 
+VIDEO_ABOUT = """\
+# The embedded world's denoiser of videos
+
+Trained by the stage `video` of `python -m recipes.world.train`, its layers in space and its text encoder from
+the world's weights; the weights are what it wrote (float16), {megabytes} MB. Licence: Apache-2.0. The
+sprites that the training pictures show come from Noto Color Emoji (SIL Open Font License 1.1). The
+autoencoder is that of `../weights`.
+
+Data: clips of `diffalign.world.clips`, captions of `diffalign.world.grammar`, by the table `clips`, with
+motions as often as `motions` says (right, left, up, down, still):"""
+
 
 def export(folder: Path, target: Path) -> None:
     """Assembles the stages trained in `folder` into a `StableDiffusionPipeline`, float16, at `target`.
@@ -51,7 +63,8 @@ def export(folder: Path, target: Path) -> None:
     Beside the pipeline stand `clip/` (the whole CLIP, for the reward) and `recipe.json` (what was
     trained, for how long, to which loss, and the SHA-256 of each weight file).
     """
-    trained = [n for n in STAGES if n != "flow" and (folder / n / "ema.safetensors").exists()]
+    others = ("flow", "video")
+    trained = [n for n in STAGES if n not in others and (folder / n / "ema.safetensors").exists()]
     clip = ClipStage()
     text_encoder = text_tower(load_stage(clip, folder))
     clip_model = load_stage(clip, folder, "reward" if "reward" in trained else "clip")
@@ -85,18 +98,47 @@ def export_flow(folder: Path, target: Path) -> None:
     unet.load_state_dict(load_file(folder / "flow" / "ema.safetensors"))
     scheduler = models.build_flow_scheduler()
     world = StableDiffusionPipeline.from_pretrained(WORLD_FOLDER).components
-    parts = {**world, "unet": unet, "scheduler": scheduler}
-    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    if target.exists():
-        shutil.rmtree(target)
-    pipeline.save_config(target)
-    unet.half().save_pretrained(target / "unet")
-    scheduler.save_pretrained(target / "scheduler")
+    pipeline = StableDiffusionPipeline(
+        **{**world, "unet": unet, "scheduler": scheduler}, requires_safety_checker=False
+    )
+    save_own(pipeline, target, ("unet", "scheduler"))
     describe(target, "world-flow", folder, ["flow"], {"composed": COMPOSED})
 
 
+def export_video(folder: Path, target: Path) -> None:
+    """Writes what the pipeline of the stage `video` has of its own.
+
+    The autoencoder is the world's; `model_index.json` names the classes of all.
+    """
+    weights = load_file(folder / "video" / "ema.safetensors")
+    tokenizer = models.build_tokenizer(models.VIDEO_WORDS)
+    clip = models.build_clip(tokenizer)
+    parts = {"unet": models.build_video_unet(), "text_encoder": CLIPTextModel(clip.config.text_config)}
+    for name, part in parts.items():
+        own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(name)}
+        part.load_state_dict(own)
+    vae = StableDiffusionPipeline.from_pretrained(WORLD_FOLDER).vae
+    pipeline = TextToVideoSDPipeline(
+        **parts, vae=vae, tokenizer=tokenizer, scheduler=models.build_scheduler()
+    )
+    save_own(pipeline, target, (*parts, "tokenizer", "scheduler"))
+    describe(target, "world-video", folder, ["video"], {"clips": CLIPS, "motions": MOTION_FREQUENCIES})
+
+
+def save_own(pipeline: DiffusionPipeline, target: Path, parts: Sequence[str]) -> None:
+    """Writes `parts` of a pipeline, networks in float16, and the index of all, into a fresh folder."""
+    if target.exists():
+        shutil.rmtree(target)
+    pipeline.save_config(target)
+    for name in parts:
+        part = getattr(pipeline, name)
+        if isinstance(part, torch.nn.Module):
+            part.half()
+        part.save_pretrained(target / name)
+
+
 def describe(
-    target: Path, model: str, folder: Path, trained: list[str], frequencies: Mapping[str, Frequencies]
+    target: Path, model: str, folder: Path, trained: list[str], frequencies: Mapping[str, object]
 ) -> None:
     """Writes `recipe.json` (stages `trained` in `folder`, data, weights) and the model card at `target`."""
     stages = {}
@@ -109,7 +151,10 @@ def describe(
     recipe = {
         "model": model,
         "stages": stages,
-        "frequencies": {name: vars(table) for name, table in frequencies.items()},
+        "frequencies": {
+            name: vars(table) if isinstance(table, Frequencies) else table
+            for name, table in frequencies.items()
+        },
         "sha256": {str(w.relative_to(target)): hashlib.sha256(w.read_bytes()).hexdigest() for w in weights},
         "megabytes": round(sum(w.stat().st_size for w in weights) / 1e6, 2),
     }
@@ -158,10 +203,10 @@ def write_card(target: Path, figures: Mapping[str, object]) -> None:
     tables = [f"- {name}: `{json.dumps(table)}`" for name, table in recipe["frequencies"].items()]
     measured = [f"| {name} | {json.dumps(value)} |" for name, value in figures.items()]
     command = "python benchmarks/world.py --card"
-    if recipe.get("model") == "world-flow":
-        about, command = FLOW_ABOUT, f"{command} --model world-flow"
-    else:
-        about = WORLD_ABOUT
+    model = recipe.get("model", "world")
+    about = {"world": WORLD_ABOUT, "world-flow": FLOW_ABOUT, "world-video": VIDEO_ABOUT}[model]
+    if model != "world":
+        command += f" --model {model}"
     lines = [
         *about.format(megabytes=recipe["megabytes"]).splitlines(),
         "",

@@ -4,10 +4,16 @@ import string
 from collections import Counter
 from itertools import pairwise
 
-from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    UNet2DConditionModel,
+    UNet3DConditionModel,
+)
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
-from diffalign.world.grammar import COUNTS, PLURAL
+from diffalign.world.grammar import COUNTS, MOTION_PHRASES, PLURAL
 from diffalign.world.scenes import BACKGROUNDS, IMAGE_SIZE, SUBJECTS, TINTS
 
 LATENT_CHANNELS = 8
@@ -18,15 +24,17 @@ WORDS = (
     *("a", "an", *COUNTS, *SUBJECTS, *PLURAL.values(), *TINTS, *BACKGROUNDS),
     *("and", "on", "the", "left", "right", "of", "above", "below"),
 )
+#: Of the prompts of videos.
+VIDEO_WORDS = (*WORDS, "walking", *" ".join(MOTION_PHRASES.values()).split())
 
 
-def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer in which each of the world's words is one token; other text falls to letters.
+def build_tokenizer(known: tuple[str, ...] = WORDS) -> CLIPTokenizer:
+    """A CLIP tokenizer in which each of the `known` words is one token; other text falls to letters.
 
     Byte-pair encoding learned here, with ties broken by the alphabet: `BpeTrainer` breaks them
     otherwise in each process, and a model is only worth the numbering that it was trained with.
     """
-    words = [(*word[:-1], f"{word[-1]}</w>") for word in sorted(set(WORDS))]
+    words = [(*word[:-1], f"{word[-1]}</w>") for word in sorted(set(known))]
     merges: list[tuple[str, str]] = []
     while pairs := Counter(pair for word in words for pair in pairwise(word)):
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
@@ -101,6 +109,22 @@ def build_unet() -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=128,
         attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_video_unet() -> UNet3DConditionModel:
+    """Denoiser of 8×8 latents of 8 frames; its layers in space are those of `build_unet`, one a block."""
+    return UNet3DConditionModel(
+        sample_size=LATENT_SIZE,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock3D", "CrossAttnDownBlock3D"),
+        up_block_types=("CrossAttnUpBlock3D", "UpBlock3D"),
+        cross_attention_dim=128,
+        attention_head_dim=16,
         norm_num_groups=16,
     )
 

@@ -3,8 +3,9 @@
     python -m recipes.world.train --out build/world --threads 2
 
 Stages: `clip` and `vae` (independent of each other), then `decoder` and `unet` (likewise), `refine` after
-`unet`, `flow` after `refine` and `reward` after `decoder`, then `export`, which writes the pipeline folder
-with its model card, and `export-flow`, which writes what the pipeline with flow matching has of its own.
+`unet`, `flow` after `refine`, `reward` after `decoder` and `video` after `refine`,
+then `export`, which writes the pipeline folder with its model card, and `export-flow` and `export-video`,
+which write what the pipelines with flow matching and of videos have of their own.
 `unpack` lays the shipped weights out as finished stages, to train on from them. A stage
 checkpoints every few minutes and resumes where it was; its batch i depends on the seed and on i alone, so
 an interrupted run takes the same steps as an uninterrupted one. On two cores, two processes are faster
@@ -27,14 +28,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffalign.world import WORLD_FOLDER
-from recipes.world.export import export, export_flow, unpack
+from recipes.world.export import export, export_flow, export_video, unpack
 from recipes.world.stages import STAGES
 from recipes.world.stages.stage import SEED, Stage
 
 CHECKPOINT_SECONDS = 150
 LOG_EVERY = 50
 #: Name of an export → what writes it, and the default name of its folder.
-EXPORTS = {"export": (export, "pipeline"), "export-flow": (export_flow, "flow-pipeline")}
+EXPORTS = {
+    "export": (export, "pipeline"),
+    "export-flow": (export_flow, "flow-pipeline"),
+    "export-video": (export_video, "video-pipeline"),
+}
 
 
 def learning_rate(step: int, stage: Stage) -> float:
@@ -156,7 +161,7 @@ def main() -> None:
     parser.add_argument("--target", type=Path, help="folder of an export (by default in OUT)")
     arguments = parser.parse_args()
     if arguments.target is not None and arguments.stage not in EXPORTS:
-        parser.error("--target is for --stage export or export-flow")
+        parser.error("--target is for --stage export, export-flow or export-video")
     for name in (*STAGES, *EXPORTS) if arguments.stage == "all" else (arguments.stage,):
         if name == "unpack":
             unpack(WORLD_FOLDER, arguments.out)

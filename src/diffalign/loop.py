@@ -17,7 +17,8 @@ from diffalign.rollout import Rollout
 
 @dataclass(frozen=True)
 class Round:
-    """What one round did. `rewards` `(B,)` are those of all processes, `images` those of this one.
+    """What one round did. `rewards` `(B,)` are those of all processes, `images` those of this one (of videos
+    uint8, save a search's).
 
     Attributes:
         round: its number, from 1.
@@ -86,7 +87,7 @@ def train(
         parts: list[tuple[Rollout, Tensor]] = []
         batches = learner.sample(learner.ask())
         for part in overlapped(batches, lambda batch: score(reward, batch.images, batch.prompts), device):
-            parts.append(part)
+            parts.append(part if learner.keeps_pictures else (part[0].scored(), part[1]))
             if on_batch is not None:
                 on_batch(len(part[1]))
         rollout = Rollout.cat([rollout for rollout, _ in parts])

@@ -1,7 +1,7 @@
 """ROLLOUT: what a policy decided and what came of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -50,7 +50,7 @@ class Rollout:
             latents around its decisions, `(K + 1, B, *latent)`.
         log_prob: of the decisions under the policy that made them, with shape `(B, K)`.
         interval: the decisions, numbered from the noise.
-        images: pictures `(B, 3, H, W)` or video `(B, F, 3, H, W)`, float32 in [0, 1].
+        images: pictures `(B, 3, H, W)` or video `(B, F, 3, H, W)`, float32 in [0, 1]; see `scored`.
         prompts: one prompt a sample.
         indices: each sample's number, which with the seed determines its noise.
     """
@@ -67,6 +67,10 @@ class Rollout:
         """The initial noise of a noise policy, `(B, *latent)`."""
         return self.x[0]
 
+    def scored(self) -> Self:
+        """The same once it is scored: videos as uint8, a quarter of their size."""
+        return self if self.images.ndim < 5 else replace(self, images=as_bytes(self.images))
+
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
         """One batch of several of the same interval."""
@@ -78,6 +82,11 @@ class Rollout:
             tuple(prompt for part in parts for prompt in part.prompts),
             tuple(index for part in parts for index in part.indices),
         )
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Pictures of any shape, float in [0, 1], as uint8, rounded as diffusers does; uint8 stays as it is."""
+    return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def repeated(prompts: Sequence[str], times: int) -> tuple[str, ...]:

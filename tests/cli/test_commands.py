@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,20 @@ def test_doctor_of_a_flow_whose_last_step_is_no_decision(diffalign) -> None:
     done = diffalign("doctor", "--model", "world-flow", "--device", "cpu")
     assert done.code == 0 and done.out.splitlines()[-1] == "OK"
     assert "world-clip" in done.out and "tuned by diffalign tune" in done.out
+
+
+def test_doctor_says_how_much_the_noise_decides(diffalign, tmp_path) -> None:
+    (tmp_path / "two.txt").write_text("a dog on the grass\na blue cat\n")
+    options = ["--device", "cpu", "--num-steps", 4, "--prompts", tmp_path / "two.txt"]
+    done = diffalign("doctor", *options, "--seeds", 5)
+    assert done.code == 0 and done.out.splitlines()[-1] == "OK"
+    assert "weights take 0.03 GB in float32 (text_encoder 0.00, unet 0.02, vae 0.00)" in done.out
+    shares = [int(share) for share in re.findall(r"(?:noise|prompt) +(\d+) %", done.out)]
+    assert len(shares) == 3 and sum(shares) == pytest.approx(100, abs=2)
+    assert "best of 4 seeds" in done.out and "best of 16" not in done.out and "judged right" in done.out
+    assert "recommended: " in done.out
+    done = diffalign("doctor", *options, "--seeds", 1)
+    assert done.code == 2 and "two prompts and two seeds" in done.err
 
 
 def test_threads(diffalign) -> None:

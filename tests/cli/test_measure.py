@@ -143,7 +143,7 @@ def test_frozen_pictures_start_from_the_same_noise(
     diffalign, small: list[object], tiny_pipeline, workplace: Path
 ) -> None:
     from diffalign import NoiseDistribution, Sampler
-    from diffalign.evaluation import as_bytes
+    from diffalign.rollout import as_bytes
 
     assert diffalign("find", "a green dog", *small, "--out", "x").code == 0
     assert diffalign("generate", "x", "-n", 3, "--frozen", "--batch-size", 3).code == 0

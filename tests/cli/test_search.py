@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from diffalign import load_artifact
 from diffalign.artifacts import RunFolder
-from diffalign.evaluation import as_bytes
 from diffalign.learners.result import SearchResult
+from diffalign.rollout import as_bytes
 from diffalign.run import session
 
 FILES = {

@@ -12,7 +12,6 @@ from diffalign.diffusion import PipelineError
 from diffalign.evaluation import (
     Cost,
     Samples,
-    as_bytes,
     assess,
     evaluate,
     peak_memory_mb,
@@ -25,6 +24,7 @@ from diffalign.evaluation.sources import read_source
 from diffalign.metrics import Embedder, paired
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardError
+from diffalign.rollout import as_bytes
 
 LATENT = (3, 4, 4)
 STANDARD = NoiseDistribution.standard(LATENT)
@@ -76,7 +76,7 @@ def test_batch_size_changes_nothing(batch_size: int) -> None:
     other = samples(judge=judge, embed=EMBED, batch_size=batch_size, on_batch=done.append)
     assert sum(done) == 40 and len(done) == -(-40 // batch_size)
     assert max(done) == done[0] == min(batch_size, 40)
-    for name in ("images", "reward", "judged", "graded", "embeddings"):
+    for name in ("images", "reward", "judged", "graded", "embeddings", "steadiness"):
         torch.testing.assert_close(getattr(other, name), getattr(one, name), atol=1e-6, rtol=0)
 
 

@@ -109,6 +109,21 @@ def test_the_adapter_is_loaded_by_its_family(
     torch.testing.assert_close(loaded, tuned, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "make", [families.animate_diff, families.model_scope], ids=lambda make: make.__name__
+)
+def test_all_layers_of_a_video_model_take_an_adapter(make: Callable[[], Any]) -> None:
+    """But for those that mix frames and that no adapter can stand for."""
+    sampler = Sampler(make(), num_steps=2, num_frames=2)
+    policy = DenoiserPolicy(sampler, targets="all")
+    x_t = seeded_noise(sampler.latent_shape, 0, "test", range(1))
+    first, _ = policy(x_t, 0, ["a dog"])
+    with torch.no_grad():
+        for parameter in policy.learned():
+            parameter.add_(0.1)
+    assert not torch.allclose(first, policy(x_t, 0, ["a dog"])[0])
+
+
 def test_all_weights_can_be_tuned_and_are_frozen_within(tiny_pipeline_folder: Path, tmp_path: Path) -> None:
     policy = DenoiserPolicy(Sampler(load_pipeline(tiny_pipeline_folder, device="cpu"), num_steps=2), rank=0)
     x_t = seeded_noise((4, 8, 8), 0, "test", range(1))

@@ -26,10 +26,16 @@ def scene(*things, background="plain"):
             "two blue cats below a lion",
             Request((Group("cat", "blue", 2), Group("lion", None, 1)), "below", None),
         ),
+        ("a panda walking up", Request((Group("panda", None, 1),), None, None, "up")),
+        (
+            "a blue car moving from left to right on the snow",
+            Request((Group("car", "blue", 1),), None, "snow", "right"),
+        ),
+        ("a pig standing still", Request((Group("pig", None, 1),), None, None, "still")),
     ],
 )
 def test_parse(prompt, request_):
-    assert parse(prompt) == request_
+    assert parse(prompt, video=True) == request_
 
 
 @pytest.mark.parametrize(
@@ -42,11 +48,20 @@ def test_parse(prompt, request_):
         ("five dogs", "cannot read"),
         ("dog", "cannot read"),
         ("", "cannot read"),
+        ("a dog walking up", "names a motion, which no picture shows; take the model world-video"),
+        ("a dog moving sideways", "cannot read"),
+        ("a dog and a cat moving up", "cannot read"),
     ],
 )
 def test_parse_says_what_it_cannot_read(prompt, message):
     with pytest.raises(PromptError, match=message):
         parse(prompt)
+
+
+def test_a_video_moves_one_thing():
+    with pytest.raises(PromptError, match="names a motion of several things"):
+        parse("two dogs moving up", video=True)
+    assert parse("two dogs", video=True).motion is None
 
 
 @pytest.mark.parametrize("frequencies", [EVEN, LONG_TAIL])

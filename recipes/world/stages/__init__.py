@@ -9,6 +9,7 @@ from recipes.world.stages.denoiser import RefineStage, UnetStage
 from recipes.world.stages.flow import FlowStage
 from recipes.world.stages.reward import RewardStage
 from recipes.world.stages.stage import Stage
+from recipes.world.stages.video import VideoStage
 
 #: Name of a stage → what makes it, given the folder that all stages are trained in.
 STAGES: dict[str, Callable[[Path], Stage]] = {
@@ -19,6 +20,7 @@ STAGES: dict[str, Callable[[Path], Stage]] = {
     "refine": RefineStage,
     "flow": FlowStage,
     "reward": RewardStage,
+    "video": VideoStage,
 }
 
 __all__ = ["STAGES"]

@@ -4,35 +4,48 @@ from dataclasses import replace
 
 from rich.text import Text
 
-from diffalign.cli.options import SamplingOptions
-from diffalign.cli.tables import stdout
+from diffalign.cli.options import Positive, SamplingOptions
+from diffalign.cli.progress import RunProgress
+from diffalign.cli.tables import headroom, stdout
+from diffalign.prompts import load_prompts
 from diffalign.settings.sampling import Sampling
-from diffalign.world import WORLD_MODELS
+from diffalign.world import WORLD_MODELS, WORLD_VIDEO
 
 
-def doctor(*, reward: str | None = None, sampling: SamplingOptions = Sampling()) -> int:
+def doctor(
+    *,
+    reward: str | None = None,
+    prompts: str | None = None,
+    seeds: Positive = 16,
+    sampling: SamplingOptions = Sampling(),
+) -> int:
     """Check that everything works here, and say what to do if not.
 
     Loads the model, makes three pictures in two steps, twice, and scores them; then makes the denoiser's
     decisions and asks for their probability again, which must be the same. Ends with OK and the exit
-    code 0, or with what is wrong and 1.
+    code 0, or with what is wrong and 1. With --prompts it then says how much the noise decides of the reward,
+    what the best of several seeds would gain, and which method that recommends.
 
         diffalign doctor
         diffalign doctor --model sd15 --device cuda
         diffalign doctor --model my/video-model --height 256 --width 256 --num-frames 8
         diffalign doctor --reward image-reward        # says what is missing, and how to install it
+        diffalign doctor --prompts world/unusual      # 24 prompts × 16 seeds: what can other noise gain?
 
     Args:
-        reward: The reward: a name of `diffalign rewards`, or your own as my_module:my_function; world-clip
-            for the world by default, and the size of the JPEG for other models.
+        reward: The reward: a name of `diffalign rewards`, or your own as my_module:my_function; the
+            world's for its models by default, and the size of the JPEG for other models.
+        prompts: A set or file of prompts, to see how much the noise decides of their reward.
+        seeds: How many pictures of each of these prompts, of the same noises for all.
     """
     from diffalign.run.self_test import self_test
 
     model = sampling.model
-    sampling = replace(sampling, num_steps=2, batch_size=3)
-    reward = reward or ("world-clip" if model in WORLD_MODELS else "jpeg-compressibility")
+    small = replace(sampling, num_steps=2, batch_size=3)
+    own = "world-scene" if model == WORLD_VIDEO else "world-clip"
+    reward = reward or (own if model in WORLD_MODELS else "jpeg-compressibility")
     console, faults = stdout(), 0
-    for name, check in self_test(sampling, reward):
+    for name, check in self_test(small, reward):
         try:
             mark, line = Text("ok   ", style="green"), check()
         except (OSError, RuntimeError, ValueError) as error:
@@ -41,5 +54,12 @@ def doctor(*, reward: str | None = None, sampling: SamplingOptions = Sampling())
         console.print(Text.assemble(mark, f" {name}: {line}"), soft_wrap=True)
         if faults:
             break
+    if prompts is not None and not faults:
+        from diffalign.run.headroom import measure_headroom
+
+        with RunProgress(console, len(load_prompts(prompts)) * seeds) as progress:
+            found = measure_headroom(sampling, reward, prompts, seeds, progress)
+        console.print(headroom(found, reward))
+        console.print(Text.assemble(("recommended: ", "bold"), found.advice), soft_wrap=True)
     console.print(Text("see the fault above", style="red") if faults else Text("OK", style="bold green"))
     return 1 if faults else 0

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from diffalign.evaluation import Summary
     from diffalign.evaluation.summary import Diversity
     from diffalign.metrics.intervals import IntervalDict
+    from diffalign.run.headroom import Headroom
     from diffalign.run.rehearsal import Rehearsal
     from diffalign.run.session import Session
     from diffalign.settings.compare import CompareConfig
 
 _NAMES = {"baseline": "frozen model", "best_of_n": "best of N", "tuned": "tuned"}
 _BLANK = "–"
+_GAINS = ("reward", "judged_accuracy", "pairwise_distance")
 _WIDTH = 120  # where there is no terminal to ask
 
 
@@ -57,7 +59,9 @@ def new_table(title: str, *columns: str) -> Table:
 def results(summary: Summary) -> Table:
     """Each row's figures with their 95 % intervals."""
     title = f"“{summary['prompt']}”, {count(summary['n'], 'fresh picture')} a row"
-    table = new_table(title, summary["reward"], "judged right %", "distance", "queries", "seconds")
+    video = any(row.get("frame_consistency") for row in summary["rows"].values())
+    steady = ("frame consistency",) if video else ()
+    table = new_table(title, summary["reward"], "judged right %", "distance", *steady, "queries", "seconds")
     for name in ("baseline", "best_of_n", "tuned"):
         if name not in summary["rows"]:
             continue
@@ -67,13 +71,15 @@ def results(summary: Summary) -> Table:
             interval(row["reward"]),
             interval(row["judged_accuracy"], percent=True),
             _distance(row["diversity"]),
+            *([interval(row["frame_consistency"])] if video else []),
             str(cost["reward_queries"]),
             f"{cost['seconds']:.1f}",
             style="bold" if name == "tuned" else None,
         )
     gain = summary["gain"]
     if gain is not None:
-        table.add_row("gain", *_gains(gain), "", "")
+        kinds = (*_GAINS, "frame_consistency") if video else _GAINS
+        table.add_row("gain", *_gains(gain, kinds), "", "")
     table.caption = Text("[95 % interval]; gain: tuned less frozen, in pairs; distance: diversity")
     table.caption_justify = "left"
     return table
@@ -90,11 +96,11 @@ def overview(summaries: Sequence[Summary]) -> Table:
     return table
 
 
-def _gains(gain: Mapping[str, Any]) -> list[Text]:
-    """Of reward, verdicts and distance: green where there is one, red where there is a loss. One pair alone
+def _gains(gain: Mapping[str, Any], kinds: Sequence[str] = _GAINS) -> list[Text]:
+    """Of the `kinds` of figures: green where there is one, red where there is a loss. One pair alone
     tells neither, though its interval has no width."""
     cells = []
-    for name in ("reward", "judged_accuracy", "pairwise_distance"):
+    for name in kinds:
         found: IntervalDict | None = gain[name]
         style = ""
         if found is not None and found["n"] > 1:
@@ -181,6 +187,21 @@ def rehearsed(rehearsal: Rehearsal, runs: int) -> Table:
         "denoiser": f"{rehearsal.parameters / 1e6:,.1f} million parameters",
     }.items():
         table.add_row(name, value)
+    return table
+
+
+def headroom(found: Headroom, reward: str) -> Table:
+    """What decides the reward, and what the best of several seeds would gain."""
+    table = new_table(f"What decides {reward}", "")
+    shares = found.shares
+    table.add_row("the prompt, whatever the noise", f"{100 * shares.prompt:.0f} %")
+    table.add_row("the noise, whatever the prompt", f"{100 * shares.noise:.0f} %")
+    table.add_row("which noise for which prompt", f"{100 * shares.both:.0f} %")
+    table.add_row("mean reward", f"{found.mean:.4g}")
+    for n, best in found.best.items():
+        table.add_row(f"best of {n} seeds", f"{best:.4g} ({best - found.mean:+.3g})")
+    if found.right is not None:
+        table.add_row("judged right", f"{100 * found.right:.0f} %")
     return table
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffalign.diffusion.protocol import Pipeline
-from diffalign.world import FLOW_FOLDER, WORLD_FOLDER
+from diffalign.world import FLOW_FOLDER, VIDEO_FOLDER, WORLD_FOLDER
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ CARDS = {
     "world": Card("the embedded 64×64 emoji world, shipped with the package", WORLD_FOLDER, 3.0),
     "world-flow": Card(
         "the embedded world with flow matching, shipped with the package", FLOW_FOLDER, 3.0, WORLD_FOLDER
+    ),
+    "world-video": Card(
+        "the embedded world in motion: 8 frames, shipped with the package", VIDEO_FOLDER, 3.0, WORLD_FOLDER
     ),
     "sd15": Card("Stable Diffusion 1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
     "sdxl": Card("Stable Diffusion XL 1.0", "stabilityai/stable-diffusion-xl-base-1.0"),

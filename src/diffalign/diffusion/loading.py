@@ -55,7 +55,7 @@ def load_pipeline(
         raise PipelineError(unknown("scheduler", scheduler, SCHEDULERS))
     device = torch.device(device if device is not None else default_device())
     if dtype is None:
-        dtype = torch.float32 if device.type == "cpu" else torch.float16
+        dtype = default_dtype(device)
     if is_single_file(name):
         source = None if config is None else source_of(str(config))
         pipeline = from_single_file(Path(name), source, dtype, _from_pretrained)
@@ -142,6 +142,11 @@ def _pickled(folder: Path) -> str | None:
     """A file of a part whose weights are pickled alone, if there is one."""
     files = (file for kind in ("*/*.bin", "*/*.ckpt", "*/*.pt") for file in sorted(folder.glob(kind)))
     return next((str(f.relative_to(folder)) for f in files if not any(f.parent.glob("*.safetensors"))), None)
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """Of a model on `device`, where none is asked for."""
+    return torch.float32 if device.type == "cpu" else torch.float16
 
 
 def default_device() -> torch.device:

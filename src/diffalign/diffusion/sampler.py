@@ -13,6 +13,7 @@ from torch import Tensor
 from diffalign.diffusion.cards import card_of
 from diffalign.diffusion.encoding import Encodings, by_prompt, texts
 from diffalign.diffusion.finite import check_finite, remedy
+from diffalign.diffusion.memory import Fitting
 from diffalign.diffusion.packing import Grid
 from diffalign.diffusion.pipeline import PipelineError, own_timesteps, takes_ddim
 from diffalign.diffusion.probe import Latents, latents_of
@@ -48,7 +49,7 @@ class Sampler:
         pipeline: any diffusers pipeline whose call takes `latents=`.
         num_steps: sampler steps T.
         guidance_scale: classifier-free guidance; None takes the model card's, or the pipeline's default.
-        batch_size: pictures per call of the pipeline.
+        batch_size: pictures per call of the pipeline; halved where memory runs out.
         call: further arguments of the pipeline's call, such as `height` or `num_frames`.
 
     Raises:
@@ -74,6 +75,7 @@ class Sampler:
         self.pipeline: Final = pipeline
         self.num_steps: Final = num_steps
         self.batch_size: Final = batch_size
+        self.fitting: Final = Fitting(batch_size)
         #: the further arguments of the call
         self.given: Final = dict(call)
         self._steps = num_steps  # as the scheduler took them
@@ -171,9 +173,11 @@ class Sampler:
             check_finite("pictures", pictures, remedy(self.pipeline.dtype))
             return pictures.float()
 
-        starts = range(0, len(latents), self.batch_size)
-        batches = [slice(start, start + self.batch_size) for start in starts]
-        made = [by_prompt(checked, latents[batch], prompts[batch]) for batch in batches]
+        made = [
+            *self.fitting.batches(
+                lambda batch: by_prompt(checked, latents[batch], prompts[batch]), len(latents)
+            )
+        ]
         if blackened:
             self._warn_of_black(blackened, len(latents))
         # joined outside inference mode, so that rewards may record gradients

@@ -1,6 +1,6 @@
 """EVALUATION: fresh paired samples, their scores and verdicts, and their cost."""
 
-from diffalign.evaluation.samples import Judge, Samples, as_bytes, assess, evaluate, pooled, world_judge
+from diffalign.evaluation.samples import Judge, Samples, assess, evaluate, pooled, world_judge
 from diffalign.evaluation.summary import SCHEMA, Cost, Summary, diversity_of, peak_memory_mb, summarise
 
 __all__ = [
@@ -9,7 +9,6 @@ __all__ = [
     "Judge",
     "Samples",
     "Summary",
-    "as_bytes",
     "assess",
     "diversity_of",
     "evaluate",

@@ -16,10 +16,12 @@ from diffalign.diffusion.finite import FLOAT32, check_finite
 from diffalign.metrics import Embedder
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction, score
+from diffalign.rewards.frames import frame_consistency
 from diffalign.rewards.overlap import overlapped
-from diffalign.rollout import Environment, collect
-from diffalign.world import WORLD_MODELS
+from diffalign.rollout import Environment, as_bytes, collect
+from diffalign.world import WORLD_MODELS, WORLD_VIDEO
 
+TENSORS = ("images", "reward", "judged", "graded", "embeddings", "steadiness")
 #: From pictures and their prompts to verdicts `(B,)`, bool, and graded scores `(B,)` in [0, 1].
 Judge = Callable[[Tensor, list[str]], tuple[Tensor, Tensor]]
 
@@ -36,6 +38,7 @@ class Samples:
         graded: the judge's graded scores `(n,)`; None without a judge.
         embeddings: `(n, D)`; None without an embedder.
         diversity_on: the space of the embeddings.
+        steadiness: frame consistency in that space `(n,)`; None of pictures, or without an embedder.
         per_prompt: the number of pictures of each prompt, in order; empty if there is one prompt.
     """
 
@@ -45,6 +48,7 @@ class Samples:
     graded: Tensor | None = None
     embeddings: Tensor | None = None
     diversity_on: Literal["clip", "pixels"] | None = None
+    steadiness: Tensor | None = None
     per_prompt: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -59,7 +63,8 @@ def assess(
     judge: Judge | None = None,
     embed: Embedder | None = None,
 ) -> Samples:
-    """Pictures `(B, 3, H, W)`, float32 in [0, 1], with their scores, verdicts and embeddings.
+    """Pictures `(B, 3, H, W)` or video `(B, F, 3, H, W)`, float32 in [0, 1], with their scores, verdicts and
+    embeddings.
 
     Arguments:
         reward: the reward, or the rewards `(B,)` if they are already known.
@@ -79,10 +84,15 @@ def assess(
     embeddings = embed(images) if embed is not None else None
     if embeddings is not None:
         check_finite("pictures' embeddings", embeddings, FLOAT32)
-    for values in (rewards, judged, graded, embeddings):
+    steadiness = None
+    if embed is not None and images.ndim == 5 and images.shape[1] > 1:
+        steadiness = frame_consistency(images, embed.frames or embed).cpu()
+    for values in (rewards, judged, graded, embeddings, steadiness):
         if values is not None and len(values) != len(images):
             raise ValueError(f"{len(images)} pictures, but scores with shape {tuple(values.shape)}")
-    return Samples(as_bytes(images), rewards, judged, graded, embeddings, embed.on if embed else None)
+    return Samples(
+        as_bytes(images), rewards, judged, graded, embeddings, embed.on if embed else None, steadiness
+    )
 
 
 def evaluate(
@@ -138,7 +148,7 @@ def pooled(samples: Sequence[Samples]) -> Samples:
         tensors = [getattr(one, name) for one in samples]
         return None if any(tensor is None for tensor in tensors) else torch.cat(tensors)
 
-    tensors = {name: joined(name) for name in ("images", "reward", "judged", "graded", "embeddings")}
+    tensors = {name: joined(name) for name in TENSORS}
     return Samples(**tensors, diversity_on=samples[0].diversity_on, per_prompt=tuple(map(len, samples)))
 
 
@@ -150,12 +160,7 @@ def world_judge(model: str, prompt: str) -> Judge | None:
     from diffalign.world.judge import judge
 
     try:
-        parse(prompt)
+        parse(prompt, video=model == WORLD_VIDEO)
     except PromptError:
         return None
     return judge
-
-
-def as_bytes(images: Tensor) -> Tensor:
-    """Pictures of any shape, float in [0, 1], as uint8, rounded as diffusers does; uint8 stays as it is."""
-    return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()

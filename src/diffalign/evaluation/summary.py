@@ -54,11 +54,13 @@ class Diversity(TypedDict):
 
 
 class Means(TypedDict):
-    """Means over samples, or over pairs of samples with the same noise; null without a judge."""
+    """Means over samples, or over pairs of samples with the same noise; null without a judge, and the last of
+    pictures."""
 
     reward: IntervalDict
     judged_accuracy: IntervalDict | None
     graded: IntervalDict | None
+    frame_consistency: IntervalDict | None
 
 
 class Gain(Means):
@@ -185,4 +187,9 @@ def _means(samples: Samples, less: Samples | None = None) -> Means:
             return None
         return (bootstrap(values) if others is None else paired(values, others)).as_dict()
 
-    return {"reward": interval("reward"), "judged_accuracy": interval("judged"), "graded": interval("graded")}
+    return {
+        "reward": interval("reward"),
+        "judged_accuracy": interval("judged"),
+        "graded": interval("graded"),
+        "frame_consistency": interval("steadiness"),
+    }

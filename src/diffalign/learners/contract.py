@@ -104,6 +104,8 @@ class Learner(ABC):
     artefact: ClassVar[str]
     #: Whether it learns from one prompt alone.
     one_prompt: ClassVar[bool] = False
+    #: Whether it keeps pictures, which then stay as exact as they were scored.
+    keeps_pictures: ClassVar[bool] = False
     #: Attributes that a state holds: tensors by their name, modules and optimisers by what is in them.
     remembered: tuple[str, ...] = ()
 

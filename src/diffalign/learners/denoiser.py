@@ -14,6 +14,7 @@ from diffalign.advantages.contrast import couples
 from diffalign.advantages.contrast import units as units_of
 from diffalign.advantages.running import RunningStatistics
 from diffalign.diffusion import Sampler
+from diffalign.diffusion.memory import Fitting
 from diffalign.diffusion.pipeline import denoiser_name
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.files import DENOISER, LORA, replacing_folder
@@ -69,6 +70,8 @@ class DenoiserLearner(Learner):
         device, half = policy.device, policy.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.processes = Processes.started(device)
+        self.groups_fitting = Fitting(max(1, self.environment.batch_size // config.branches))
+        self.units_fitting = Fitting(max(1, config.micro_batch // self.objective.unit), "--micro-batch")
         #: Weights of the decisions in the loss, counted from the noise.
         self.step_weights = [std**2 if config.step_weights == "variance" else 1.0 for std in policy.stds]
         weigh = policy.schedule.epsilon_weight
@@ -117,17 +120,19 @@ class DenoiserLearner(Learner):
     def sample(self, request: Request) -> Iterator[Rollout]:
         """This process's shards, in batches of whole groups."""
         positions = sorted(i for shard in self.processes.share(request.shards) for i in shard)
-        size = max(1, self.environment.batch_size // self.config.branches)
-        for batch in (positions[i : i + size] for i in range(0, len(positions), size)):
-            yield collect_trajectories(
+
+        def collected(batch: slice) -> Rollout:
+            return collect_trajectories(
                 self.policy,
-                [request.groups[i] for i in batch],
-                [request.prompts[i] for i in batch],
+                [request.groups[i] for i in positions[batch]],
+                [request.prompts[i] for i in positions[batch]],
                 request.interval,
                 self.config.branches,
                 seed=self.config.seed,
                 quiet=self.config.interval == "sliding",
             )
+
+        yield from self.groups_fitting.batches(collected, len(positions))
 
     def tell(self, rollout: Rollout, rewards: Tensor) -> Update:
         """Learns from this process's part of the samples, and with the others' gradients."""
@@ -208,11 +213,28 @@ class DenoiserLearner(Learner):
     ) -> tuple[float, Diagnostics, bool]:
         """One optimiser step from `units`, this process's of `number`, and whether it was taken: all samples
         weigh the same."""
-        config = self.config
+        while True:
+            try:
+                total, seen = self._add_gradients(rollout, advantage, units, number)
+                break
+            except RuntimeError as error:
+                self.units_fitting.halve(error)
+        self.processes.add_gradients(self.parameters)
+        self.scaler.unscale_(self.optimiser)
+        taken = take_step(self.optimiser, self.parameters, self.config.max_grad_norm)
+        self.scaler.update()
+        gathered = self.processes.gather([(total, seen)])
+        parts = [part for _, seen in gathered for part in seen]
+        mean = Diagnostics.mean([diagnostics for diagnostics, _ in parts], [size for _, size in parts])
+        return sum(loss for loss, _ in gathered), mean, taken
+
+    def _add_gradients(
+        self, rollout: Rollout, advantage: Tensor, units: list[tuple[int, ...]], number: int
+    ) -> tuple[float, list[tuple[Diagnostics, int]]]:
+        """The gradients of the loss of this process's `units`, of `number` in all; loss and diagnostics."""
         self.optimiser.zero_grad(set_to_none=True)
-        chunk = max(1, config.micro_batch // self.objective.unit)
-        total, seen = 0.0, list[tuple[Diagnostics, int]]()
-        for part in (units[i : i + chunk] for i in range(0, len(units), chunk)):
+        total, seen, size = 0.0, list[tuple[Diagnostics, int]](), self.units_fitting.size
+        for part in (units[i : i + size] for i in range(0, len(units), size)):
             samples = [unit[i] for i in range(len(part[0])) for unit in part]
             for k in range(len(rollout.interval)):
                 loss, diagnostics = self._loss(rollout, advantage, samples, k)
@@ -221,14 +243,7 @@ class DenoiserLearner(Learner):
                 self.scaler.scale(loss).backward()
                 total += loss.item()
                 seen.append((diagnostics, len(part)))
-        self.processes.add_gradients(self.parameters)
-        self.scaler.unscale_(self.optimiser)
-        taken = take_step(self.optimiser, self.parameters, config.max_grad_norm)
-        self.scaler.update()
-        gathered = self.processes.gather([(total, seen)])
-        parts = [part for _, seen in gathered for part in seen]
-        mean = Diagnostics.mean([diagnostics for diagnostics, _ in parts], [size for _, size in parts])
-        return sum(loss for loss, _ in gathered), mean, taken
+        return total, seen
 
     def _loss(
         self, rollout: Rollout, advantage: Tensor, samples: list[int], k: int

@@ -29,7 +29,7 @@ class SearchLearner(Learner):
     """
 
     config: SearchConfig
-    learned, artefact, one_prompt = "kept pictures", NOISES, True
+    learned, artefact, one_prompt, keeps_pictures = "kept pictures", NOISES, True, True
     #: The setting that says how many samples are drawn before the search first moves, if it ever does.
     moves_after: ClassVar[str | None] = None
 

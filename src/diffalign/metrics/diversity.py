@@ -36,14 +36,17 @@ TINY = 1e-12  # a norm below which an embedding has no direction
 
 @dataclass(frozen=True)
 class Embedder:
-    """A function from pictures `(B, 3, H, W)` to embeddings `(B, D)`, float32 on the CPU.
+    """A function from pictures `(B, 3, H, W)` or video `(B, F, 3, H, W)` to embeddings `(B, D)`, float32 on
+    the CPU.
 
     Attributes:
         on: the name of the space.
+        frames: the function from single frames, as pictures, where that is another.
     """
 
     on: Literal["clip", "pixels"]
     function: Callable[[Tensor], Tensor]
+    frames: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.function(images).float().cpu()
@@ -55,7 +58,15 @@ def embedder(model: str) -> Embedder:
         return Embedder("pixels", embed_pixels)
     from diffalign.rewards.world_clip import WorldClip  # loads transformers
 
-    return Embedder("clip", WorldClip().embed_images)
+    clip = WorldClip()
+
+    def embed(images: Tensor) -> Tensor:
+        """Of a video the mean of its frames'."""
+        frames = images if images.ndim == 5 else images[:, None]
+        embedded = clip.embed_images(frames.flatten(0, 1))
+        return embedded.view(*frames.shape[:2], -1).mean(1)
+
+    return Embedder("clip", embed, clip.embed_images)
 
 
 def embed_pixels(images: Tensor) -> Tensor:

@@ -27,6 +27,9 @@ _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "a
 _OTHERS = ["proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut"]
 #: Ends of the names of the layers that an adapter is put on, in UNets and transformers.
 TARGETS = {"attention": _ATTENTION, "all": _ATTENTION + _OTHERS}
+#: Of these, in layers that mix frames, those that are no single layers, or that diffusers calls as no adapter
+#: can be called.
+_NOT_ADAPTED = r".*(temp_convs\..*|motion_modules\..*\.proj_(in|out))"
 
 
 class DenoiserPolicy(nn.Module):
@@ -84,7 +87,11 @@ class DenoiserPolicy(nn.Module):
                 torch.default_generator.manual_seed(seed)
                 # as published: PEFT's own first weights make the first steps 5 to 14 times smaller
                 config = LoraConfig(
-                    r=rank, lora_alpha=rank, target_modules=TARGETS[targets], init_lora_weights="gaussian"
+                    r=rank,
+                    lora_alpha=rank,
+                    target_modules=TARGETS[targets],
+                    exclude_modules=_NOT_ADAPTED,
+                    init_lora_weights="gaussian",
                 )
                 add_adapter(sampler.pipeline, config)
         self._trainable, self._checkpoints = trainable, gradient_checkpointing

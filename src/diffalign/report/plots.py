@@ -18,9 +18,9 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffalign.evaluation import as_bytes
 from diffalign.files import replacing
 from diffalign.report.video import write_animation
+from diffalign.rollout import as_bytes
 
 INK, MUTED, RULE = "#1c2430", "#667085", "#d5dae1"
 BEFORE, AFTER, BEST = "#8b95a5", "#2563c9", "#c26a12"

@@ -10,6 +10,7 @@ from diffalign.run.trackers import Tracker
 from diffalign.settings.evaluation import JudgeChoice
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.plan import Plan
+from diffalign.world import WORLD_VIDEO
 from diffalign.world.grammar import PromptError, parse
 
 
@@ -31,14 +32,16 @@ class Asked:
     def of(cls, plan: Plan) -> Self:
         """Reads the prompts of `plan`, and checks them and its tracker."""
         names = (plan.prompts, getattr(plan.evaluation, "held_out", None))
-        judge = plan.evaluation.judge
-        prompts, *others = (read_prompts(name, plan.reward, judge) for name in names if name is not None)
+        judge, model = plan.evaluation.judge, plan.sampling.model
+        prompts, *others = (
+            read_prompts(name, plan.reward, judge, model) for name in names if name is not None
+        )
         held_out = others[0] if others else spread(prompts)
         return cls(plan, prompts, held_out, Tracker(plan.evaluation.tracker))
 
 
 def read_prompts(
-    given: str | Sequence[str], reward: str = "", judge: JudgeChoice = "none"
+    given: str | Sequence[str], reward: str = "", judge: JudgeChoice = "none", model: str = ""
 ) -> tuple[str, ...]:
     """The prompts that are given, or those of the set or file of that name, each once; checked.
 
@@ -55,7 +58,7 @@ def read_prompts(
             raise ConfigError("the prompt is empty; write what the pictures should show")
         if "world-scene" in (reward, judge):
             try:
-                parse(prompt)
+                parse(prompt, video=model == WORLD_VIDEO)
             except PromptError as error:
                 flag = "--reward" if reward == "world-scene" else "--judge"
                 error.add_note(f"{flag} world-scene needs a prompt in the world's language")

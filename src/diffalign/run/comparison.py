@@ -66,7 +66,7 @@ class Comparison:
         for name in config.names:
             if name not in COMPARED:
                 raise ConfigError(unknown("method", name, COMPARED))
-        prompts = read_prompts(config.prompts, config.reward, config.judge)
+        prompts = read_prompts(config.prompts, config.reward, config.judge, sampling.model)
         settings = {
             name: settings_of(name, config, len(prompts), sampling.num_steps)
             for name in config.names

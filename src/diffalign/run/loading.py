@@ -21,7 +21,7 @@ from diffalign.run.setup import Setup
 from diffalign.settings.evaluation import JudgeChoice
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.sampling import Sampling
-from diffalign.world import WORLD_MODELS
+from diffalign.world import WORLD_MODELS, WORLD_VIDEO
 from diffalign.world.grammar import PromptError, parse
 from diffalign.world.judge import judge as scene_judge
 from diffalign.world.scenes import IMAGE_SIZE
@@ -92,7 +92,7 @@ def make_setup(
     if judge == "world-scene" or (judge == "auto" and model in WORLD_MODELS):
         for prompt in prompts:
             try:
-                parse(prompt)
+                parse(prompt, video=model == WORLD_VIDEO)
                 judges[prompt] = scene_judge
             except PromptError as error:
                 warnings.append(f"no judge for this prompt: {error}")
@@ -118,6 +118,11 @@ def check_device(name: str | None, flag: str = "--device") -> torch.device | Non
 
 def check_pictures(sampler: Sampler, reward: str, judge: JudgeChoice) -> None:
     """Checks, before any is sampled, that the world's rewards and judge can read the model's pictures."""
+    if "world-clip" in reward and sampler.makes_videos:
+        raise ConfigError(
+            f"the reward {reward} reads pictures, but this model makes videos; take --reward world-scene "
+            "for the embedded world's, viclip for others"
+        )
     scale = getattr(sampler.pipeline, "vae_scale_factor", None)
     sizes = [scale * size for size in sampler.latent_shape[-2:]] if isinstance(scale, int) else []
     if all(size == IMAGE_SIZE for size in sizes):

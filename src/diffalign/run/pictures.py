@@ -5,11 +5,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffalign.evaluation import as_bytes
 from diffalign.files import FROZEN, PICTURES, PROMPT, replacing
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.report.plots import grid
 from diffalign.report.video import write_video
+from diffalign.rollout import as_bytes
 from diffalign.run.folders import slug
 from diffalign.run.opening import Opened
 

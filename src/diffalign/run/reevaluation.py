@@ -37,14 +37,14 @@ def reevaluate(
     text, sampler, metadata = opened.check_prompt(prompt), opened.sampler, opened.metadata
     name = reward or metadata.get("reward", "")
     opened.noise(text)  # a search has none
-    read_prompts([text], name, judge)
+    model = str(sampler.pipeline.config["_name_or_path"])
+    read_prompts([text], name, judge, model)
     try:
         function = reward_for(name, Sampling(device=device))
     except RewardError as error:
         if reward is None:
             error.add_note("name the reward with --reward")
         raise
-    model = str(sampler.pipeline.config["_name_or_path"])
     setup = make_setup(sampler, function, embedder, model, name, judge, [text])
     queries = int(metadata.get("queries", 0))  # of learning, whose seconds are not known
     forwards = int(metadata.get("denoiser_forwards", queries * sampler.forwards))

@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
+from accelerate.utils import get_max_memory
 
 from diffalign.diffusion import PipelineError, Sampler
+from diffalign.diffusion.loading import default_device, default_dtype
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.diffusion.trial import try_out
+from diffalign.diffusion.weights import count_weights
 from diffalign.files import versions
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.policies.noise import NoiseDistribution
@@ -30,6 +33,7 @@ def self_test(options: Sampling, reward_name: str) -> Iterator[tuple[str, Callab
     """
     yield "versions", _versions
     yield "device", lambda: _device(options.device)
+    yield "memory", lambda: _memory(options)
     made: list[Sampler] = []
 
     def load() -> str:
@@ -51,6 +55,24 @@ def _device(name: str | None) -> str:
     if name is None and torch.accelerator.is_available():
         name = str(torch.accelerator.current_accelerator())
     return f"{check_device(name or 'cpu')}, {torch.get_num_threads()} of {os.cpu_count()} CPU threads"
+
+
+def _memory(options: Sampling) -> str:
+    """What the weights take, before they are loaded, and what there is."""
+    counted = count_weights(options.model)
+    if not counted:
+        return f"{options.model} is not on this machine yet; hf download fetches it"
+    device = check_device(options.device) or default_device()
+    dtype = getattr(torch, options.dtype) if options.dtype else default_dtype(device)
+    size = {name: number * dtype.itemsize / 1e9 for name, number in counted.items()}
+    parts = ", ".join(f"{name} {gigabytes:.2f}" for name, gigabytes in size.items())
+    free = get_max_memory().get(device.type if device.type in ("cpu", "mps") else device.index or 0)
+    said = f"weights take {sum(size.values()):.2f} GB in {str(dtype).removeprefix('torch.')} ({parts})"
+    if free is None:
+        return said
+    if sum(size.values()) > free / 1e9:
+        raise PipelineError(f"{said}, but {device} has {free / 1e9:.1f} GB free; take a smaller --dtype")
+    return f"{said}; {device} has {free / 1e9:.1f} GB free"
 
 
 def _pictures(sampler: Sampler) -> str:

@@ -11,5 +11,11 @@ WORLD_FOLDER = Path(__file__).parent / "weights"
 #: What the same pipeline with flow matching has of its own: denoiser, scheduler and `model_index.json`.
 FLOW_FOLDER = Path(__file__).parent / "flow"
 
+#: What the pipeline of videos has of its own.
+VIDEO_FOLDER = Path(__file__).parent / "video"
+
 #: Aliases of the models that draw the world, and so have its judge, its reward and its measure of diversity.
-WORLD_MODELS = ("world", "world-flow")
+WORLD_MODELS = ("world", "world-flow", "world-video")
+
+#: Of these, the one that draws videos.
+WORLD_VIDEO = "world-video"

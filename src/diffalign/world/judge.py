@@ -243,7 +243,7 @@ def read_scenes(images: Tensor) -> list[Scene]:
 
 
 def judge(images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Whether each picture `(B, 3, 64, 64)` in [0, 1] shows its prompt, in the world's language.
+    """Whether each picture `(B, 3, 64, 64)` or video `(B, F, 3, 64, 64)` in [0, 1] shows its prompt.
 
     The result is the verdicts (all conditions of the prompt hold), bool with shape `(B,)`, and the graded
     scores (the share of conditions that hold), float32 in [0, 1] with shape `(B,)`.
@@ -256,7 +256,13 @@ def judge(images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"{len(images)} pictures but {len(prompts)} prompts: judge takes one prompt for each picture"
         )
-    requests = [parse(prompt) for prompt in prompts]
-    held = [request.check(scene) for request, scene in zip(requests, read_scenes(images), strict=True)]
+    video = images.ndim == 5
+    requests = [parse(prompt, video) for prompt in prompts]
+    if video:
+        scenes = read_scenes(images.flatten(0, 1))
+        videos = [scenes[i : i + images.shape[1]] for i in range(0, len(scenes), images.shape[1])]
+        held = [request.check_video(each) for request, each in zip(requests, videos, strict=True)]
+    else:
+        held = [request.check(scene) for request, scene in zip(requests, read_scenes(images), strict=True)]
     score = torch.tensor([sum(conditions) / len(conditions) for conditions in held], dtype=torch.float32)
     return torch.tensor([all(conditions) for conditions in held], dtype=torch.bool), score
