@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from diffalign.prompts import (
 )
 from diffalign.world.grammar import parse
 from diffalign.world.scenes import sample_scene
-from recipes.world.data import LONG_TAIL
+from recipes.world.data import CLIPS, LONG_TAIL, sample_clip
 
 ASPECTS = ("color", "composition", "count", "location")
 SIZES = {
@@ -35,8 +36,11 @@ SIZES = {
     "world/heldout": 16,
     "world/many": 480,
     "world/unusual": 24,
+    "world/video": 8,
+    "world/video-common": 8,
 }
 WORLD = [name for name in SIZES if name.startswith("world/")]
+VIDEO = [name for name in WORLD if "video" in name]
 
 
 def test_sets_are_listed_with_their_sizes():
@@ -62,7 +66,8 @@ def test_aspects_are_balanced(name, each):
 @pytest.mark.parametrize("name", WORLD)
 def test_the_world_reads_its_prompts(name):
     for prompt in load_prompts(name).prompts:
-        request = parse(prompt.text)
+        request = parse(prompt.text, video=name in VIDEO)
+        assert (request.motion is not None) == (name in VIDEO)
         if prompt.aspect == "count":
             assert request.groups[0].count > 1
         if prompt.aspect == "composition":
@@ -90,6 +95,21 @@ def test_common_prompts_are_frequent_and_the_others_rare_in_the_long_tail():
     assert min(map(frequency, load_prompts("world/common").texts)) > 0.005
     for name in ("world/unusual", "world/heldout"):
         assert max(map(frequency, load_prompts(name).texts)) < 0.005
+
+
+def test_common_videos_are_frequent_and_the_others_rare_in_the_training_data():
+    rng = np.random.default_rng(0)
+    clips = [sample_clip(rng, CLIPS) for _ in range(6000)]
+
+    def frequency(text):
+        request = parse(text, video=True)
+        said = replace(request, motion=None)
+        return sum(clip.motion == request.motion and all(said.check(clip.scene)) for clip in clips) / len(
+            clips
+        )
+
+    assert min(map(frequency, load_prompts("world/video-common").texts)) > 0.005
+    assert max(map(frequency, load_prompts("world/video").texts)) < 0.001
 
 
 def test_published_sets_keep_their_aspects():
