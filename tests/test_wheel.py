@@ -88,5 +88,5 @@ def test_its_metadata(wheel: Path) -> None:
 
 
 def test_its_size(wheel: Path) -> None:
-    """Of it, 17.3 MB are the world's weights, 11.1 `world-flow`'s, 15.2 `world-video`'s; hardly compressed."""
+    """Of it, 17.3 MB are the world's weights, 11.1 `world-flow`'s, 15.2 `world-video`'s, hardly packed."""
     assert 36e6 < wheel.stat().st_size < 48e6
