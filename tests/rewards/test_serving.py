@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 import torch
+from starlette.responses import Response
+from starlette.routing import Route
 
 from diffalign.rewards import RewardError, serving
 from diffalign.rewards import server as server_module
@@ -37,13 +41,28 @@ def answered(server: RewardServer, sent: str) -> bytes:
         return b"".join(iter(lambda: client.recv(4096), b""))
 
 
-@pytest.mark.parametrize("sent", ["", "GET / HT", f"{HEAD}Content-Length: 100\r\n\r\n{{"])
-def test_a_silent_connection_ends(served: Any, monkeypatch: pytest.MonkeyPatch, sent: str) -> None:
-    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.3)
+HALF = f"{HEAD}Content-Length: 100\r\n\r\n{{"
+
+
+@pytest.mark.parametrize(("sent", "status"), [("", b""), ("GET / HT", b""), (HALF, b"HTTP/1.1 408 ")])
+@pytest.mark.parametrize("drip", [False, True])
+def test_a_late_connection_ends(
+    served: Any, monkeypatch: pytest.MonkeyPatch, sent: str, status: bytes, drip: bool
+) -> None:
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(serving, "BODY_SECONDS", 0.5)
     server = served(Brightness())
     begun = time.monotonic()
-    assert answered(server, sent) == b""
-    assert 0.25 < time.monotonic() - begun < 5
+    with socket.create_connection(server.address, timeout=10) as client:
+        client.sendall(sent.encode())
+        while drip and not select.select([client], [], [], 0.1)[0]:
+            client.sendall(b"x")
+            assert time.monotonic() - begun < 5
+        try:
+            assert client.recv(4096).startswith(status)
+        except ConnectionResetError:
+            assert not status
+    assert 0.4 < time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(
@@ -73,16 +92,55 @@ def test_half_a_request_is_no_news(served: Any, capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().err == ""
 
 
-def test_more_connections_than_there_may_be(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 4)
+def test_strangers_lock_nobody_out(served: Any) -> None:
     server = served(Brightness())
-    held = [socket.create_connection(server.address, timeout=5) for _ in range(4)]
-    time.sleep(0.2)
-    assert httpx.get(server.url).status_code == 503
+    held = [socket.create_connection(server.address, timeout=5) for _ in range(serving.MAX_CONNECTIONS + 88)]
+    for client in held:
+        with suppress(OSError):  # it was ended for another
+            client.sendall(b"POST /score HTTP/1.1\r\n")
+    begun = time.monotonic()
+    assert RemoteReward(server.url, token="secret", retries=0)(grey(255), ["a"]).tolist() == [1.0]
+    assert time.monotonic() - begun < 5
+    assert len(server._uvicorn.server_state.connections) <= serving.MAX_CONNECTIONS
     for client in held:
         client.close()
-    time.sleep(0.2)
+
+
+def test_requests_that_are_answered_are_not_ended_for_others(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 4)
+    release, found = threading.Event(), list[float]()
+
+    def slowly(images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        assert release.wait(20)
+        return images.mean((1, 2, 3))
+
+    server = served(slowly)
+    ask = lambda: found.extend(RemoteReward(server.url, token="secret")(grey(255), ["a"]).tolist())  # noqa: E731
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    assert httpx.get(server.url).status_code == 503
+    release.set()
+    for thread in threads:
+        thread.join(20)
+    assert found == [1.0] * 4
     assert httpx.get(server.url).status_code == 401
+
+
+def test_who_reads_no_reply_is_gone(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "READ_SECONDS", 0.5)
+    server = served(Brightness())
+    server._uvicorn.config.app.router.routes[:0] = [Route("/great", lambda _: Response(bytes(2**25)))]
+    with socket.create_connection(server.address, timeout=5) as client:
+        client.sendall(b"GET /great HTTP/1.1\r\nHost: here\r\n\r\n")
+        end = time.monotonic() + 10
+        time.sleep(0.2)
+        while server._uvicorn.server_state.connections:
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def test_pictures_are_counted_before_they_are_decoded(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
