@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -31,6 +33,7 @@ from diffalign.rewards.server import RewardServer
 from .test_remote import Brightness, grey, png, served
 
 __all__ = ["served"]  # a fixture
+BOMB = zlib.compress(bytes(2**28), wbits=31)  # gzip of 268 MB in 260 kB
 HEAD = "POST /score HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer secret\r\n"
 
 
@@ -227,15 +230,13 @@ class Odd(BaseHTTPRequestHandler):
     """Answers what its server's `kind` says."""
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        kind = self.server.kind  # type: ignore[attr-defined]
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        kind, here = self.server.kind, f"http://127.0.0.1:{self.server.server_address[1]}"  # type: ignore[attr-defined, misc]
+        self.server.asked += 1  # type: ignore[attr-defined]
         if kind == "elsewhere":
-            self.send_response(307)
-            self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/there")  # type: ignore[misc]
-            self.end_headers()
+            self.reply(307, Location=f"{here}/there")
         elif kind == "endless":
-            self.send_response(200)
-            self.end_headers()
+            self.reply(200)
             while True:
                 self.wfile.write(b" " * 65536)
         elif kind == "slow":
@@ -243,12 +244,28 @@ class Odd(BaseHTTPRequestHandler):
             while True:
                 self.wfile.write(b"X: y\r\n")
                 time.sleep(0.1)
+        elif kind == "drip":
+            self.reply(200)
+            while True:
+                self.wfile.write(b" ")
+                time.sleep(0.1)
+        elif kind == "bomb":
+            self.reply(200, **{"Content-Encoding": "gzip"})
+            self.wfile.write(BOMB)
+        elif kind == "scores":
+            self.reply(200)
+            self.wfile.write(self.server.content)  # type: ignore[attr-defined]
         else:
-            self.server.asked += 1  # type: ignore[attr-defined]
-            self.send_response(429 if self.server.asked == 1 else 200)  # type: ignore[attr-defined]
-            self.send_header("Retry-After", "1")
-            self.end_headers()
+            self.reply(429 if self.server.asked == 1 else 200, **{"Retry-After": "1"})  # type: ignore[attr-defined]
             self.wfile.write(json.dumps({"scores": [1]}).encode())
+
+    do_GET = do_POST
+
+    def reply(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -258,7 +275,7 @@ class Odd(BaseHTTPRequestHandler):
 def odd() -> Iterator[Any]:
     class Quiet(ThreadingHTTPServer):
         daemon_threads = True
-        kind, asked = "", 0
+        kind, asked, content = "", 0, b""
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             pass
@@ -276,21 +293,50 @@ def odd() -> Iterator[Any]:
         ("elsewhere", "answered 307"),
         ("endless", "more than 1048576 bytes"),
         ("slow", r"did not answer within 0\.5 s"),
+        ("drip", r"did not answer within 0\.5 s"),
+        ("bomb", "answered something else than was asked"),
     ],
 )
 def test_a_client_is_not_led_on(odd: Any, kind: str, said: str) -> None:
     odd.kind = kind
     client = RemoteReward(f"http://127.0.0.1:{odd.server_address[1]}", token="secret", timeout=0.5, retries=0)
     begun = time.monotonic()
-    with pytest.raises(RewardError, match=said):
+    tracemalloc.start()
+    try:
+        with pytest.raises(RewardError, match=said):
+            client(grey(1), ["a"])
+        with pytest.raises(RewardError, match="answers [23]0., and is no|no server answers"):
+            client.check_connection()
+        assert odd.asked == 2 and tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        *("1", "[]", "[[[1]]]", "[{}]", "[null]", '["x"]'),
+        *("[1" + "0" * 400 + "]", "[" + "9" * 5000 + "]", "[" * 10**5),
+    ],
+)
+def test_scores_that_are_no_numbers_are_an_answer_to_nothing(
+    odd: Any, monkeypatch: pytest.MonkeyPatch, scores: str
+) -> None:
+    monkeypatch.setattr("uuid.UUID.hex", "1")
+    odd.kind, odd.content = "scores", b'{"id": "1", "scores": ' + scores.encode() + b"}"
+    client = RemoteReward(f"http://127.0.0.1:{odd.server_address[1]}", token="secret", retries=0)
+    with pytest.raises(RewardError, match="answered"):
         client(grey(1), ["a"])
-    assert time.monotonic() - begun < 3
 
 
 def test_a_client_waits_as_long_as_it_is_told(odd: Any) -> None:
     client = RemoteReward(f"http://127.0.0.1:{odd.server_address[1]}", token="secret", backoff=60, retries=1)
     begun = time.monotonic()
-    with pytest.raises(RewardError, match="not one score a picture"):
+    with (
+        pytest.warns(UserWarning, match=r"answered 429.*asking again in 1 s"),
+        pytest.raises(RewardError, match="not one score a picture"),
+    ):
         client(grey(1), ["a"])
     assert odd.asked == 2 and 0.9 < time.monotonic() - begun < 10
 
