@@ -210,7 +210,7 @@ def test_bodies_wait_until_there_is_room(served: Any) -> None:
         return reward(images, prompts)
 
     body = json.dumps({"id": "a", "images": [png()], "prompts": ["a" * 1000]})
-    server = served(slowly, max_bytes=len(body))
+    server = served(slowly, max_bytes=2 * len(body))
     found = []
 
     def ask(name: str) -> None:

@@ -305,7 +305,7 @@ def test_a_client_is_not_led_on(odd: Any, kind: str, said: str) -> None:
     try:
         with pytest.raises(RewardError, match=said):
             client(grey(1), ["a"])
-        with pytest.raises(RewardError, match="answers [23]0., and is no|no server answers"):
+        with pytest.raises(RewardError, match=r"answers [23]0., and is no|no server answers"):
             client.check_connection()
         assert odd.asked == 2 and tracemalloc.get_traced_memory()[1] < 2**24
     finally:

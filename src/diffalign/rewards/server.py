@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -87,19 +86,20 @@ class RewardServer(Server):
         async with self._room_for(body_length(request, self.max_bytes)):
             body = await read_body(request, self.max_bytes)
             async with self._turn:
-                name, images, prompts = await run_in_threadpool(_read, body)
-                body.clear()
-                if name not in self._scored:
-                    self._scored[name] = await self._score(images, prompts)
-                    if len(self._scored) > REMEMBERED:
-                        self._scored.popitem(last=False)
-                return JSONResponse({"id": name, "scores": self._scored[name].tolist()})
+                future: Future[tuple[str, Tensor]] = Future()
+                # in a thread that does not keep the process alive, as a reward may hang
+                Thread(target=fulfil, args=(future, self._score, body), daemon=True).start()
+                try:
+                    name, scores = await asyncio.wrap_future(future)
+                except RewardError as error:
+                    raise HTTPException(422, str(error)) from error
+        return JSONResponse({"id": name, "scores": scores.tolist()})
 
     @asynccontextmanager
     async def _room_for(self, length: int) -> AsyncIterator[None]:
-        """Waits until a body fits beside those that are held: in all, twice what one may have."""
+        """Waits until a body fits beside those that are held: in all they have what one may have."""
         async with self._room:
-            await self._room.wait_for(lambda: self._held + length <= 2 * self.max_bytes)
+            await self._room.wait_for(lambda: self._held + length <= self.max_bytes)
             self._held += length
         try:
             yield
@@ -108,16 +108,14 @@ class RewardServer(Server):
             async with self._room:
                 self._room.notify_all()
 
-    async def _score(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """The scores `(B,)`; a reward that fails is the request's fault."""
-        future: Future[Tensor] = Future()
-        # in a thread that does not keep the process alive, as a reward may hang
-        task = future, lambda batch: score(self.reward, *batch), (images, prompts)
-        Thread(target=fulfil, args=task, daemon=True).start()
-        try:
-            return await asyncio.wrap_future(future)
-        except RewardError as error:
-            raise HTTPException(422, str(error)) from error
+    def _score(self, body: bytearray) -> tuple[str, Tensor]:
+        """The id and the scores `(B,)` of a request."""
+        name, images, prompts = _read(body)
+        if name not in self._scored:
+            self._scored[name] = score(self.reward, images, prompts)
+            if len(self._scored) > REMEMBERED:
+                self._scored.popitem(last=False)
+        return name, self._scored[name]
 
 
 def _refuse(request: Request, error: Any) -> Response:
@@ -126,7 +124,7 @@ def _refuse(request: Request, error: Any) -> Response:
 
 
 def _read(content: bytearray) -> tuple[str, Tensor, list[str]]:
-    """The id, the pictures `(B, 3, H, W)`, float32 in [0, 1], and the B prompts of a request.
+    """The id, the pictures `(B, 3, H, W)`, float32 in [0, 1], and the B prompts of a request; empties it.
 
     Raises:
         HTTPException: if the request has another form.
@@ -137,6 +135,8 @@ def _read(content: bytearray) -> tuple[str, Tensor, list[str]]:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"this is no JSON: {error}") from error
+    finally:
+        content.clear()
     match body:
         case {"id": str(name), "images": [*files], "prompts": [*prompts]}:
             pass
@@ -152,7 +152,6 @@ def _read(content: bytearray) -> tuple[str, Tensor, list[str]]:
     if len(files) > MAX_IMAGES:
         raise HTTPException(413, f"a request has at most {MAX_IMAGES} images, not {len(files)}")
     try:
-        files = [base64.b64decode(it, validate=True) for it in files]
         sizes = [_open(it).size for it in files]
         if sum(width * height for width, height in sizes) > MAX_TOTAL_PIXELS:
             raise HTTPException(413, f"the images of a request have at most {MAX_TOTAL_PIXELS} pixels in all")
@@ -166,6 +165,6 @@ def _read(content: bytearray) -> tuple[str, Tensor, list[str]]:
     return name, torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255), prompts
 
 
-def _open(file: bytes) -> Image.Image:
-    """The PNG, of which its head alone is read."""
-    return Image.open(io.BytesIO(file), formats=["PNG"])
+def _open(file: str) -> Image.Image:
+    """The PNG of its base64; its head alone is read, so that none waits in memory decoded."""
+    return Image.open(io.BytesIO(base64.b64decode(file, validate=True)), formats=["PNG"])
