@@ -24,7 +24,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx2 as httpx
@@ -131,23 +131,25 @@ def memory(options: argparse.Namespace) -> None:
         peak = megabytes(server.pid, "VmHWM")
         say(server_idle_mb=round(before), server_peak_mb=round(peak), with_clients_at_once=8)
     assert peak < SERVER_MB
-    for kind, answer in ANSWERS.items():
-        with answering(answer) as url:
-            line = [sys.executable, __file__, "client", url]
-            grown, seconds, error = json.loads(subprocess.run(line, capture_output=True, check=True).stdout)
+    with ExitStack() as stack:
+        urls = [stack.enter_context(answering(answer)) for answer in ANSWERS.values()]
+        line = [sys.executable, __file__, "client", *urls]
+        said = json.loads(subprocess.run(line, stdout=subprocess.PIPE, check=True).stdout)
+    for kind, (grown, seconds, error) in zip(ANSWERS, said, strict=True):
         say(answer=kind, client_growth_mb=round(grown, 1), seconds=round(seconds, 1), error=error[:90])
         assert grown < CLIENT_MB and seconds < SECONDS + 3
 
 
 def client(options: argparse.Namespace) -> None:
-    """In a process of its own: its growth, the time and the error of a request to a server that is none."""
-    reward = RemoteReward(options.url, token="secret", timeout=SECONDS, retries=0)
-    images, before, begun = torch.zeros(1, 3, 8, 8), megabytes("self", "VmRSS"), time.monotonic()
-    try:
-        reward(images, ["a"])
-    except RewardError as error:
-        seconds = time.monotonic() - begun
-        print(json.dumps([megabytes("self", "VmHWM") - before, seconds, str(error)]))
+    """In a process of its own: by how much it grew so far, the time and the error of each request."""
+    images, before, said = torch.zeros(1, 3, 8, 8), megabytes("self", "VmRSS"), []
+    for url in options.urls:
+        begun = time.monotonic()
+        try:
+            RemoteReward(url, token="secret", timeout=SECONDS, retries=0)(images, ["a"])
+        except RewardError as error:
+            said.append((megabytes("self", "VmHWM") - before, time.monotonic() - begun, str(error)))
+    print(json.dumps(said))
 
 
 def endless(stranger: socket.socket) -> None:
@@ -308,7 +310,7 @@ def main() -> None:
         for flag, default in flags.items():
             its.add_argument(f"--{flag}", type=int, default=default, help=" ")
     its = commands.add_parser("client", help=argparse.SUPPRESS)
-    its.add_argument("url")
+    its.add_argument("urls", nargs="+")
     its.set_defaults(command=client)
     options = parser.parse_args()
     options.command(options)

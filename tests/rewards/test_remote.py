@@ -225,7 +225,11 @@ def test_bodies_wait_until_there_is_room(served: Any) -> None:
     threads = [threading.Thread(target=ask, args=(name,)) for name in "bcdefg"]
     for thread in threads:
         thread.start()
-    time.sleep(0.5)
+    end = time.monotonic() + 20
+    while server._held < 2 * len(body):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(0.3)
     assert server._held == 2 * len(body) and not found
     release.set()
     for thread in threads:

@@ -112,7 +112,7 @@ class RewardServer(Server):
         """The id and the scores `(B,)` of a request."""
         name, images, prompts = _read(body)
         if name not in self._scored:
-            self._scored[name] = score(self.reward, images, prompts)
+            self._scored[name] = score(self.reward, images, prompts, copy=False)
             if len(self._scored) > REMEMBERED:
                 self._scored.popitem(last=False)
         return name, self._scored[name]

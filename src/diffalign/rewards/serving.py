@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 512  # at once; another one ends that which has no request for longest, or is answered 503
 IDLE_SECONDS = 20  # until a request begins, and again until its head is there
-BODY_SECONDS = 60  # until a request's body is there
+BODY_SECONDS = 120  # until a request's body is there
 READ_SECONDS = 60  # after which a client that reads nothing of a reply is gone
 _END_SECONDS = 1  # for requests that are being answered when the server ends
 
