@@ -249,7 +249,7 @@ def votes(options: argparse.Namespace) -> None:
                             answers[int(shown.url.path.rpartition("/")[2])] = both
                             count[0] += 1
                 except httpx.HTTPError:
-                    time.sleep(0.1)
+                    time.sleep(0.5)
             (cookie,) = browser.cookies.jar
             acknowledged[str(cookie.value)] = answers
 
