@@ -1,4 +1,6 @@
 import io
+import json
+import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,12 +9,25 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from diffalign import NoiseDistribution, load_pipeline
 from diffalign.artifacts import RunFolder
-from diffalign.cli import progress
+from diffalign.cli import progress, run
+from diffalign.cli.errors import explain
 from diffalign.cli.progress import RunProgress
-from diffalign.cli.tables import comparison_table, interval, one_liner, overview, results, search_results
+from diffalign.cli.tables import (
+    comparison_table,
+    interval,
+    new_table,
+    one_liner,
+    overview,
+    results,
+    say,
+    search_results,
+    stdout,
+)
+from diffalign.rewards import RewardError
 from diffalign.run.folders import folders_for, slug
 from diffalign.settings.compare import CompareConfig
 from diffalign.settings.sampling import Sampling
@@ -182,3 +197,31 @@ def test_one_liner_makes_videos(
     exec(shlex.split(line or "")[2], {})
     with Image.open("video.gif") as video:
         assert video.size == (16, 16) and getattr(video, "n_frames", 1) == 3
+
+
+def test_text_from_elsewhere_leads_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    evil = "a dog\x1b]0;owned\x07\x1b[2J\x9b31m\ud800\rx"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = stdout()
+    say(console, evil)
+    console.print(evil, markup=False)
+    table = new_table(evil, evil)
+    table.add_row(Text(evil))
+    console.print(table)
+    with RunProgress(console, 1) as shown, shown.phase(evil, 1):
+        shown.warn(evil)
+    error = RewardError(f"the server says {evil}")
+    error.add_note(evil)
+    explain(error)
+    (tmp_path / "prompts.json").write_text(
+        json.dumps({"description": evil, "source": evil, "prompts": [evil]})
+    )
+    run(["prompts", str(tmp_path / "prompts.json")])
+    run(["generate", evil])
+    captured = capsys.readouterr()
+    for said in (captured.out, captured.err):
+        assert "a dog\ufffd]0;owned" in said
+        left = re.sub(r"\x1b\[(?:[\d;]*m|\?25[lh]|2K|1A)|\r(?=\x1b)", "", said)
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", left)

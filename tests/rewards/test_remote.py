@@ -160,6 +160,21 @@ def png(width: int = 4, height: int = 4, kind: str = "png") -> str:
         ({"id": "1", "images": [png(kind="gif")], "prompts": ["a"]}, 400, "of a PNG"),
         ({"id": "1", "images": [png(), png(8)], "prompts": ["a", "b"]}, 400, "one size"),
         ({"id": "1", "images": [png(5000, 5000)], "prompts": ["a"]}, 413, "pixels"),
+        (
+            {"id": "1", "images": [png(3000, 3000), png(3000, 3000)], "prompts": ["a", "b"]},
+            413,
+            "pixels in all",
+        ),
+        ({"id": "1", "images": ["é"], "prompts": ["a"]}, 400, "base64 of a PNG"),
+        ({"id": "1", "images": [png()[:60]], "prompts": ["a"]}, 400, "base64 of a PNG"),
+        ({"id": "1", "images": [1], "prompts": ["a"]}, 400, "base64 of a PNG"),
+        ({"id": "1" * 200, "images": [png()], "prompts": ["a"]}, 400, "at most 128 characters"),
+        (b'{"id": "\\ud800", "images": ["' + png().encode() + b'"], "prompts": ["a"]}', 400, "are texts"),
+        (b'{"id": "1", "images": ["' + png().encode() + b'"], "prompts": ["\\ud800"]}', 400, "are texts"),
+        (b"[" * 90_000, 400, "no JSON"),
+        (b'{"a":' * 15_000, 400, "no JSON"),
+        (b'{"id": ' + b"9" * 5000 + b"}", 400, "no JSON"),
+        (b"\xff\xfe\xff", 400, "no JSON"),
         (b" " * 200_000, 413, "at most 100000 bytes"),
     ],
 )
@@ -173,6 +188,55 @@ def test_what_is_no_request_is_refused(served: Any, body: Any, status: int, said
     assert not reward.seen
 
 
+def test_json_that_takes_20_times_its_bytes_is_refused(served: Any) -> None:
+    content, headers = b"[" + b"[]," * 2**17 + b"[]]", {"Authorization": "Bearer secret"}
+    answer = httpx.post(f"{served(Brightness()).url}/score", content=content, headers=headers, timeout=10)
+    assert answer.status_code == 413 and "commas and brackets" in answer.json()["error"]
+
+
+def test_large_pictures_travel_in_smaller_requests(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("remote", "server"):
+        monkeypatch.setattr(f"diffalign.rewards.{module}.MAX_TOTAL_PIXELS", 40)
+    reward = Brightness()
+    client = RemoteReward(served(reward).url, token="secret")
+    assert client(torch.cat([grey(0, 2), grey(255, 3)]), ["a"] * 5).tolist() == [0, 0, 1, 1, 1]
+
+
+def test_bodies_wait_until_there_is_room(served: Any) -> None:
+    release, reward = threading.Event(), Brightness()
+
+    def slowly(images: Tensor, prompts: list[str]) -> Tensor:
+        assert release.wait(20)
+        return reward(images, prompts)
+
+    body = json.dumps({"id": "a", "images": [png()], "prompts": ["a" * 1000]})
+    server = served(slowly, max_bytes=2 * len(body))
+    found = []
+
+    def ask(name: str) -> None:
+        answer = httpx.post(
+            f"{server.url}/score",
+            content=body.replace("a", name, 1),
+            headers={"Authorization": "Bearer secret"},
+            timeout=20,
+        )
+        found.append(answer.status_code)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in "bcdefg"]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 20
+    while server._held < 2 * len(body):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(0.3)
+    assert server._held == 2 * len(body) and not found
+    release.set()
+    for thread in threads:
+        thread.join(20)
+    assert found == [200] * 6 and server._held == 0 and sum(reward.seen.values()) == 6
+
+
 def test_a_reward_that_fails_is_named_at_once(served: Any) -> None:
     def bad(images: Tensor, prompts: list[str]) -> Tensor:
         return torch.full((len(images),), float("nan"))
@@ -180,8 +244,10 @@ def test_a_reward_that_fails_is_named_at_once(served: Any) -> None:
     client = RemoteReward(served(bad).url, token="secret")
     with pytest.raises(RewardError, match=r"answered 422: .*the reward bad returned nan"):
         client(grey(1), ["a"])
+    begun = time.monotonic()
     with pytest.raises(RewardError, match="did not answer"):
-        RemoteReward("http://127.0.0.1:9", token="secret", retries=1, backoff=0)(grey(1), ["a"])
+        RemoteReward("http://127.0.0.1:9", token="secret")(grey(1), ["a"])
+    assert time.monotonic() - begun < 3  # one that never answered is not asked again
 
 
 def test_a_client_that_goes_away_is_no_news(served: Any, capfd: pytest.CaptureFixture[str]) -> None:
@@ -217,3 +283,19 @@ def test_a_port_that_is_taken_is_named(served: Any) -> None:
 def test_a_token_that_no_header_carries_is_refused() -> None:
     with pytest.raises(RewardError, match="no request can carry"):
         RemoteReward("http://127.0.0.1:1", token="…")
+
+
+@pytest.mark.parametrize("name", ["remote", "vlm"])
+@pytest.mark.parametrize(
+    "address",
+    ["http://me:hunter2@127.0.0.1:9", "http://hunter2@host", "http://host?key=hunter2", "ftp://a:hunter2@h"],
+)
+def test_credentials_in_an_address_are_refused_and_not_quoted(name: str, address: str) -> None:
+    for text in (
+        f"{name}@{address}#model",
+        f"jpeg-compressibility + 0.5*{name}@{address}#model",
+        f"{name}@{address}",
+    ):
+        with pytest.raises(RewardError, match="no name, password or query") as caught:
+            load_reward(text)
+        assert "hunter2" not in str(caught.value)

@@ -3,13 +3,17 @@
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +22,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 import torch
+from starlette.responses import Response
+from starlette.routing import Route
 
 from diffalign.rewards import RewardError, serving
 from diffalign.rewards import server as server_module
@@ -27,6 +33,7 @@ from diffalign.rewards.server import RewardServer
 from .test_remote import Brightness, grey, png, served
 
 __all__ = ["served"]  # a fixture
+BOMB = zlib.compress(bytes(2**28), wbits=31)  # gzip of 268 MB in 260 kB
 HEAD = "POST /score HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer secret\r\n"
 
 
@@ -37,13 +44,28 @@ def answered(server: RewardServer, sent: str) -> bytes:
         return b"".join(iter(lambda: client.recv(4096), b""))
 
 
-@pytest.mark.parametrize("sent", ["", "GET / HT", f"{HEAD}Content-Length: 100\r\n\r\n{{"])
-def test_a_silent_connection_ends(served: Any, monkeypatch: pytest.MonkeyPatch, sent: str) -> None:
-    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.3)
+HALF = f"{HEAD}Content-Length: 100\r\n\r\n{{"
+
+
+@pytest.mark.parametrize(("sent", "status"), [("", b""), ("GET / HT", b""), (HALF, b"HTTP/1.1 408 ")])
+@pytest.mark.parametrize("drip", [False, True])
+def test_a_late_connection_ends(
+    served: Any, monkeypatch: pytest.MonkeyPatch, sent: str, status: bytes, drip: bool
+) -> None:
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(serving, "BODY_SECONDS", 0.5)
     server = served(Brightness())
     begun = time.monotonic()
-    assert answered(server, sent) == b""
-    assert 0.25 < time.monotonic() - begun < 5
+    with socket.create_connection(server.address, timeout=10) as client:
+        client.sendall(sent.encode())
+        while drip and not select.select([client], [], [], 0.1)[0]:
+            client.sendall(b"x")
+            assert time.monotonic() - begun < 5
+        try:
+            assert client.recv(4096).startswith(status)
+        except ConnectionResetError:
+            assert not status
+    assert 0.4 < time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(
@@ -73,16 +95,55 @@ def test_half_a_request_is_no_news(served: Any, capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().err == ""
 
 
-def test_more_connections_than_there_may_be(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 4)
+def test_strangers_lock_nobody_out(served: Any) -> None:
     server = served(Brightness())
-    held = [socket.create_connection(server.address, timeout=5) for _ in range(4)]
-    time.sleep(0.2)
-    assert httpx.get(server.url).status_code == 503
+    held = [socket.create_connection(server.address, timeout=5) for _ in range(serving.MAX_CONNECTIONS + 88)]
+    for client in held:
+        with suppress(OSError):  # it was ended for another
+            client.sendall(b"POST /score HTTP/1.1\r\n")
+    begun = time.monotonic()
+    assert RemoteReward(server.url, token="secret", retries=0)(grey(255), ["a"]).tolist() == [1.0]
+    assert time.monotonic() - begun < 5
+    assert len(server._uvicorn.server_state.connections) <= serving.MAX_CONNECTIONS
     for client in held:
         client.close()
-    time.sleep(0.2)
+
+
+def test_requests_that_are_answered_are_not_ended_for_others(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 4)
+    release, found = threading.Event(), list[float]()
+
+    def slowly(images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        assert release.wait(20)
+        return images.mean((1, 2, 3))
+
+    server = served(slowly)
+    ask = lambda: found.extend(RemoteReward(server.url, token="secret")(grey(255), ["a"]).tolist())  # noqa: E731
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    assert httpx.get(server.url).status_code == 503
+    release.set()
+    for thread in threads:
+        thread.join(20)
+    assert found == [1.0] * 4
     assert httpx.get(server.url).status_code == 401
+
+
+def test_who_reads_no_reply_is_gone(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "READ_SECONDS", 0.5)
+    server = served(Brightness())
+    server._uvicorn.config.app.router.routes[:0] = [Route("/great", lambda _: Response(bytes(2**25)))]
+    with socket.create_connection(server.address, timeout=5) as client:
+        client.sendall(b"GET /great HTTP/1.1\r\nHost: here\r\n\r\n")
+        end = time.monotonic() + 10
+        time.sleep(0.2)
+        while server._uvicorn.server_state.connections:
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def test_pictures_are_counted_before_they_are_decoded(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,15 +230,13 @@ class Odd(BaseHTTPRequestHandler):
     """Answers what its server's `kind` says."""
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        kind = self.server.kind  # type: ignore[attr-defined]
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        kind, here = self.server.kind, f"http://127.0.0.1:{self.server.server_address[1]}"  # type: ignore[attr-defined, misc]
+        self.server.asked += 1  # type: ignore[attr-defined]
         if kind == "elsewhere":
-            self.send_response(307)
-            self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/there")  # type: ignore[misc]
-            self.end_headers()
+            self.reply(307, Location=f"{here}/there")
         elif kind == "endless":
-            self.send_response(200)
-            self.end_headers()
+            self.reply(200)
             while True:
                 self.wfile.write(b" " * 65536)
         elif kind == "slow":
@@ -185,12 +244,28 @@ class Odd(BaseHTTPRequestHandler):
             while True:
                 self.wfile.write(b"X: y\r\n")
                 time.sleep(0.1)
+        elif kind == "drip":
+            self.reply(200)
+            while True:
+                self.wfile.write(b" ")
+                time.sleep(0.1)
+        elif kind == "bomb":
+            self.reply(200, **{"Content-Encoding": "gzip"})
+            self.wfile.write(BOMB)
+        elif kind == "scores":
+            self.reply(200)
+            self.wfile.write(self.server.content)  # type: ignore[attr-defined]
         else:
-            self.server.asked += 1  # type: ignore[attr-defined]
-            self.send_response(429 if self.server.asked == 1 else 200)  # type: ignore[attr-defined]
-            self.send_header("Retry-After", "1")
-            self.end_headers()
+            self.reply(429 if self.server.asked == 1 else 200, **{"Retry-After": "1"})  # type: ignore[attr-defined]
             self.wfile.write(json.dumps({"scores": [1]}).encode())
+
+    do_GET = do_POST
+
+    def reply(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -200,7 +275,7 @@ class Odd(BaseHTTPRequestHandler):
 def odd() -> Iterator[Any]:
     class Quiet(ThreadingHTTPServer):
         daemon_threads = True
-        kind, asked = "", 0
+        kind, asked, content = "", 0, b""
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             pass
@@ -218,21 +293,50 @@ def odd() -> Iterator[Any]:
         ("elsewhere", "answered 307"),
         ("endless", "more than 1048576 bytes"),
         ("slow", r"did not answer within 0\.5 s"),
+        ("drip", r"did not answer within 0\.5 s"),
+        ("bomb", "answered something else than was asked"),
     ],
 )
 def test_a_client_is_not_led_on(odd: Any, kind: str, said: str) -> None:
     odd.kind = kind
     client = RemoteReward(f"http://127.0.0.1:{odd.server_address[1]}", token="secret", timeout=0.5, retries=0)
     begun = time.monotonic()
-    with pytest.raises(RewardError, match=said):
+    tracemalloc.start()
+    try:
+        with pytest.raises(RewardError, match=said):
+            client(grey(1), ["a"])
+        with pytest.raises(RewardError, match=r"answers [23]0., and is no|no server answers"):
+            client.check_connection()
+        assert odd.asked == 2 and tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        *("1", "[]", "[[[1]]]", "[{}]", "[null]", '["x"]'),
+        *("[1" + "0" * 400 + "]", "[" + "9" * 5000 + "]", "[" * 10**5),
+    ],
+)
+def test_scores_that_are_no_numbers_are_an_answer_to_nothing(
+    odd: Any, monkeypatch: pytest.MonkeyPatch, scores: str
+) -> None:
+    monkeypatch.setattr("uuid.UUID.hex", "1")
+    odd.kind, odd.content = "scores", b'{"id": "1", "scores": ' + scores.encode() + b"}"
+    client = RemoteReward(f"http://127.0.0.1:{odd.server_address[1]}", token="secret", retries=0)
+    with pytest.raises(RewardError, match="answered"):
         client(grey(1), ["a"])
-    assert time.monotonic() - begun < 3
 
 
 def test_a_client_waits_as_long_as_it_is_told(odd: Any) -> None:
     client = RemoteReward(f"http://127.0.0.1:{odd.server_address[1]}", token="secret", backoff=60, retries=1)
     begun = time.monotonic()
-    with pytest.raises(RewardError, match="not one score a picture"):
+    with (
+        pytest.warns(UserWarning, match=r"answered 429.*asking again in 1 s"),
+        pytest.raises(RewardError, match="not one score a picture"),
+    ):
         client(grey(1), ["a"])
     assert odd.asked == 2 and 0.9 < time.monotonic() - begun < 10
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,22 +20,66 @@ from diffalign.rewards.vlm import VlmJudge, parsed
 
 @pytest.mark.parametrize(
     ("said", "expected"),
-    [("7", 0.7), ("Score: 8.5/10", 0.85), ("10", 1.0), ("0", 0.0), ("**9**, as the car is blue.", 0.9)],
+    [
+        ("7", 0.7),
+        ("Score: 8.5/10", 0.85),
+        ("10", 1.0),
+        ("0", 0.0),
+        ("- 9.", 0.9),
+        ("**9**, as the car is blue.", 0.9),
+        ("9, as there are 2 cars", 0.9),
+        ("<think>There are 2 cars …</think>9", 0.9),
+        ("There are 2 cars, where 3 were asked for.</think>\n\n8", 0.8),
+        ("There are 2 cars. Score: 9", 0.9),
+        ("There are 2 cars. Score: **9**, not 3", 0.9),
+        ("For 2 of 3 cars I'd give it 7 out of 10.", 0.7),
+        ("There are 2 cars, so 9.", 0.9),
+        ("On a 10-point scale: 4", 0.4),
+    ],
 )
-def test_the_first_number_counts(said: str, expected: float) -> None:
+def test_the_verdict_counts(said: str, expected: float) -> None:
     assert parsed(said) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("said", ["", "good", "11", "100 %", "the year 2024"])
-def test_an_answer_without_a_number_is_none(said: str) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(
+            "",
+            "good",
+            "11",
+            "100 %",
+            "5 %",
+            "the year 2024",
+            "-5",
+            "−5",
+            "Score: -5",
+            "5-6",
+            "8,5",
+            "8/100",
+            "1.2.3",
+        ),
+        *("<think>There are 2", "<think>2</think>", "There are 2 cars in", "<think>1</think>5<think>2"),
+    ],
+)
+def test_an_answer_without_a_verdict_is_none(said: str) -> None:
     with pytest.raises(ValueError, match="no number from 0 to 10"):
         parsed(said)
+
+
+@pytest.mark.parametrize("part", ["1", "1.", "-", "1/", "score", "score ", " ", "<think>", "out of ", "1-"])
+def test_an_answer_is_read_in_linear_time(part: str) -> None:
+    begun = time.monotonic()
+    with suppress(ValueError):
+        parsed(part * (100_000 // len(part)))
+    assert time.monotonic() - begun < 2
 
 
 class Faulty(ThreadingHTTPServer):
     """Answers how bright the picture is, from 0 to 10, after the faults that it is told of."""
 
     daemon_threads = True
+    status = 404  # of its list of models
 
     def __init__(self, faults: list[Any]) -> None:
         self.faults, self.asked, self.lock = faults, list[dict[str, Any]](), threading.Lock()
@@ -62,6 +107,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content.encode())
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -102,3 +152,15 @@ def test_what_stays_wrong_is_said(faulty: Any) -> None:
         VlmJudge(f"{faulty('says good', 'says good').url}#tiny", retries=1, backoff=0.01)(image, ["a"])
     with pytest.raises(RewardError, match="needs a server and a model"):
         load_reward("vlm@http://127.0.0.1:9/v1")
+
+
+def test_a_judge_that_is_not_there_is_said_before_it_is_asked(faulty: Any) -> None:
+    begun = time.monotonic()
+    with pytest.raises(RewardError, match=r"no server answers at http://127\.0\.0\.1:9/v1 .*its address"):
+        load_reward("vlm@http://127.0.0.1:9/v1#tiny")
+    assert time.monotonic() - begun < 3
+    server = faulty()
+    load_reward(f"vlm@{server.url}#tiny")
+    server.status = 401
+    with pytest.raises(RewardError, match="does not take the key; put its key into OPENAI_API_KEY"):
+        load_reward(f"vlm@{server.url}#tiny")

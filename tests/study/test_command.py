@@ -1,6 +1,7 @@
 """The commands: a study that goes on after a kill, its results, and what is refused."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,7 @@ def test_a_study_goes_on_only_as_it_was(command: Command, folders: list[Path], t
         (["--questions", 5], "has questions 4, not 5"),
         (["--seed", 0], "has seed 3, not 0"),
         (["--anchor", "ours-secret"], "has anchor None"),
+        (["--invite"], "has invite False, not True"),
         ([f"x={folders[0]}", folders[1]], "is of other folders"),
         ([folders[1], folders[0]], "is of other folders"),
     ):
@@ -124,6 +126,15 @@ def test_a_study_goes_on_only_as_it_was(command: Command, folders: list[Path], t
     code, said = command("study", *folders, "--out", out, "--port", 0)
     assert code == 2 and "has other pictures" in said
     assert (out / "study.sqlite").read_bytes() == content
+
+
+def test_an_invitation_stays_the_same(command: Command, folders: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    codes = set()
+    for more in ([*folders, "--invite"], [], ["--invite"]):
+        _, said = command("study", *more, "--out", out, "--port", 0)
+        codes |= {*re.findall(r"http://\S+/\?code=([0-9a-f]{16})\n", said)}
+    assert len(codes) == 1
 
 
 def test_mistakes_are_said_in_a_line(command: Command, folders: list[Path], tmp_path: Path) -> None:

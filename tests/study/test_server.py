@@ -46,6 +46,25 @@ def test_a_voter_from_start_to_end(make: Any, serve: Any) -> None:
     assert len(votes.all()) == 3
 
 
+def test_without_an_invitation_nobody_fills_the_deal(make: Any, serve: Any) -> None:
+    votes = make(questions=3, invite=True)
+    server = serve(votes)
+    stranger, guest = Client(server.url), Client(server.url)
+    for given in ({}, {"code": ""}, {"code": "é" * 16}, {"code": votes.secret[:16]}):
+        refused = stranger.post("/start", consent="yes", **given)
+        assert refused.status == 400 and "code of your invitation" in refused.text and not stranger.jar
+        assert votes.invitation not in refused.text
+    assert votes.invitation not in stranger.get("/").text
+    address = server.invitation.removeprefix(server.url)
+    assert f'value="{votes.invitation}"' in guest.get(address).text
+    assert votes.invitation in guest.post("/start", code=votes.invitation).text  # without consent
+    assert guest.post("/start", code=votes.invitation, consent="yes").place == 1
+    assert guest.vote(1, "left", "tie").place == 2
+    assert [votes.number(cookie.value) for cookie in guest.jar] == [0]  # strangers took no part of the deal
+    evil = Client(server.url).get("/?code=%22%3E%3Cscript%3E").text
+    assert "<script>" not in evil and "&#34;&gt;&lt;script&gt;" in evil
+
+
 def pixels(content: bytes) -> Any:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 

@@ -3,8 +3,9 @@
 import sys
 
 from cyclopts import CycloptsError
-from rich.console import Console
 from rich.text import Text
+
+from diffalign.cli.tables import Terminal
 
 #: The rooms' own errors. They are looked up among loaded modules: one that is not loaded raised nothing.
 _MISTAKES = {
@@ -49,7 +50,7 @@ def _package(error: ModuleNotFoundError) -> str:
 
 def explain(error: BaseException) -> None:
     """Prints `error` to stderr, with the notes that were added to it on its way."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal(stderr=True, highlight=False, soft_wrap=True)
     if isinstance(error, KeyboardInterrupt):
         line = Text("interrupted", style="bold yellow")
     else:

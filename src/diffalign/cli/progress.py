@@ -33,7 +33,7 @@ class RunProgress:
         self.bar: Progress | None = None
         if console.is_terminal:
             self.bar = Progress(
-                TextColumn("[bold]{task.fields[phase]}"),
+                TextColumn("{task.fields[phase]}", style="bold", markup=False),
                 BarColumn(bar_width=max(8, min(40, console.width - 74))),  # what the figures leave
                 _Figures(self),
                 console=console,
@@ -94,7 +94,7 @@ class RunProgress:
             self.bar.update(self.task, completed=self.done, phase=self.phase_name)
         elif last or time.monotonic() - self.spoke >= LINE_EVERY:
             self.spoke = time.monotonic()
-            self.console.print(f"{self.phase_name}: {self.figures()}", soft_wrap=True, highlight=False)
+            say(self.console, f"{self.phase_name}: {self.figures()}")
 
 
 class _Figures(ProgressColumn):

@@ -32,5 +32,5 @@ def prompts(name: str | None = None, /) -> None:
         return
     table = Table("prompt", "aspect", title=Text(f"{name}: {found.description}"), caption=Text(found.source))
     for prompt in found.prompts:
-        table.add_row(Text(prompt.text), prompt.aspect or "")
+        table.add_row(Text(prompt.text), Text(prompt.aspect or ""))
     console.print(table)

@@ -30,6 +30,7 @@ def study(
     anchor: Annotated[str | None, RUN] = None,
     prompt: Annotated[str | None, RUN] = None,
     seed: Annotated[Seed | None, RUN] = None,
+    invite: Annotated[bool | None, RUN] = None,
     host: Annotated[str, RUN] = "127.0.0.1",
     port: Annotated[int, Parameter(group=RUN.group, validator=validators.Number(gte=0, lte=65535))] = 8080,
 ) -> None:
@@ -56,6 +57,7 @@ def study(
         anchor: The name of the one that all others are compared with; all with all by default.
         prompt: The prompt of pictures that lie in FOLDER itself, if nothing beside them says it.
         seed: The seed of the questions' order and sides; 0 by default.
+        invite: Only who has the code in the address that is printed can begin; anybody by default.
         host: Where it listens; 127.0.0.1 is this machine alone.
         port: The port where it listens; 0 takes a free one.
     """
@@ -63,8 +65,8 @@ def study(
     from diffalign.study.server import StudyServer
     from diffalign.study.votes import STUDY, Votes, create
 
-    given = {"mode": mode, "questions": questions, "checks": checks, "anchor": anchor, "seed": seed}
-    given = {name: value for name, value in given.items() if value is not None}
+    settings = {"mode": mode, "questions": questions, "checks": checks, "anchor": anchor, "seed": seed}
+    given = {name: it for name, it in {**settings, "invite": invite}.items() if it is not None}
     sources = [read_source(folder, prompt) for folder in folders]
     if not (out / STUDY).is_file():
         create(out, _new(sources, given), sources)
@@ -75,7 +77,7 @@ def study(
             asked = votes.design.questions + votes.design.checks
             say(
                 stdout(),
-                f"{asked} questions a voter, {len(votes.all())} votes so far: {server.url}",
+                f"{asked} questions a voter, {len(votes.all())} votes so far: {server.invitation}",
                 f"Ctrl-C ends it; count with: diffalign study-results {out}",
             )
             server.serve_forever()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -26,12 +28,25 @@ _NAMES = {"baseline": "frozen model", "best_of_n": "best of N", "tuned": "tuned"
 _BLANK = "–"
 _GAINS = ("reward", "judged_accuracy", "pairwise_distance")
 _WIDTH = 120  # where there is no terminal to ask
+#: What leads a terminal, which rich passes on, or what no terminal can be sent.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class Terminal(Console):
+    """A console on which text from elsewhere (prompts, names, answers of servers) moves nothing."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Segments whose text has a mark for each control character."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(
+                text if control else _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text), style, control
+            )
 
 
 def stdout() -> Console:
     """The console for results."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
+    console = Terminal(highlight=False)
+    return console if console.is_terminal else Terminal(highlight=False, width=_WIDTH)
 
 
 def say(console: Console, *lines: str, style: str = "") -> None:

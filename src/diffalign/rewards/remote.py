@@ -13,7 +13,6 @@ import os
 import uuid
 from typing import Any
 
-import httpx2 as httpx
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,7 +23,7 @@ from diffalign.rewards.scorer import as_pictures
 
 TOKEN = "DIFFALIGN_REWARD_TOKEN"
 SCHEMA = "diffalign.reward/1"
-CHECK_SECONDS = 10.0  # to wait for a server at the start of a run, before anything is computed
+MAX_TOTAL_PIXELS = 4096 * 4096  # of a request, in all its pictures
 
 
 class RemoteReward:
@@ -39,10 +38,10 @@ class RemoteReward:
         timeout: seconds to wait for an answer.
         retries: how often a request is repeated at most.
         backoff: seconds before the first repetition.
-        batch_size: pictures in a request.
+        batch_size: pictures in a request, at most; fewer of more than `MAX_TOTAL_PIXELS`.
 
     Raises:
-        RewardError: if there is no url or no token.
+        RewardError: if there is no url, one with credentials, or no token.
     """
 
     published = ""  # there is no public server
@@ -57,7 +56,8 @@ class RemoteReward:
         backoff: float = 0.5,
         batch_size: int = 16,
     ) -> None:
-        token = token or os.environ.get(TOKEN)
+        token = token or os.environ.get(TOKEN, "")
+        self.connection = Connection(url, token, timeout=timeout, retries=retries, backoff=backoff)
         if not url.startswith(("http://", "https://")):
             raise RewardError(f"the reward remote needs a server, as remote@http://host:port, not {url!r}")
         if not token:
@@ -65,21 +65,18 @@ class RemoteReward:
                 f"the reward remote needs a token; put the one that `diffalign serve` printed into {TOKEN}"
             )
         self.batch_size = batch_size
-        self.connection = Connection(url, token, timeout=timeout, retries=retries, backoff=backoff)
 
     def check_connection(self) -> None:
         """Checks that the server answers and accepts the token; raises a `RewardError` if it does not."""
-        url, seconds = self.connection.url, min(CHECK_SECONDS, self.connection.timeout)
-        try:
-            with httpx.stream("GET", url, headers=self.connection.headers, timeout=seconds) as answer:
-                status = answer.status_code
-        except httpx.HTTPError as error:
-            raise RewardError(
-                f"no server answers at {url} ({type(error).__name__}); start one: diffalign serve REWARD"
-            ) from error
+        status, content = self.connection.check("", "start one: diffalign serve REWARD")
         if status == 401:
             raise RewardError(
-                f"the server {url} does not take the token; put the one that it printed into {TOKEN}"
+                f"the server {self.connection.url} does not take the token; put the one that it printed into "
+                f"{TOKEN}"
+            )
+        if status != 200 or SCHEMA.encode() not in content:
+            raise RewardError(
+                f"the server {self.connection.url} answers {status}, and is no `diffalign serve`"
             )
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
@@ -91,7 +88,8 @@ class RemoteReward:
         if images.ndim != 4:
             raise RewardError(f"a remote reward reads pictures (B, 3, H, W), not {tuple(images.shape)}")
         files = [png(picture) for picture in as_pictures(images)]
-        batches = [slice(start, start + self.batch_size) for start in range(0, len(files), self.batch_size)]
+        size = max(1, min(self.batch_size, MAX_TOTAL_PIXELS // (images.shape[2] * images.shape[3])))
+        batches = [slice(start, start + size) for start in range(0, len(files), size)]
         bodies = [{"id": uuid.uuid4().hex, "images": files[it], "prompts": prompts[it]} for it in batches]
         answers = self.connection.post("/score", bodies, _scores)
         return torch.tensor([score for scores in answers for score in scores])

@@ -19,8 +19,11 @@ class RewardError(RuntimeError):
     """A reward is unknown, failed, or returned something other than one finite number a picture."""
 
 
-def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Tensor:
+def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str], *, copy: bool = True) -> Tensor:
     """`reward(images, prompts)`, checked: float32 on the CPU with shape `(B,)`, all finite.
+
+    Arguments:
+        copy: whether the pictures are read again, which the reward may change; it gets a copy then.
 
     Raises:
         RewardError: if the reward raises, or returns another shape or a number that is not finite.
@@ -29,8 +32,8 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str]) -> Ten
     if len(images) != len(prompts):
         raise RewardError(f"{len(images)} pictures need as many prompts, not {len(prompts)}")
     try:
-        # a copy, as the judge and the artefacts read the pictures next; it takes little beside making them
-        values = reward(images.clone(), list(prompts))
+        # by default a copy, as the judge and the artefacts read the pictures next
+        values = reward(images.clone() if copy else images, list(prompts))
     except RewardError:  # its message suffices
         raise
     except Exception as error:  # a user's code may raise anything; the run must stop with its state saved

@@ -5,8 +5,11 @@ import base64
 import hmac
 import io
 import json
+import re
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from threading import Thread
 from typing import Any
 
@@ -14,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -23,18 +25,22 @@ from torch import Tensor
 
 from diffalign.rewards import RewardError, RewardFunction, score
 from diffalign.rewards.overlap import fulfil
-from diffalign.rewards.remote import SCHEMA
-from diffalign.rewards.serving import Server, read_body
+from diffalign.rewards.remote import MAX_TOTAL_PIXELS, SCHEMA
+from diffalign.rewards.serving import Server, body_length, read_body
 
 MAX_BYTES = 64 * 2**20  # of a request
 MAX_IMAGES = 1024  # of a request
-MAX_PIXELS = 4096 * 4096  # of a picture
-MAX_TOTAL_PIXELS = 4 * MAX_PIXELS  # of all pictures of a request
+MAX_VALUES = 2**18  # of a request's JSON, by its commas and brackets, of which prompts have some too
+MAX_NAME = 128  # characters of an id
 REMEMBERED = 4096  # requests whose scores are kept, in case they are repeated
+_SURROGATE = re.compile("[\ud800-\udfff]")  # what JSON can say and no text can hold
 
 
 class RewardServer(Server):
     """Scores one request at a time, and each id once: a repeated request gets the same scores again.
+
+    Pictures are decoded when it is their turn, and bodies that would not fit beside those that wait are read
+    later, so that the memory it takes does not grow with the number of clients.
 
     Arguments:
         reward: that scores.
@@ -59,8 +65,8 @@ class RewardServer(Server):
         if not token:
             raise ValueError("a reward server needs a token")
         self.reward, self.token, self.max_bytes = reward, token, max_bytes
-        self._scored: OrderedDict[str, asyncio.Task[list[float]]] = OrderedDict()
-        self._scoring = asyncio.Lock()
+        self._scored: OrderedDict[str, Tensor] = OrderedDict()
+        self._turn, self._room, self._held = asyncio.Lock(), asyncio.Condition(), 0
         routes = [Route("/score", self._answer, methods=["POST"]), Route("/{path:path}", self._greet)]
         super().__init__(Starlette(routes=routes, exception_handlers={HTTPException: _refuse}), host, port)
 
@@ -77,29 +83,39 @@ class RewardServer(Server):
     async def _answer(self, request: Request) -> Response:
         """Answers with the scores of the request's pictures."""
         self._check_token(request)
-        body = await read_body(request, self.max_bytes)
-        name, images, prompts = await run_in_threadpool(_read, body)
-        if (task := self._scored.get(name)) is None:
-            task = self._scored[name] = asyncio.create_task(self._score(name, images, prompts))
+        async with self._room_for(body_length(request, self.max_bytes)):
+            body = await read_body(request, self.max_bytes)
+            async with self._turn:
+                future: Future[tuple[str, Tensor]] = Future()
+                # in a thread that does not keep the process alive, as a reward may hang
+                Thread(target=fulfil, args=(future, self._score, body), daemon=True).start()
+                try:
+                    name, scores = await asyncio.wrap_future(future)
+                except RewardError as error:
+                    raise HTTPException(422, str(error)) from error
+        return JSONResponse({"id": name, "scores": scores.tolist()})
+
+    @asynccontextmanager
+    async def _room_for(self, length: int) -> AsyncIterator[None]:
+        """Waits until a body fits beside those that are held: in all they have what one may have."""
+        async with self._room:
+            await self._room.wait_for(lambda: self._held + length <= self.max_bytes)
+            self._held += length
+        try:
+            yield
+        finally:
+            self._held -= length
+            async with self._room:
+                self._room.notify_all()
+
+    def _score(self, body: bytearray) -> tuple[str, Tensor]:
+        """The id and the scores `(B,)` of a request."""
+        name, images, prompts = _read(body)
+        if name not in self._scored:
+            self._scored[name] = score(self.reward, images, prompts, copy=False)
             if len(self._scored) > REMEMBERED:
                 self._scored.popitem(last=False)
-        try:
-            return JSONResponse({"id": name, "scores": await asyncio.shield(task)})
-        except RewardError as error:
-            raise HTTPException(422, str(error)) from error
-
-    async def _score(self, name: str, images: Tensor, prompts: list[str]) -> list[float]:
-        """The B scores of request `name`, which may be repeated if the reward fails."""
-        future: Future[Tensor] = Future()
-        try:
-            async with self._scoring:
-                # in a thread that does not keep the process alive, as a reward may hang
-                scored = future, lambda batch: score(self.reward, *batch), (images, prompts)
-                Thread(target=fulfil, args=scored, daemon=True).start()
-                return (await asyncio.wrap_future(future)).tolist()
-        except RewardError:
-            self._scored.pop(name, None)
-            raise
+        return name, self._scored[name]
 
 
 def _refuse(request: Request, error: Any) -> Response:
@@ -107,39 +123,48 @@ def _refuse(request: Request, error: Any) -> Response:
     return JSONResponse({"error": error.detail}, error.status_code, {"Connection": "close"})
 
 
-def _read(content: bytes) -> tuple[str, Tensor, list[str]]:
-    """The id, the pictures `(B, 3, H, W)`, float32 in [0, 1], and the B prompts of a request.
+def _read(content: bytearray) -> tuple[str, Tensor, list[str]]:
+    """The id, the pictures `(B, 3, H, W)`, float32 in [0, 1], and the B prompts of a request; empties it.
 
     Raises:
         HTTPException: if the request has another form.
     """
+    if sum(content.count(sign) for sign in b"[{,") > MAX_VALUES:  # an empty list takes 20 times its bytes
+        raise HTTPException(413, f"the JSON of a request has at most {MAX_VALUES} commas and brackets")
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"this is no JSON: {error}") from error
+    finally:
+        content.clear()
     match body:
         case {"id": str(name), "images": [*files], "prompts": [*prompts]}:
             pass
         case _:
             raise HTTPException(400, "a request has an id, images and prompts")
-    if not files or len(files) != len(prompts) or not all(isinstance(prompt, str) for prompt in prompts):
+    if not files or len(files) != len(prompts):
         raise HTTPException(
             400, f"{len(files)} images and {len(prompts)} prompts: one prompt an image, at least one"
         )
+    texts = (name, *prompts)
+    if len(name) > MAX_NAME or not all(isinstance(it, str) and not _SURROGATE.search(it) for it in texts):
+        raise HTTPException(400, f"prompts are texts, and an id is one of at most {MAX_NAME} characters")
     if len(files) > MAX_IMAGES:
         raise HTTPException(413, f"a request has at most {MAX_IMAGES} images, not {len(files)}")
     try:
-        images = [
-            Image.open(io.BytesIO(base64.b64decode(it, validate=True)), formats=["PNG"]) for it in files
-        ]
-        sizes = [image.width * image.height for image in images]
-        if max(sizes) > MAX_PIXELS or sum(sizes) > MAX_TOTAL_PIXELS:
-            raise HTTPException(
-                413, f"an image has at most {MAX_PIXELS} pixels, all of a request {MAX_TOTAL_PIXELS}"
-            )
-        if len({image.size for image in images}) > 1:
+        sizes = [_open(it).size for it in files]
+        if sum(width * height for width, height in sizes) > MAX_TOTAL_PIXELS:
+            raise HTTPException(413, f"the images of a request have at most {MAX_TOTAL_PIXELS} pixels in all")
+        if len(set(sizes)) > 1:
             raise HTTPException(400, "the images of a request must have one size")
-        pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
+        pixels = np.empty((len(files), *reversed(sizes[0]), 3), np.uint8)
+        for picture, file in zip(pixels, files, strict=True):
+            picture[:] = _open(file).convert("RGB")
     except (ValueError, TypeError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise HTTPException(400, f"an image is the base64 of a PNG: {error}") from error
-    return name, torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255, prompts
+    return name, torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255), prompts
+
+
+def _open(file: str) -> Image.Image:
+    """The PNG of its base64; its head alone is read, so that none waits in memory decoded."""
+    return Image.open(io.BytesIO(base64.b64decode(file, validate=True)), formats=["PNG"])

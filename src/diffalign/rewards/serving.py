@@ -5,7 +5,6 @@ import socket
 import sys
 from threading import Lock
 
-import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,8 +12,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-IDLE_SECONDS = 60  # after which a silent connection ends
-MAX_CONNECTIONS = 512  # at once; the requests of others are answered 503
+MAX_CONNECTIONS = 512  # at once; another one ends that which has no request for longest, or is answered 503
+IDLE_SECONDS = 20  # until a request begins, and again until its head is there
+BODY_SECONDS = 120  # until a request's body is there
+READ_SECONDS = 60  # after which a client that reads nothing of a reply is gone
 _END_SECONDS = 1  # for requests that are being answered when the server ends
 
 
@@ -44,7 +45,7 @@ class Server:
             proxy_headers=False,
             server_header=False,
             headers=list((headers or {}).items()),
-            limit_concurrency=MAX_CONNECTIONS,
+            limit_concurrency=MAX_CONNECTIONS + 1,
             timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=_END_SECONDS,
         )
@@ -74,20 +75,62 @@ class Server:
 
 
 class _Protocol(H11Protocol):
-    """Ends connections that are silent before a request or in the middle of one; uvicorn those after one."""
+    """Ends connections that are late, however many bytes drip in, and the idlest where there are too many.
+
+    uvicorn ends those that are silent after a reply.
+    """
+
+    late: asyncio.TimerHandle | None = None
+    stuck: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.since = self.loop.time()
+        idle = [it for it in self.connections if isinstance(it, _Protocol) and it.is_idle]
+        if idle and len(self.connections) >= MAX_CONNECTIONS:
+            idlest = min(idle, key=lambda it: it.since)
+            self.connections.discard(idlest)
+            idlest.transport.abort()
         super().connection_made(transport)
-        self._wait()
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)  # stops the clock
-        self._wait()
+        super().data_received(data)
+        self._watch()
 
-    def _wait(self) -> None:
-        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(IDLE_SECONDS, self.transport.close)
+    def on_response_complete(self) -> None:
+        self.since = self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.stuck = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _stop(self.stuck)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        _stop(self.late)
+        _stop(self.stuck)
+
+    def _watch(self) -> None:
+        """Starts the clock of a request's head, unless it runs; stops it once the head is there."""
+        if not self.is_idle:
+            _stop(self.late)
+            self.late = None
+        elif self.late is None:
+            self.late = self.loop.call_later(IDLE_SECONDS, self.transport.abort)
+
+
+def _stop(clock: asyncio.TimerHandle | None) -> None:
+    if clock is not None:
+        clock.cancel()
 
 
 def _failed(request: Request, error: Exception) -> Response:
@@ -96,18 +139,34 @@ def _failed(request: Request, error: Exception) -> Response:
     return PlainTextResponse("Internal Server Error", 500, {"Connection": "close"})
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body of a request, if it says its length and that is at most `max_bytes`.
+def body_length(request: Request, max_bytes: int) -> int:
+    """The length of a request's body, if it says one and that is at most `max_bytes`.
 
     Raises:
-        HTTPException: if it does not, or the client goes away.
+        HTTPException: if it does not.
     """
     length = request.headers.get("Content-Length")
     if length is None or "Transfer-Encoding" in request.headers:
         raise HTTPException(411, "the length of the request is missing")
     if int(length) > max_bytes:
         raise HTTPException(413, f"a request has at most {max_bytes} bytes, not {length}")
+    return int(length)
+
+
+async def read_body(request: Request, max_bytes: int) -> bytearray:
+    """The body of a request, if it says its length, that is at most `max_bytes`, and it comes in time.
+
+    Raises:
+        HTTPException: if it does not, or the client goes away.
+    """
+    body_length(request, max_bytes)
+    body = bytearray()
     try:
-        return await request.body()
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
     except ClientDisconnect as error:
         raise HTTPException(400, "the request ends too early") from error
+    except TimeoutError as error:
+        raise HTTPException(408, f"the request was not there within {BODY_SECONDS} s") from error
+    return body

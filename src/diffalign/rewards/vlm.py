@@ -1,7 +1,9 @@
 """A vision-language model as the judge, over any OpenAI-compatible endpoint.
 
 The model is asked how well the picture shows the prompt, on a scale from 0 (not at all) to 10 (exactly); the
-score is the first number of its answer, over 10. If there is no number from 0 to 10, it is asked again.
+score is its verdict, over 10: the number that its answer, after any reasoning in <think>, begins with; else
+the last one that is marked ("Score: 8", "8/10"); else the one that it ends with. If it is none from 0 to
+10, the model is asked again.
 
 References: FIND's future work (Chen et al., ACM MM 2024), https://arxiv.org/abs/2407.19453
 """
@@ -28,8 +30,15 @@ QUESTION = (
     "place and the background. How well does it show the description, from 0 (not at all) to "
     f"{SCALE} (exactly)? Answer with the number alone."
 )
-#: A whole number or a decimal fraction that is no part of a longer one, such as of 1.2.3.
-_NUMBER = re.compile(r"(?<![\d.])\d+(?:\.\d+)?(?![\d.]*\d)")
+_OUT_OF = re.compile(r"\s?(?:/|out of)\s?(?=\d)")
+#: What looks like one number, whole, with what marks it: "Score: 8", "**8/10**".
+_NUMBER = re.compile(
+    r"(?P<label>\b(?:score|rating|verdict|answer)(?: is)?\W{0,8}?)?(?<![\w.,/−-])(?P<number>[\d.,/−-]*\d)"
+    r"(?!\s?%|[\w−-])",
+    re.ASCII | re.IGNORECASE,
+)
+_WORD = re.compile(r"\w")
+_MARK = re.compile(r"(\d+(?:\.\d+)?)(/10)?", re.ASCII)
 
 
 class VlmJudge:
@@ -46,7 +55,7 @@ class VlmJudge:
         at_once: questions that are sent in parallel.
 
     Raises:
-        RewardError: if the endpoint has no address or no model.
+        RewardError: if the endpoint has no address, one with credentials, or no model.
     """
 
     published = ""  # there is no public server
@@ -63,14 +72,22 @@ class VlmJudge:
         at_once: int = 8,
     ) -> None:
         url, _, model = endpoint.partition("#")
+        key = os.environ.get(KEY, "") if key is None else key
+        self.connection = Connection(url, key, timeout=timeout, retries=retries, backoff=backoff)
         if not url.startswith(("http://", "https://")) or not model:
             raise RewardError(
                 "the reward vlm needs a server and a model, as vlm@http://host:port/v1#model, "
                 f"not {endpoint!r}"
             )
         self.model, self.question, self.at_once = model, question, at_once
-        key = os.environ.get(KEY, "") if key is None else key
-        self.connection = Connection(url, key, timeout=timeout, retries=retries, backoff=backoff)
+
+    def check_connection(self) -> None:
+        """Checks that a server answers and accepts the key; raises a `RewardError` if it does not."""
+        status, _ = self.connection.check("/models", "start one, or give its address")
+        if status in (401, 403):
+            raise RewardError(
+                f"the server {self.connection.url} does not take the key; put its key into {KEY}"
+            )
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores `(B,)` of pictures `(B, 3, H, W)` in [0, 1]; of video the mean of its frames'.
@@ -106,9 +123,14 @@ def parsed(text: str) -> float:
     """The score in the text of an answer, from 0 to 1.
 
     Raises:
-        ValueError: if it holds no number from 0 to 10.
+        ValueError: if it holds no verdict from 0 to 10.
     """
-    number = _NUMBER.search(text)
-    if number is None or not 0 <= float(number[0]) <= SCALE:
+    verdict = _OUT_OF.sub("/", text.rpartition("</think>")[2])
+    found = [] if "<think>" in verdict else list(_NUMBER.finditer(verdict))
+    if found and _WORD.search(verdict, 0, found[0].start()):
+        marked = [it for it in found if it["label"] or "/" in it["number"]]
+        found = marked[-1:] or [it for it in found[-1:] if not _WORD.search(verdict, it.end())]
+    mark = _MARK.fullmatch(found[0]["number"]) if found else None
+    if mark is None or float(mark[1]) > SCALE:
         raise ValueError(f"no number from 0 to {SCALE} in {text[:QUOTED]!r}")
-    return float(number[0]) / SCALE
+    return float(mark[1]) / SCALE

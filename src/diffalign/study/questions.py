@@ -41,6 +41,7 @@ class Design:
         seed: of order and sides.
         anchor: the source that all others are paired with; None pairs all with all.
         checks: further questions to each voter, in which both pictures are the same.
+        invite: whether a voter needs the study's invitation code.
 
     Raises:
         StudyError: if the design is contradictory, or wants more questions than there are.
@@ -54,6 +55,7 @@ class Design:
     seed: int = 0
     anchor: str | None = None
     checks: int = 0
+    invite: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):

@@ -1,6 +1,7 @@
 """Serves a study to browsers.
 
     GET  /            instructions and consent; redirects a known voter to /vote
+    GET  /?code=CODE  the same with an invitation code, if the study wants one
     POST /start       registers a voter
     GET  /vote        redirects to the first unanswered question, or to /end
     GET  /vote/N      question N, from 1; answered ones may be answered again
@@ -14,6 +15,7 @@ picture has different IDs in different questions and for different voters. Voter
 """
 
 import hashlib
+import hmac
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from sqlite3 import OperationalError
@@ -65,6 +67,9 @@ class StudyServer(Server):
         votes: the study; its caller closes it.
         host, port: the address to listen at; port 0 takes a free one.
 
+    Attributes:
+        invitation: the address for voters, with the code if they need one.
+
     Raises:
         OSError: if it cannot listen there.
     """
@@ -86,19 +91,27 @@ class StudyServer(Server):
         ]
         trouble = {HTTPException: _refuse, OperationalError: _excuse}
         super().__init__(Starlette(routes=routes, exception_handlers=trouble), host, port, _HEADERS)
+        self.invitation = f"{self.url}/?code={votes.invitation}" if self.design.invite else self.url
 
-    def _start(self, request: Request, warning: str = "") -> Response:
+    def _start(self, request: Request) -> Response:
         if self._voter(request):
             return _redirect("/vote")
+        return self._instructions(request.query_params.get("code", ""))
+
+    def _instructions(self, code: str, warning: str = "") -> Response:
         questions = self.design.questions + self.design.checks
-        text = render("start", mode=self.design.mode, questions=questions, warning=warning)
+        asked = {"code": code} if self.design.invite else {}
+        text = render("start", mode=self.design.mode, questions=questions, warning=warning, **asked)
         return HTMLResponse(text, 400 if warning else 200)
 
     def _register(self, request: Request, form: dict[str, str]) -> Response:
         if self._voter(request):
             return _redirect("/vote")
+        code = form.get("code", "")
         if form.get("consent") != "yes":
-            return self._start(request, "Please tick the box to take part.")
+            return self._instructions(code, "Please tick the box to take part.")
+        if self.design.invite and not hmac.compare_digest(code.encode(), self.votes.invitation.encode()):
+            return self._instructions("", "Please give the code of your invitation.")
         reply = _redirect("/vote")
         cookie = f"{self.cookie}={self.votes.register()}; Path=/; Max-Age={_COOKIE_SECONDS}"
         reply.headers["Set-Cookie"] = f"{cookie}; HttpOnly; SameSite=Strict"

@@ -95,6 +95,11 @@ class Votes:
         lists = {name: tuple(it) for name, it in recorded.items() if isinstance(it, list)}
         self.design = Design(**recorded | lists)
 
+    @property
+    def invitation(self) -> str:
+        """The code that voters need where the design wants one: the same whenever the study is served."""
+        return hashlib.blake2b(b"invitation", key=bytes.fromhex(self.secret), digest_size=8).hexdigest()
+
     def close(self) -> None:
         """Closes the file."""
         with self._lock:
