@@ -76,9 +76,12 @@ class Sampler:
         self.num_steps: Final = num_steps
         self.batch_size: Final = batch_size
         self.fitting: Final = Fitting(batch_size)
+        self._steps = num_steps  # as the scheduler took them
+        card = card_of(pipeline)
+        if card is not None:
+            call = {**card.call, **call}
         #: the further arguments of the call
         self.given: Final = dict(call)
-        self._steps = num_steps  # as the scheduler took them
         parameters = inspect.signature(type(pipeline).__call__).parameters
         if "num_inference_steps" in parameters:  # diffusers swallows unknown names where it takes **kwargs
             known = [name for name in parameters if name not in ("self", "kwargs", *OWN)]
@@ -88,7 +91,6 @@ class Sampler:
         self.makes_videos: Final = "num_frames" in parameters
         #: what the call is given beside prompt and latents
         self.arguments: Final = dict(call)
-        card = card_of(pipeline)
         if guidance_scale is None and card is not None:
             guidance_scale = card.guidance_scale
         if guidance_scale is not None:
