@@ -54,9 +54,9 @@ def fingerprint(pipeline: Pipeline) -> str:
 
 
 def remember(pipeline: Any, before: str) -> None:
-    """Lets a pipeline have the fingerprint `before`: of when its adapters stood beside its weights (fused, they
-    are rounded, in half precision and on another device otherwise), or its denoiser was whole. Once weights
-    change again it is lost."""
+    """Lets a pipeline have the fingerprint `before`: of when its denoiser was whole, or its adapters stood
+    beside its weights (fused, they are rounded, in half precision and on another device otherwise). Once
+    weights change again it is lost."""
     vars(pipeline)[_REMEMBERED] = [name.rpartition("-")[0] for name in (fingerprint(pipeline), before)]
 
 

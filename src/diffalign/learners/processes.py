@@ -13,7 +13,7 @@ from accelerate.utils import gather_object, reduce
 from torch import Tensor
 
 from diffalign.diffusion.pipeline import denoiser
-from diffalign.diffusion.sharding import Shards
+from diffalign.diffusion.sharding import DividedDenoiser
 from diffalign.settings.fields import ConfigError
 
 T = TypeVar("T")
@@ -39,18 +39,18 @@ class Processes:
     """This process among those of its run; the only one unless more were started.
 
     Attributes:
-        shards: of the denoiser, if they divide it.
+        divided: the denoiser, if they hold a part of it each.
     """
 
     index: int = 0
     number: int = 1
-    shards: Shards | None = None
+    divided: DividedDenoiser | None = None
 
     @classmethod
-    def started(cls, device: torch.device | str, shards: Shards | None = None) -> Self:
+    def started(cls, device: torch.device | str, divided: DividedDenoiser | None = None) -> Self:
         """Those that were started, of a model on `device`; on a CPU they talk through gloo."""
         state = _state(torch.device(device).type == "cpu")
-        return cls(state.process_index, state.num_processes, shards)
+        return cls(state.process_index, state.num_processes, divided)
 
     @property
     def is_main(self) -> bool:
@@ -63,8 +63,8 @@ class Processes:
 
     def attend(self) -> None:
         """Waits until all are here, and lets those that are not compute with a divided denoiser."""
-        if self.shards is not None:
-            self.shards.attend()
+        if self.divided is not None:
+            self.divided.attend()
 
     def gather(self, items: list[T]) -> list[T]:
         """The items of all processes; each must call it."""
@@ -92,12 +92,12 @@ def check_several(device: torch.device | str) -> None:
         )
 
 
-def shard(pipeline: Any, device: torch.device | str) -> None:
+def divide(pipeline: Any, device: torch.device | str) -> None:
     """Divides a pipeline's denoiser, once, among the processes; all must call it. It computes on `device`.
 
     Raises:
         ConfigError: if this process is the only one.
     """
     check_several(device)
-    if Shards.of(denoiser(pipeline)) is None:
-        Shards(pipeline, torch.device(device), PATIENCE)
+    if DividedDenoiser.of(denoiser(pipeline)) is None:
+        DividedDenoiser(pipeline, torch.device(device), PATIENCE)

@@ -12,7 +12,7 @@ from diffalign.diffusion.loading import default_device, default_dtype
 from diffalign.diffusion.pipeline import denoiser
 from diffalign.diffusion.trial import try_out
 from diffalign.evaluation import Judge
-from diffalign.learners.processes import check_several, own_device, shard
+from diffalign.learners.processes import check_several, divide, own_device
 from diffalign.methods import build
 from diffalign.metrics import Embedder, embedder
 from diffalign.rewards import RewardFunction, load_reward
@@ -43,7 +43,7 @@ def load_sampler(options: Sampling, divided: bool = False) -> Sampler:
     )
     denoiser(pipeline)
     if divided:
-        shard(pipeline, device)
+        divide(pipeline, device)
     return Sampler(
         pipeline,
         num_steps=options.num_steps,

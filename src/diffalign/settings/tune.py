@@ -77,8 +77,8 @@ class TuneConfig(Settings):
         update_batch: How many samples an optimiser step is made from; an epoch's last may have fewer.
         micro_batch: How many samples are in the denoiser at a time; it changes nothing but time and memory.
         gradient_checkpointing: Compute activations twice instead of keeping them: less memory, more time.
-        shard: Divide the frozen denoiser among the processes that were started, each of which then holds a part of
-            it: for one that does not fit on a device. The results stay.
+        shard: Divide the frozen denoiser among the processes, each of which then holds a part of it, where it
+            does not fit on a device; start several with torchrun or accelerate launch.
         lora_rank: The rank of the adapter; 0 tunes all weights.
         lora_targets: Which layers get an adapter: attention, or all (feed-forwards and convolutions too).
         seed: The seed of everything.
