@@ -31,7 +31,6 @@ CONFIGS = {
     "resumed": replace(UNEVEN, rounds=2),
     "checkpoints": replace(UNEVEN, objective="dpok", gradient_checkpointing=True, update_batch=4),
     "memory": UNEVEN,
-    "memory-backward": UNEVEN,
 }
 PROMPTS = ["a dog", "a cat"]
 ADAPTER = "pytorch_lora_weights.safetensors"
@@ -73,9 +72,9 @@ def learn_in_two(folder: Path, saved: Path) -> None:
         assert learner.processes.number == 2 and divided is not None
         for layer in divided.layers:
             assert count(layer, whole=False) == pytest.approx(count(layer, whole=True) / 2, rel=0.1)
-        if name.startswith("memory") and main:  # which has more to make
-            backward = name.endswith("backward")
-            Small(network.conv_out if backward else network, 6, backward)
+        if name == "memory" and main:  # which has more to make
+            Small(network, 6)
+            Small(network.conv_out, 4, backward=True)
         rounds = train(learner, brightness)
         next(rounds)
         if name == "resumed":
