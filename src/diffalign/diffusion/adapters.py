@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from diffalign.diffusion.faults import refuse_pickled, said
-from diffalign.diffusion.fingerprint import fingerprint, remember_fused
+from diffalign.diffusion.fingerprint import fingerprint, remember
 from diffalign.diffusion.pipeline import PipelineError
 
 #: What reading weights that do not fit raises in diffusers, transformers and PEFT.
@@ -66,7 +66,7 @@ def add_loras(pipeline: Any, loras: Sequence[str]) -> None:
     before = fingerprint(pipeline)
     pipeline.fuse_lora(components=list(pipeline.get_list_adapters()), adapter_names=names)
     pipeline.unload_lora_weights()
-    remember_fused(pipeline, before)
+    remember(pipeline, before)
 
 
 def split_scale(lora: str) -> tuple[str, float]:

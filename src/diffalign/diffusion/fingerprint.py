@@ -26,7 +26,7 @@ from diffalign.diffusion.protocol import Pipeline
 _DIGITS = 12  # 48 bits, so that two models hardly ever share them
 _FEWER = 8  # of what is compared beside them
 _VALUES = 64  # of each tensor, evenly spaced: enough to tell weights apart, fast to read
-_FUSED = "fused_fingerprints"  # the attribute of a pipeline that remembers
+_REMEMBERED = "remembered_fingerprints"  # the attribute of a pipeline that remembers
 #: Networks that change no picture, but for making it black.
 _UNSEEN = ("safety_checker",)
 #: Words in the names of settings that change no picture.
@@ -49,15 +49,15 @@ def fingerprint(pipeline: Pipeline) -> str:
     scheduler = hashlib.sha256()
     _add(scheduler, [type(pipeline.scheduler).__name__, _settings(pipeline.scheduler)])
     weights = f"{first.hexdigest()[:_DIGITS]}-{parts.hexdigest()[:_FEWER]}"
-    fused, before = getattr(pipeline, _FUSED, (None, ""))
-    return f"{before if weights == fused else weights}-{scheduler.hexdigest()[:_FEWER]}"
+    now, before = getattr(pipeline, _REMEMBERED, (None, ""))
+    return f"{before if weights == now else weights}-{scheduler.hexdigest()[:_FEWER]}"
 
 
-def remember_fused(pipeline: Any, before: str) -> None:
-    """Lets a pipeline have the fingerprint `before`, of when its adapters stood beside its weights: fused,
-    they are rounded, in half precision and on another device otherwise. Once weights change again it is lost.
-    """
-    vars(pipeline)[_FUSED] = [name.rpartition("-")[0] for name in (fingerprint(pipeline), before)]
+def remember(pipeline: Any, before: str) -> None:
+    """Lets a pipeline have the fingerprint `before`: of when its denoiser was whole, or its adapters stood
+    beside its weights (fused, they are rounded, in half precision and on another device otherwise). Once
+    weights change again it is lost."""
+    vars(pipeline)[_REMEMBERED] = [name.rpartition("-")[0] for name in (fingerprint(pipeline), before)]
 
 
 def differing(recorded: str, model: str) -> list[str]:
@@ -78,7 +78,8 @@ def _add_weights(digest: Any, module: nn.Module) -> None:
 
 
 def _sample(values: Tensor) -> bytes:
-    flat = values.detach().flatten()
+    local: Tensor = values.to_local() if hasattr(values, "to_local") else values  # of a divided denoiser
+    flat = local.detach().flatten()
     sample: Tensor = flat[:: max(1, flat.numel() // _VALUES)][:_VALUES]
     return sample.float().cpu().half().numpy().tobytes()
 

@@ -15,13 +15,14 @@ from diffalign.advantages.contrast import units as units_of
 from diffalign.advantages.running import RunningStatistics
 from diffalign.diffusion import Sampler
 from diffalign.diffusion.memory import Fitting
-from diffalign.diffusion.pipeline import denoiser_name
+from diffalign.diffusion.pipeline import denoiser, denoiser_name
+from diffalign.diffusion.sharding import DividedDenoiser
 from diffalign.diffusion.transition import gaussian_log_prob
 from diffalign.files import DENOISER, LORA, replacing_folder
 from diffalign.learners.contract import Learner, Request, Update, check_rewards
 from diffalign.learners.decisions import OBJECTIVES, Decision
 from diffalign.learners.optimisers import left_out, make_adamw, take_step
-from diffalign.learners.processes import Processes
+from diffalign.learners.processes import Processes, divide
 from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.denoiser import DenoiserPolicy
 from diffalign.prompts.sampling import prompts_in_turn
@@ -40,7 +41,7 @@ class DenoiserLearner(Learner):
 
     config: TuneConfig
     learned = "tuned model"
-    free = ("micro_batch", "gradient_checkpointing")
+    free = ("micro_batch", "gradient_checkpointing", "shard")
     remembered = ("optimiser",)
 
     def __init__(
@@ -69,7 +70,7 @@ class DenoiserLearner(Learner):
         # half precision loses small gradients unless they are scaled up
         device, half = policy.device, policy.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
-        self.processes = Processes.started(device)
+        self.processes = Processes.started(device, DividedDenoiser.of(denoiser(policy.sampler.pipeline)))
         self.groups_fitting = Fitting(max(1, self.environment.batch_size // config.branches))
         self.units_fitting = Fitting(max(1, config.micro_batch // self.objective.unit), "--micro-batch")
         #: Weights of the decisions in the loss, counted from the noise.
@@ -295,6 +296,8 @@ def build(
     sampler: Sampler, prompts: Sequence[str], config: TuneConfig, metadata: Mapping[str, str]
 ) -> DenoiserLearner:
     """A learner of the sampler's pipeline, which is changed in place, unless the settings do not fit."""
+    if config.shard:
+        divide(sampler.pipeline, sampler.pipeline.device)
     policy = DenoiserPolicy(
         sampler,
         eta=config.eta,

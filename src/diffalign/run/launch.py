@@ -65,4 +65,5 @@ def _run(
                 stack.enter_context(session.asked.tracker.started(folder))
             session.learn(progress)
             summary = conclude(session, progress) if main else None
+            session.learner.processes.attend()
         yield session, summary

@@ -8,10 +8,11 @@ import torch
 
 from diffalign.artifacts import RunFolder
 from diffalign.diffusion import Sampler, load_pipeline
+from diffalign.diffusion.loading import default_device, default_dtype
 from diffalign.diffusion.pipeline import denoiser
 from diffalign.diffusion.trial import try_out
 from diffalign.evaluation import Judge
-from diffalign.learners.processes import own_device
+from diffalign.learners.processes import check_several, divide, own_device
 from diffalign.methods import build
 from diffalign.metrics import Embedder, embedder
 from diffalign.rewards import RewardFunction, load_reward
@@ -27,18 +28,22 @@ from diffalign.world.judge import judge as scene_judge
 from diffalign.world.scenes import IMAGE_SIZE
 
 
-def load_sampler(options: Sampling) -> Sampler:
-    """The model's pipeline, ready to sample."""
-    device = check_device(options.device)
-    dtype = None if options.dtype is None else getattr(torch, options.dtype)
+def load_sampler(options: Sampling, divided: bool = False) -> Sampler:
+    """The model's pipeline, ready to sample; its denoiser divided among the processes, if asked for."""
+    device = check_device(options.device) or default_device()
+    dtype = default_dtype(device) if options.dtype is None else getattr(torch, options.dtype)
+    if divided:
+        check_several(device)
     pipeline = load_pipeline(
         options.model,
-        device=device,
+        device="cpu" if divided else device,
         dtype=dtype,
         scheduler=options.scheduler,
         **options.additions(),
     )
     denoiser(pipeline)
+    if divided:
+        divide(pipeline, device)
     return Sampler(
         pipeline,
         num_steps=options.num_steps,
@@ -65,15 +70,23 @@ class Loader:
     def session(self, folder: RunFolder, asked: Asked) -> Session:
         """A run that may begin in `folder`."""
         plan = asked.plan
-        setup = self.setup(plan.sampling, plan.reward, plan.evaluation.judge, asked.held_out)
+        divided = getattr(plan.learning, "shard", False)
+        setup = self.setup(plan.sampling, plan.reward, plan.evaluation.judge, asked.held_out, divided)
         learner = build(plan.method, setup.sampler, asked.prompts, plan.learning, plan.reward)
         return Session(folder, asked, setup, learner)
 
-    def setup(self, sampling: Sampling, reward: str, judge: JudgeChoice, prompts: Sequence[str]) -> Setup:
-        """Model, reward and judges of `prompts`."""
+    def setup(
+        self,
+        sampling: Sampling,
+        reward: str,
+        judge: JudgeChoice,
+        prompts: Sequence[str],
+        divided: bool = False,
+    ) -> Setup:
+        """Model, its denoiser divided among the processes or not, reward and judges of `prompts`."""
         if sampling.device is None and (device := own_device()) is not None:
             sampling = replace(sampling, device=str(device))
-        function, sampler = self.reward(reward, sampling), self.sampler(sampling)
+        function, sampler = self.reward(reward, sampling), self.sampler(sampling, divided)
         return make_setup(sampler, function, self.embedder, sampling.model, reward, judge, prompts)
 
 

@@ -77,6 +77,8 @@ class TuneConfig(Settings):
         update_batch: How many samples an optimiser step is made from; an epoch's last may have fewer.
         micro_batch: How many samples are in the denoiser at a time; it changes nothing but time and memory.
         gradient_checkpointing: Compute activations twice instead of keeping them: less memory, more time.
+        shard: Divide the frozen denoiser among the processes, each of which then holds a part of it, where it
+            does not fit on a device; start several with torchrun or accelerate launch.
         lora_rank: The rank of the adapter; 0 tunes all weights.
         lora_targets: Which layers get an adapter: attention, or all (feed-forwards and convolutions too).
         seed: The seed of everything.
@@ -112,6 +114,7 @@ class TuneConfig(Settings):
     update_batch: Positive = 96
     micro_batch: Positive = 4
     gradient_checkpointing: bool = False
+    shard: bool = False
     lora_rank: NotNegative = 4
     lora_targets: Literal["attention", "all"] = "attention"
     seed: Seed = 0
@@ -126,6 +129,11 @@ class TuneConfig(Settings):
             )
         if self.objective == "dpo" and self.update_batch % 2:
             raise ConfigError(f"dpo learns from pairs: update_batch must be even, not {self.update_batch}")
+        if self.shard and not self.lora_rank:
+            raise ConfigError(
+                "shard divides a denoiser that stays frozen, but lora_rank 0 tunes its own weights; tune an "
+                "adapter (lora_rank above 0), or leave shard out"
+            )
 
     @property
     def queries(self) -> int:
