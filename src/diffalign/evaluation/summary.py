@@ -159,12 +159,11 @@ def _figures(rows: Mapping[str, Samples]) -> dict[str, Any]:
 
 
 def _by_prompt(rows: Mapping[str, Samples], prompts: Sequence[str]) -> list[PromptFigures]:
-    parts = {name: split(row) for name, row in rows.items()}
-    return [
-        {"prompt": prompt, "n": len(of["baseline"]), **_figures(of)}  # type: ignore[typeddict-item]
-        for prompt, *own in zip(prompts, *parts.values(), strict=True)
-        for of in [dict(zip(parts, own, strict=True))]
-    ]
+    found = list[PromptFigures]()
+    for prompt, *own in zip(prompts, *map(split, rows.values()), strict=True):
+        of = dict(zip(rows, own, strict=True))
+        found.append(PromptFigures(prompt=prompt, n=len(own[0]), **_figures(of)))
+    return found
 
 
 def peak_memory_mb(device: torch.device | str = "cpu") -> float | None:

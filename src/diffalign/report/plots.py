@@ -180,7 +180,7 @@ def _name(axes: Axes, label: str, title: str, size: float = 12, width: float = 8
     """Names the vertical axis, and the whole with a title of `size` points that `width` pixels have room for;
     queries are whole numbers."""
     (line,) = fitted(title, width, size * DPI / POINTS_PER_INCH)
-    font = {"color": INK, "parse_math": False}
+    font: dict[str, Any] = {"color": INK, "parse_math": False}
     axes.set_title(line, loc="left", fontsize=size, fontfamily=families(line), **font)
     axes.set_ylabel(label, fontfamily=families(label), **font)
     axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -92,8 +93,9 @@ def width_of(text: str, pixels: float) -> float:
 
 
 @cache
-def _renderer():  # type: ignore[no-untyped-def]  # a backend's, whose base has no types
-    return FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
+def _renderer() -> Any:
+    canvas: Any = FigureCanvasAgg(Figure(dpi=DPI))
+    return canvas.get_renderer()
 
 
 @contextmanager
