@@ -76,16 +76,21 @@ class Row(Means):
     diversity: Diversity | None
 
 
-class PromptFigures(TypedDict):
-    """What a summary has of all prompts, of one of them."""
+class Figures(TypedDict):
+    """Of samples, by row."""
 
-    prompt: str
-    n: int
     rows: dict[str, Row]
     gain: Gain | None
 
 
-class Summary(TypedDict):
+class PromptFigures(Figures):
+    """Those of one of several prompts."""
+
+    prompt: str
+    n: int
+
+
+class Summary(Figures):
     """`summary.json`; `docs/summary.md` describes it. Only "cost" depends on clock and machine."""
 
     schema: str
@@ -94,8 +99,6 @@ class Summary(TypedDict):
     reward: str
     judge: str | None
     n: int
-    rows: dict[str, Row]
-    gain: Gain | None
     by_prompt: list[PromptFigures]
     cost: dict[str, dict[str, float | None]]
     run: dict[str, str | int | float | None]
@@ -151,9 +154,10 @@ def summarise(
     }
 
 
-def _figures(rows: Mapping[str, Samples]) -> dict[str, Any]:
-    """The figures of each row, and the gain."""
-    found = {name: {**_means(row), "diversity": diversity_of(row)} for name, row in rows.items()}
+def _figures(rows: Mapping[str, Samples]) -> Figures:
+    found: dict[str, Row] = {
+        name: {**_means(row), "diversity": diversity_of(row)} for name, row in rows.items()
+    }
     gain = _gain(rows["tuned"], rows["baseline"]) if "tuned" in rows else None
     return {"rows": found, "gain": gain}
 

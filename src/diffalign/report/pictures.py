@@ -123,8 +123,16 @@ def _figure(blocks: Sequence[Block], columns: int) -> Figure:
     def write(x: float, y: float, text: str, size: float, color: str) -> None:
         """Writes at a pixel of `paper`, counted from the top left."""
         at, points = (x / total_width, 1 - y / total_height), size * POINTS_PER_INCH / DPI
-        font = {"fontsize": points, "fontfamily": families(text), "parse_math": False}
-        figure.text(*at, text, color=color, ha="left", va="center", **font)
+        figure.text(
+            *at,
+            text,
+            color=color,
+            ha="left",
+            va="center",
+            fontsize=points,
+            fontfamily=families(text),
+            parse_math=False,
+        )
 
     y = MARGIN
     for (_, title, verdicts, captions), tile, row_count, head in zip(blocks, tiles, rows, heads, strict=True):
