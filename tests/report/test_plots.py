@@ -92,8 +92,8 @@ def test_held_out_checks_stand_below_the_curve(monkeypatch: pytest.MonkeyPatch) 
     reward_curve(metrics, "unused.png", reward="clip")
     found = {axes.get_title(loc="left"): axes.lines[0] for axes in figures[0].axes[1:]}
     assert list(found) == ["held out: clip", "held out: judged right, %"]
-    assert [line.get_xdata() for line in found.values()] == [[2, 6]] * 2
-    assert [line.get_ydata() for line in found.values()] == [[1.5, 2.5], [25, 50]]
+    assert [list(line.get_xdata()) for line in found.values()] == [[2, 6]] * 2
+    assert [list(line.get_ydata()) for line in found.values()] == [[1.5, 2.5], [25, 50]]
 
 
 def test_of_a_search_by_previews_the_curve_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

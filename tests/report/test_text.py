@@ -55,7 +55,7 @@ def test_no_script_is_complained_of(prompt: str, tmp_path: Path, recwarn: pytest
 
 def test_lines_fit() -> None:
     found = fitted("a very long prompt of a dog on the moon", 120, 11, lines=2)
-    assert len(found) == 2 and found[0] == "a very long" and found[1].endswith("…")
+    assert len(found) == 2 and found[0] == "a very long prompt" and found[1].endswith("…")
     assert all(width_of(line, 11) <= 120 for line in found)
     assert fitted("a dog", 120, 11, lines=2) == ["a dog"]
     assert fitted("字" * 50, 60, 11)[0].endswith("字…")

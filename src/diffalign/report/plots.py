@@ -163,7 +163,7 @@ def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | st
         axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.8)))
     axes.margins(x=0.15)
     axes.set_xlabel("denoiser forwards a prompt, learning and search included", color=MUTED)
-    axes.set_ylabel("judged right, %" if judged else reward, color=MUTED)
+    axes.set_ylabel("judged right, %" if judged else reward, color=MUTED, parse_math=False)
     axes.set_title("Quality against cost, 95 % intervals", loc="left", color=INK)
     axes.grid(color=RULE, linewidth=0.8)
     return save(figure, path)

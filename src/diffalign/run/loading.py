@@ -93,16 +93,16 @@ def make_setup(
     check_pictures(sampler, reward, judge)
     judges, warnings = dict[str, Judge | None](), [try_out(sampler, *prompts[:1])]
     if judge == "world-scene" or (judge == "auto" and model in WORLD_MODELS):
-        unread = list[PromptError]()
+        faults = list[PromptError]()
         for prompt in prompts:
             try:
                 parse(prompt, video=model == WORLD_VIDEO)
                 judges[prompt] = scene_judge
             except PromptError as error:
-                unread.append(error)
-        if unread:
-            which = "this prompt" if len(prompts) == 1 else f"{len(unread)} of {len(prompts)} prompts"
-            warnings.append(f"no judge for {which}: {unread[0]}")
+                faults.append(error)
+        if faults:
+            which = "this prompt" if len(prompts) == 1 else f"{len(faults)} of {len(prompts)} prompts"
+            warnings.append(f"no judge for {which}: {faults[0]}")
     return Setup(sampler, function, judges, embed(model), model, reward, tuple(filter(None, warnings)))
 
 
