@@ -275,6 +275,7 @@ def test_a_table_has_every_prompt(tmp_path: Path) -> None:
     assert "a green dog" in table and "<script>" in table and "8 pictures a prompt" in table
     assert "字" * 100 in table and max(map(len, table.splitlines())) < 200
     assert "+48.4" in table and "−1.500" in table
+    assert "“" not in page.text[: page.text.index("Model")]  # a number of prompts is no prompt
     assert "By prompt" not in make(tmp_path, {**SUMMARY, "by_prompt": []}).text
 
 

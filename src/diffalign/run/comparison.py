@@ -27,7 +27,7 @@ from diffalign.report.plots import quality_against_cost
 from diffalign.run.asked import Asked, read_prompts
 from diffalign.run.checkpoint import resumable
 from diffalign.run.compare import COMPARED, count_pictures, settings_of
-from diffalign.run.conclusion import shown
+from diffalign.run.conclusion import columns_for, shown
 from diffalign.run.loading import Loader, load_sampler
 from diffalign.run.progress import Progress
 from diffalign.run.session import Session
@@ -157,8 +157,9 @@ class Comparison:
         folder = self.folder / PICTURES / name
         folder.mkdir(parents=True, exist_ok=True)
         images, verdicts, captions = shown(samples, self.prompts, SHOWN)
-        path, title = folder / f"seed{seed}-grid.png", f"{name}, seed {seed}"
-        grid(images, path, title=title, verdicts=verdicts, captions=captions or self.prompts * len(images))
+        captions = captions or list(self.prompts) * len(images)
+        path, columns, title = folder / f"seed{seed}-grid.png", columns_for(captions), f"{name}, seed {seed}"
+        grid(images, path, columns=columns, title=title, verdicts=verdicts, captions=captions)
 
     def _pictures(
         self, name: str, config: CompareConfig, states: Path, progress: Progress

@@ -22,7 +22,7 @@ from diffalign.run.session import Session
 from diffalign.run.setup import Setup
 from diffalign.settings.search import SearchConfig
 
-SHOWN = 16  # pictures before and after
+SHOWN, COLUMNS = 16, 8  # pictures before and after, and side by side at most
 
 
 def count_evaluated(session: Session) -> int:
@@ -94,13 +94,20 @@ def shown(
     return images, verdicts, captions[:number] if len(parts) > 1 else []
 
 
+def columns_for(captions: Sequence[str]) -> int:
+    """Pictures side by side, so that those of a prompt, whose caption they have, are in one row."""
+    each = captions.count(captions[0]) if captions else 1
+    return COLUMNS - COLUMNS % min(each, COLUMNS)
+
+
 def _draw_pairs(session: Session, before: Sequence[Samples], after: Sequence[Samples]) -> None:
     old, wrong, captions = shown(before, session.asked.held_out)
     new, right, _ = shown(after, session.asked.held_out)
     verdicts = None if wrong is None or right is None else (wrong, right)
     titles = ("Before: the frozen model", f"After: the same noise, the {session.learner.learned}")
     path = session.folder / BEFORE_AFTER
-    before_after(old, new, path, titles=titles, verdicts=verdicts, captions=captions)
+    columns = columns_for(captions)
+    before_after(old, new, path, columns=columns, titles=titles, verdicts=verdicts, captions=captions)
 
 
 def _conclude_search(session: Session, result: SearchResult, run: Mapping[str, Any]) -> dict[str, Any]:
