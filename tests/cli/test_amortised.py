@@ -70,6 +70,9 @@ def test_a_run_leaves_its_folder(method: str, diffalign, quick, tiny_pipeline_fo
     assert "NoiseGenerator.load" in (folder / "report.html").read_text()
     rows = RunFolder(folder).metrics()
     assert [row["round"] for row in rows] == [1, 2, 3]
+    assert all(len(row["prompts"]) == len(row["rewards"]) for row in rows)
+    assert {prompt for row in rows for prompt in row["prompts"]} == {0, 1}
+    assert [part["prompt"] for part in summary["by_prompt"]] == ["a dog", "a cat"]
     assert [bool(row.get("held_out")) for row in rows] == [True, True, False]
     assert [row["optimiser_steps"] for row in rows] == ([0] * 3 if method == "anchors" else [4, 8, 12])
 

@@ -115,11 +115,19 @@ def test_report_writes_the_page_anew(diffalign, small) -> None:
         assert diffalign("report", folder).code == 0
         assert Path("all/run/report.html").read_bytes() == page
     assert diffalign("search", "a dog", *small[:6], "--queries", 2, "--keep", 1, "--out", "all/a").code == 0
-    Path("all/run/report.html").unlink()
-    done = diffalign("report", "all")
-    assert done.code == 0 and "all/a is left out: all/a/summary.json is no summary of the schema" in done.out
-    assert Path("all/run/report.html").read_bytes() == page
-    assert diffalign("report", "all/a").code == 2
+    pages = {Path("all", name, "report.html"): b"" for name in ("run", "a")}
+    for path in pages:
+        pages[path] = path.read_bytes()
+        path.unlink()
+    Path("all/b").mkdir()
+    Path("all/b/summary.json").write_text("{}")
+    done = diffalign("report", "all", "--charts", "svg")
+    assert done.code == 0, done.err
+    assert "all/b is left out:" in done.out
+    assert {path: path.read_bytes() for path in pages} == pages
+    for path in pages:
+        assert path.with_name("reward_curve.svg").read_text().startswith("<?xml")
+    assert diffalign("report", "all/b").code == 2
 
 
 def test_lists(diffalign) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from diffalign.artifacts import RunFolder
 from diffalign.cli.progress import RunProgress
@@ -57,6 +58,18 @@ def test_methods_are_compared_and_what_is_done_is_kept(diffalign, quick) -> None
     assert [row["forwards"] for row in found.values()] == [2 * 4, 12 * 4, 12 * 4, 14 * 4]
     assert found["best-of-n"]["reward"]["mean"] > found["frozen"]["reward"]["mean"]
     assert Path("compared/comparison.png").stat().st_size > 1000
+    grids = [Path("compared/pictures", name, "seed0-grid.png") for name in found]
+    sizes = set()
+    for grid in grids:
+        with Image.open(grid) as picture:
+            sizes.add(picture.size)
+    assert len(sizes) == 1  # the same pictures at the same places
+    charts = [Path("compared", f"comparison.{kind}") for kind in ("png", "pdf")]
+    drawn = charts[0].read_bytes()
+    charts[0].unlink()
+    assert diffalign("report", "compared").code == 0 and charts[0].read_bytes() == drawn
+    assert diffalign("report", "compared", "--charts", "pdf").code == 0
+    assert charts[1].read_bytes().startswith(b"%PDF")
     with Path("compared/comparison.jsonl").open("a") as lines:
         lines.write('{"method": "fi')  # as a kill leaves it
     own_reward.calls = 0

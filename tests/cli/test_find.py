@@ -296,9 +296,11 @@ def test_overwrite_starts_anew(diffalign, small, whole) -> None:
     searched = ["search", "a cat", *small[:6], "--queries", 2, "--keep", 1, "--out", "whole", "--overwrite"]
     assert diffalign(*searched).code == 0
     found = {"config.yaml", "metrics.jsonl", "state.safetensors"}
-    found |= {"noises.safetensors", "best.png", "summary.json"}
+    found |= {"noises.safetensors", "best.png", "pictures", "reward_curve.png", "summary.json", "report.html"}
     assert {file.name for file in Path("whole").iterdir()} == found
     assert diffalign("find", PROMPT, *small, "--out", "whole", "--overwrite").code == 0
+    assert list(Path("whole/pictures").iterdir()) == []
+    Path("whole/pictures").rmdir()
     assert {file.name for file in Path("whole").iterdir()} == FILES
     assert figures(Path("whole")) == whole
 

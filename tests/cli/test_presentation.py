@@ -40,10 +40,17 @@ from diffalign.settings.sampling import Sampling
         ("../../etc/passwd", "etc-passwd"),
         ("四只熊猫", "四只熊猫"),
         ("🐕", slug("🐕")),
+        ("चाँद पर, कुत्ता", "चाँद-पर-कुत्ता"),  # vowels are marks
+        ("a_dog!", "a_dog"),
     ],
 )
 def test_slug(text: str, name: str) -> None:
     assert slug(text) == name and name and "/" not in name and not name.startswith((".", "-"))
+
+
+@pytest.mark.parametrize("text", ["\U00010380" * 300, "字" * 300, "x" * 300, "\U00010380" * 50])
+def test_slugs_leave_room_in_the_bytes_of_a_name(text: str) -> None:
+    assert len(f"evaluation-{slug(text)}.json.partial".encode()) <= 255 - len("noise-ppo-")
 
 
 def test_slugs_of_long_prompts_differ() -> None:

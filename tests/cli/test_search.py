@@ -25,6 +25,9 @@ FILES = {
     "state.safetensors",
     "noises.safetensors",
     "best.png",
+    "pictures",
+    "reward_curve.png",
+    "report.html",
     "summary.json",
 }
 ALGORITHMS = ("best-of-n", "zero-order", "spectral", "spectral-fresh")
@@ -63,6 +66,8 @@ def test_search_keeps_the_best(diffalign, tiny_pipeline, tiny_pipeline_folder: P
     folder = Path("runs/search-a-dog")
     assert done.code == 0 and "the best 3 of 10" in done.out
     assert {file.name for file in folder.iterdir()} == FILES
+    page = (folder / "report.html").read_text()
+    assert "The best 3 of 10 by reward" in page and page.count("data:image/png") == 2
     summary = json.loads((folder / "summary.json").read_text())
     rewards = summary["kept"]["rewards"]
     assert rewards == sorted(rewards, reverse=True) and len(rewards) == 3
@@ -181,6 +186,8 @@ def test_several_prompts_get_a_folder_each_and_go_on_where_they_stopped(diffalig
 
 def test_generate_makes_the_kept_pictures_again(diffalign, quick, tiny_pipeline) -> None:
     assert diffalign(*quick("a dog", "--out", "x")).code == 0
+    kept = {file.name: file.read_bytes() for file in Path("x/pictures").iterdir()}
+    assert set(kept) == {*(f"seed0-{i:03d}.png" for i in range(3)), "prompt.txt"}
     done = diffalign("generate", "x", "-n", 3, "--batch-size", 4)
     assert done.code == 0, done.err
     found = load_artifact("x")
@@ -188,6 +195,7 @@ def test_generate_makes_the_kept_pictures_again(diffalign, quick, tiny_pipeline)
     images = tiny_pipeline(
         "a dog", latents=found.x_T, num_images_per_prompt=3, num_inference_steps=2, output_type="pt"
     ).images
+    assert kept.items() <= {file.name: file.read_bytes() for file in Path("x/pictures").iterdir()}.items()
     for number, image in enumerate(as_bytes(images)):
         made = np.asarray(Image.open(f"x/pictures/seed0-{number:03d}.png"))
         np.testing.assert_array_equal(made, image.permute(1, 2, 0).numpy())
@@ -206,6 +214,8 @@ def test_generate_makes_the_kept_pictures_again(diffalign, quick, tiny_pipeline)
 
 def test_kept_noise_of_another_model_is_refused(diffalign, quick, other_pipeline_folder: Path) -> None:
     assert diffalign(*quick("a dog", "--out", "x")).code == 0
+    kept = {file.name: file.read_bytes() for file in Path("x/pictures").iterdir()}
+    assert set(kept) == {*(f"seed0-{i:03d}.png" for i in range(3)), "prompt.txt"}
     done = diffalign("generate", "x", "-n", 1, "--model", other_pipeline_folder)
     assert done.code == 2 and "whose fingerprint is" in done.err
     done = diffalign("generate", "x", "-n", 1, "--model", "world")

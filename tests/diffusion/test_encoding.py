@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from diffalign import Sampler, load_pipeline
 from diffalign.diffusion import seeded_noise
-from diffalign.diffusion.encoding import Encodings, by_prompt, texts
+from diffalign.diffusion.encoding import Encodings, by_prompt, texts, unread
 
 
 class Reader:
@@ -113,3 +114,31 @@ def test_encodings_of_any_mode_can_be_learned_from(mode: Any, tiny_pipeline_fold
     with encodings.of(pipeline):
         states = pipeline.encode_prompt(["a dog"], "cpu", 1, False)[0]
     assert not states.is_inference() and not states.requires_grad
+
+
+class Words:
+    """A tokenizer that knows two words, and joins what it does not know to one token, as some do."""
+
+    unk_token_id: int | None = 0
+    known = ("", "dog", "cat")
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        ids = [self.known.index(word) if word in self.known else 0 for word in text.split()]
+        return SimpleNamespace(input_ids=ids)
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        assert skip_special_tokens
+        return " ".join(self.known[i] for i in ids)
+
+
+def test_prompts_that_no_tokenizer_knows_a_word_of() -> None:
+    pipeline = SimpleNamespace(tokenizer=Words(), tokenizer_2=None)
+    assert unread(pipeline, ["a dog", "two cat"]) is None
+    assert "knows no word of “一只狗”" in str(unread(pipeline, ["一只狗"]))
+    assert "knows no word of 2 of 3 prompts, such as “хи”" in str(unread(pipeline, ["a dog", "хи", "字"]))
+    assert len(str(unread(pipeline, ["字 " * 3000]))) < 300
+    pipeline.tokenizer_2 = Words()
+    pipeline.tokenizer_2.known = ("", "хи")
+    assert unread(pipeline, ["хи", "dog"]) is None  # one of them reads each
+    pipeline.tokenizer_2.unk_token_id = None
+    assert unread(pipeline, ["字"]) is None and unread(SimpleNamespace(), ["字"]) is None

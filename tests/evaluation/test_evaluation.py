@@ -167,6 +167,24 @@ def test_a_loss_of_diversity_is_one_of_each_prompts_pictures() -> None:
     assert gain(drawn(1.0, 2), drawn(0.1, 2)) is None
 
 
+def test_the_figures_of_each_prompt_are_those_of_its_pictures_alone() -> None:
+    names = {"prompt": "2 held-out prompts", "model": "toy", "reward": "logit"}
+    costs = cost("baseline", "tuned")
+    before = [samples(judge=judge, embed=EMBED, n=n) for n in (5, 8)]
+    after = [samples(SHIFTED, judge=judge, embed=EMBED, n=n) for n in (5, 8)]
+    prompts = ["a dog", "a cat"]
+    found = summarise(pooled(before), pooled(after), None, costs, prompts=prompts, **names)["by_prompt"]
+    assert [(part["prompt"], part["n"]) for part in found] == [("a dog", 5), ("a cat", 8)]
+    for part, *pair in zip(found, before, after, strict=True):
+        alone = summarise(*pair, None, costs, **{**names, "prompt": part["prompt"]})
+        assert {name: alone[name] for name in ("rows", "gain")} == {
+            name: part[name] for name in ("rows", "gain")
+        }
+        assert alone["by_prompt"] == []
+    with pytest.raises(ValueError, match="zip"):
+        summarise(pooled(before), pooled(after), None, costs, prompts=["a dog", "a cat", "a lion"], **names)
+
+
 def test_the_same_samples_give_the_same_figures() -> None:
     def figures(batch_size: int) -> str:
         made = [samples(it, judge=judge, embed=EMBED, batch_size=batch_size) for it in (STANDARD, SHIFTED)]

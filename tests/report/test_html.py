@@ -1,5 +1,6 @@
 import base64
 import copy
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -210,6 +211,11 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
         ("{", "corrupt"),
         ("[]", "no summary of the schema"),
         ('{"schema": "other/1"}', "no summary of the schema"),
+        ('{"schema": []}', "no summary of the schema"),
+        (
+            '{"schema": "diffalign.search/1", "prompt": "a dog"}',
+            "does not follow the schema diffalign.search",
+        ),
         ('{"schema": "diffalign.summary/1", "prompt": "a dog"}', "does not follow the schema"),
     ],
 )
@@ -219,6 +225,66 @@ def test_a_folder_without_a_summary(tmp_path: Path, content: str | None, message
     with pytest.raises(ArtifactError, match=message):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+SEARCH: dict[str, Any] = {
+    "schema": "diffalign.search/1",
+    "prompt": "a green dog",
+    "model": "world",
+    "reward": "world-clip",
+    "judge": "world-scene",
+    "description": "the best 2 of 150",
+    "previews": None,
+    "all": {"reward": interval(10.5)},
+    "kept": {
+        **{"indices": [3, 1], "rewards": [14.0, 13.0], "reward": interval(13.5), "judged": [True, False]},
+        **{"judged_accuracy": interval(0.5), "diversity": None},
+    },
+    "cost": COST,
+    "run": {"seed": 0, "command": "diffalign search 'a green dog'", "guidance_scale": 4.0},
+}
+
+
+def test_the_page_of_a_search(tmp_path: Path) -> None:
+    (tmp_path / "best.png").write_bytes(b"best")
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(METRICS) + "\n")
+    page = make(tmp_path, SEARCH)
+    assert page.references == [f"data:image/png;base64,{base64.b64encode(b'best').decode()}"]
+    for text in ("“a green dog”", "The best 2 of 150 by reward world-clip", "judged by world-scene"):
+        assert text in page.text, text
+    assert [text in page.text for text in ("10.50", "13.50", "50.0", "1 150 reward queries", "Previews")] == [
+        *[True] * 4,
+        False,
+    ]
+    assert "plain diffusers" not in page.text
+    previews = {**SEARCH, "previews": {"reward": interval(7.25)}}
+    assert "Previews" in make(tmp_path, previews).text and "7.250" in make(tmp_path, previews).text
+
+
+def test_a_table_has_every_prompt(tmp_path: Path) -> None:
+    prompts = ["a green dog", EVIL, "字" * 3000, "a dog " * 3000]
+    bare = {**ROW, "judged_accuracy": None, "diversity": None}
+    gain = {**SUMMARY["gain"], "judged_accuracy": None, "pairwise_distance": None}
+    parts = [
+        {"prompt": prompt, "n": 8, "rows": {"baseline": ROW, "tuned": ROW}, "gain": SUMMARY["gain"]}
+        for prompt in prompts
+    ]
+    parts[1] |= {"rows": {"baseline": bare, "tuned": bare}, "gain": gain}
+    page = make(tmp_path, {**SUMMARY, "by_prompt": parts})
+    table = page.text[page.text.index("By prompt") :]
+    assert "a green dog" in table and "<script>" in table and "8 pictures a prompt" in table
+    assert "字" * 100 in table and max(map(len, table.splitlines())) < 200
+    assert "+48.4" in table and "−1.500" in table
+    assert "“" not in page.text[: page.text.index("Model")]  # a number of prompts is no prompt
+    assert "By prompt" not in make(tmp_path, {**SUMMARY, "by_prompt": []}).text
+
+
+def test_a_prompt_of_thousands_of_words_is_shortened_in_titles(tmp_path: Path) -> None:
+    make(tmp_path, {**SUMMARY, "prompt": "a dog " * 3000, "run": {}})
+    source = (tmp_path / "report.html").read_text("utf-8")
+    title, heading = (re.search(f"<{tag}[^>]*>(.*)</{tag}>", source) for tag in ("title", "h1"))
+    assert title is not None and len(title[1]) < 80 and heading is not None and len(heading[1]) < 220
+    assert repr("a dog " * 3000) in html.unescape(source)  # what is run is whole
 
 
 def test_it_replaces_an_older_report(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ def compare(
     resume: Annotated[str | None, RUN] = None,
     sampling: SamplingOptions = Sampling(),
 ) -> None:
-    """Compare methods at the same number of reward queries a prompt: a table, and a chart of quality
-    against cost.
+    """Compare methods at the same number of reward queries a prompt: a table, a chart of quality against
+    cost, and a grid of pictures a method.
 
     Search keeps the best pictures that it saw, so that their reward flatters; what learns gives fresh
     ones. anchors and tune learn from all prompts at once, with as many queries in all (but at least a
@@ -35,7 +35,7 @@ def compare(
         resume: Go on with the comparison in this folder; without one, in that of --out or of the set.
     """
     from diffalign.artifacts import RunFolder
-    from diffalign.files import CHART, COMPARISON, ROWS
+    from diffalign.files import CHART, COMPARISON, PICTURES, ROWS
     from diffalign.run.comparison import Comparison, read_settings
     from diffalign.run.folders import RUNS, slug
 
@@ -49,4 +49,4 @@ def compare(
     with folder.lock(), RunProgress(console, running.count_pictures()) as progress:
         table = running.run(progress)
     console.print(comparison_table(table, running.config))
-    paths(console, [folder / name for name in (CHART, COMPARISON, ROWS)])
+    paths(console, [folder / name for name in (CHART, PICTURES, COMPARISON, ROWS)])

@@ -15,6 +15,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from diffalign.settings.choices import shortened
+
 if TYPE_CHECKING:
     from diffalign.evaluation import Summary
     from diffalign.evaluation.summary import Diversity
@@ -73,7 +75,7 @@ def new_table(title: str, *columns: str) -> Table:
 
 def results(summary: Summary) -> Table:
     """Each row's figures with their 95 % intervals."""
-    title = f"“{summary['prompt']}”, {count(summary['n'], 'fresh picture')} a row"
+    title = f"“{shortened(summary['prompt'])}”, {count(summary['n'], 'fresh picture')} a row"
     video = any(row.get("frame_consistency") for row in summary["rows"].values())
     steady = ("frame consistency",) if video else ()
     table = new_table(title, summary["reward"], "judged right %", "distance", *steady, "queries", "seconds")
@@ -107,7 +109,7 @@ def overview(summaries: Sequence[Summary]) -> Table:
     for summary in summaries:
         gain, accuracy = summary["gain"], summary["rows"]["baseline"]["judged_accuracy"]
         gains = [_BLANK] * 3 if gain is None else _gains(gain)
-        table.add_row(Text(summary["prompt"]), interval(accuracy, percent=True), *gains)
+        table.add_row(Text(shortened(summary["prompt"])), interval(accuracy, percent=True), *gains)
     return table
 
 
@@ -178,7 +180,7 @@ def paths(console: Console, files: Sequence[Path]) -> None:
 def search_results(summary: Mapping[str, Any]) -> Table:
     """All pictures of a search, or its previews, and those that it kept."""
     kept, previews = summary["kept"], summary["previews"]
-    title = f"“{summary['prompt']}”: {summary['description']} by {summary['reward']}"
+    title = f"“{shortened(summary['prompt'])}”: {summary['description']} by {summary['reward']}"
     table = new_table(title, summary["reward"], "judged right %", "distance")
     row = "previews" if previews else "all"
     table.add_row(row, interval((previews or summary["all"])["reward"]), _BLANK, _BLANK)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.protocol import Pipeline
+from diffalign.settings.choices import shortened
 
 #: Encodings that are kept: of a large encoder each takes megabytes beside the denoiser.
 KEPT = 512
@@ -123,6 +124,25 @@ def _joined(each: Sequence[Any]) -> Any:
     if any(part.shape != first.shape for part in each):
         raise Ragged
     return torch.cat(list(each))
+
+
+def unread(pipeline: Any, prompts: Sequence[str]) -> str | None:
+    """A warning of prompts of which no tokenizer of the pipeline knows a word, if there are any."""
+    tokenizers = [part for name, part in vars(pipeline).items() if name.startswith("tokenizer")]
+    tokenizers = [part for part in tokenizers if part is not None]
+    if not tokenizers or any(getattr(part, "unk_token_id", None) is None for part in tokenizers):
+        return None  # it has no token for what it does not know, as it knows all
+
+    def reads(tokenizer: Any, prompt: str) -> bool:
+        ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+        return bool(tokenizer.decode(ids, skip_special_tokens=True).strip())
+
+    strange = [prompt for prompt in prompts if not any(reads(part, prompt) for part in tokenizers)]
+    if not strange:
+        return None
+    of = "" if len(prompts) == 1 else f"{len(strange)} of {len(prompts)} prompts, such as "
+    text = f"{of}“{shortened(strange[0])}”"
+    return f"the model's tokenizer knows no word of {text}, which its pictures cannot show"
 
 
 def texts(prompts: Sequence[str], call: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from torch import Tensor
 from diffalign.diffusion.pipeline import PipelineError, takes_ddim
 from diffalign.diffusion.probe import PROMPT
 from diffalign.diffusion.sampler import Sampler, seeded_noise
+from diffalign.settings.choices import shortened
 
 #: Shares of how far pictures of two noises are apart, below which two pictures of one noise are the same: of
 #: rounding, which half precision has more of.
@@ -31,8 +32,8 @@ def try_out(sampler: Sampler, prompt: str = PROMPT) -> str | None:
     name = type(pipeline).__name__
     if _apart(first, first.mean()) < LEAST and _apart(second, second.mean()) < LEAST:
         raise PipelineError(
-            f"{name} made two blank pictures of “{prompt}”, which teach nothing: are its weights those of "
-            "its class, and does its precision (--dtype) hold its values?"
+            f"{name} made two blank pictures of “{shortened(prompt)}”, which teach nothing: are its weights "
+            "those of its class, and does its precision (--dtype) hold its values?"
         )
     moved = _apart(first, second)
     if moved < LEAST:

@@ -152,6 +152,17 @@ def pooled(samples: Sequence[Samples]) -> Samples:
     return Samples(**tensors, diversity_on=samples[0].diversity_on, per_prompt=tuple(map(len, samples)))
 
 
+def split(samples: Samples) -> list[Samples]:
+    """Those of each prompt, which `pooled` joined."""
+    sizes = list(samples.per_prompt or [len(samples)])
+    tensors = {name: getattr(samples, name) for name in TENSORS}
+    parts = {name: tensor.split(sizes) for name, tensor in tensors.items() if tensor is not None}
+    return [
+        Samples(**{name: part[i] for name, part in parts.items()}, diversity_on=samples.diversity_on)
+        for i in range(len(sizes))
+    ]
+
+
 def world_judge(model: str, prompt: str) -> Judge | None:
     """The embedded world's exact judge, if `model` draws it and it can read `prompt`; else None."""
     if model not in WORLD_MODELS:

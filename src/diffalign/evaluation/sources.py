@@ -19,6 +19,7 @@ import yaml
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from diffalign.files import CONFIG, PICTURES, PROMPT, SUMMARY
+from diffalign.settings.choices import shortened
 from diffalign.settings.reading import read_yaml
 
 #: The formats that are read, by the suffixes of files.
@@ -82,7 +83,9 @@ def _by_prompt(folder: Path, prompt: str | None) -> dict[str, tuple[Path, ...]]:
             raise SourceError(f"there are no pictures in {_picture_folder(each)}; {remedy}")
         text = _prompt_of(each, default)
         if text in by_prompt:
-            raise SourceError(f"two folders in {pictures} are of the prompt “{text}”; make them one")
+            raise SourceError(
+                f"two folders in {pictures} are of the prompt “{shortened(text)}”; make them one"
+            )
         by_prompt[text] = files
     return by_prompt
 
@@ -158,13 +161,13 @@ def matched(sources: Sequence[Source]) -> dict[str, int]:
         for prompt in sorted(first.pictures.keys() ^ other.pictures.keys()):
             having, lacking = (first, other) if prompt in first.pictures else (other, first)
             raise SourceError(
-                f"{having.name} has pictures of “{prompt}”, {lacking.name} has none; all need the same "
-                "prompts"
+                f"{having.name} has pictures of “{shortened(prompt)}”, {lacking.name} has none; all need the "
+                "same prompts"
             )
         for prompt, pictures in first.pictures.items():
             if len(pictures) != len(other.pictures[prompt]):
                 raise SourceError(
-                    f"of “{prompt}” {first.name} has {len(pictures)} pictures and {other.name} "
+                    f"of “{shortened(prompt)}” {first.name} has {len(pictures)} pictures and {other.name} "
                     f"{len(other.pictures[prompt])}; give equally many"
                 )
     return {prompt: len(pictures) for prompt, pictures in first.pictures.items()}

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from diffalign.evaluation.samples import Samples
+from diffalign.evaluation.samples import Samples, split
 from diffalign.metrics import (
     bootstrap,
     distance_by_picture,
@@ -76,7 +76,21 @@ class Row(Means):
     diversity: Diversity | None
 
 
-class Summary(TypedDict):
+class Figures(TypedDict):
+    """Of samples, by row."""
+
+    rows: dict[str, Row]
+    gain: Gain | None
+
+
+class PromptFigures(Figures):
+    """Those of one of several prompts."""
+
+    prompt: str
+    n: int
+
+
+class Summary(Figures):
     """`summary.json`; `docs/summary.md` describes it. Only "cost" depends on clock and machine."""
 
     schema: str
@@ -85,8 +99,7 @@ class Summary(TypedDict):
     reward: str
     judge: str | None
     n: int
-    rows: dict[str, Row]
-    gain: Gain | None
+    by_prompt: list[PromptFigures]
     cost: dict[str, dict[str, float | None]]
     run: dict[str, str | int | float | None]
 
@@ -98,6 +111,7 @@ def summarise(
     cost: Mapping[str, Cost],
     *,
     prompt: str,
+    prompts: Sequence[str] = (),
     model: str,
     reward: str,
     judge: str | None = None,
@@ -109,12 +123,15 @@ def summarise(
         baseline, tuned: paired samples, of the same seed.
         best: the n pictures that best-of-N selects by reward at equal cost.
         cost: by row: "baseline", "best_of_n", "tuned".
+        prompt: what the pictures show, of several prompts their number.
+        prompts: those of the samples, if there are several.
         model, reward, judge: their names.
         run: further settings, such as "seed", "num_steps", "guidance_scale", "command"; none that differs
             between an uninterrupted run and a resumed one.
 
     Raises:
-        ValueError: if the rows differ in n, or `cost` does not name exactly the rows.
+        ValueError: if the rows differ in n, `cost` does not name exactly the rows, or the samples are not of
+            as many prompts.
     """
     samples = {"baseline": baseline, "best_of_n": best, "tuned": tuned}
     rows = {name: row for name, row in samples.items() if row is not None}
@@ -130,11 +147,27 @@ def summarise(
         "reward": reward,
         "judge": judge,
         "n": len(baseline),
-        "rows": {name: {**_means(row), "diversity": diversity_of(row)} for name, row in rows.items()},
-        "gain": None if tuned is None else _gain(tuned, baseline),
+        **_figures(rows),
+        "by_prompt": _by_prompt(rows, prompts) if len(prompts) > 1 else [],
         "cost": {name: cost[name].as_dict() for name in rows},
         "run": dict(run or {}),
     }
+
+
+def _figures(rows: Mapping[str, Samples]) -> Figures:
+    found: dict[str, Row] = {
+        name: {**_means(row), "diversity": diversity_of(row)} for name, row in rows.items()
+    }
+    gain = _gain(rows["tuned"], rows["baseline"]) if "tuned" in rows else None
+    return {"rows": found, "gain": gain}
+
+
+def _by_prompt(rows: Mapping[str, Samples], prompts: Sequence[str]) -> list[PromptFigures]:
+    found = list[PromptFigures]()
+    for prompt, *own in zip(prompts, *map(split, rows.values()), strict=True):
+        of = dict(zip(rows, own, strict=True))
+        found.append(PromptFigures(prompt=prompt, n=len(own[0]), **_figures(of)))
+    return found
 
 
 def peak_memory_mb(device: torch.device | str = "cpu") -> float | None:

@@ -12,6 +12,7 @@ from diffalign.diffusion.finite import check_finite
 from diffalign.learners.optimisers import take_step
 from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.policies.noise import NoiseDistribution
+from diffalign.settings.choices import shortened
 from diffalign.settings.fields import ConfigError
 
 
@@ -41,7 +42,8 @@ def distil(
     for prompt, noise in noises.items():
         if noise.latent != generator.shape.latent:
             raise ConfigError(
-                f"the noise of {prompt!r} has shape {noise.latent}, the generator's {generator.shape.latent}"
+                f"the noise of {shortened(prompt)!r} has shape {noise.latent}, the generator's "
+                f"{generator.shape.latent}"
             )
     texts, optimiser = list(noises), torch.optim.Adam(generator.parameters(), lr=learning_rate)
     for step in range(steps):

@@ -10,7 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from diffalign import files
 from diffalign.artifacts import RunFolder
 from diffalign.evaluation import SCHEMA
-from diffalign.files import BEFORE_AFTER, CONFIG, CURVE, REPORT, SUMMARY, ArtifactError, replacing
+from diffalign.files import BEFORE_AFTER, BEST, CONFIG, CURVE, REPORT, SUMMARY, ArtifactError, replacing
+from diffalign.settings.choices import shortened
+
+SEARCH_SCHEMA = "diffalign.search/1"
+#: By a summary's schema: the page, and the picture at its top.
+PAGES = {SCHEMA: ("report.html", BEFORE_AFTER), SEARCH_SCHEMA: ("search.html", BEST)}
 
 
 def write_report(folder: Path | str) -> Path:
@@ -24,24 +29,33 @@ def write_report(folder: Path | str) -> Path:
     """
     run = RunFolder(Path(folder))
     config = run / CONFIG
+    summary = read_summary(run / SUMMARY)
+    template, pictures = PAGES[summary["schema"]]
     shown = {
-        "summary": _read_summary(run / SUMMARY),
+        "summary": summary,
         "metrics": run.metrics(),
         "config": config.read_text("utf-8", "replace").strip() if config.is_file() else None,
-        "before_after": _encoded(run / BEFORE_AFTER),
+        "pictures": _encoded(run / pictures),
         "curve": _encoded(run / CURVE),
         "files": files,
     }
     try:
-        page = _environment().get_template("report.html").render(shown)
+        page = _environment().get_template(template).render(shown)
     except (TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{run / SUMMARY} does not follow the schema {SCHEMA}: {error!r}") from error
+        raise ArtifactError(
+            f"{run / SUMMARY} does not follow the schema {summary['schema']}: {error!r}"
+        ) from error
     with replacing(run / REPORT) as file:
         file.write_text(page, "utf-8")
     return run / REPORT
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
+def read_summary(path: Path) -> dict[str, Any]:
+    """What `summary.json` holds, of a run or of a search.
+
+    Raises:
+        ArtifactError: if it is not there, corrupt, or something else.
+    """
     if not path.is_file():
         raise ArtifactError(f"there is no finished run in {path.parent}: it has no {path.name}")
     try:
@@ -50,8 +64,8 @@ def _read_summary(path: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{path} is corrupt: {error}; go on with the run (--resume) to write it again"
         ) from error
-    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
-        raise ArtifactError(f"{path} is no summary of the schema {SCHEMA}")
+    if not isinstance(summary, dict) or summary.get("schema") not in list(PAGES):
+        raise ArtifactError(f"{path} is no summary of the schema {SCHEMA}, nor of {SEARCH_SCHEMA}")
     return summary
 
 
@@ -69,7 +83,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "rounded": _rounded, "repr": repr}
+    environment.filters |= {"number": _number, "rounded": _rounded, "repr": repr, "shortened": shortened}
     return environment
 
 

@@ -16,15 +16,18 @@ from typing import Any, Self
 
 from diffalign.artifacts import RunFolder
 from diffalign.diffusion import Sampler
+from diffalign.diffusion.encoding import unread
 from diffalign.evaluation import Samples
-from diffalign.files import CHART, COMPARISON, CONFIG, ROWS, replacing, write_json
+from diffalign.files import CHART, COMPARISON, CONFIG, PICTURES, ROWS, replacing, write_json
 from diffalign.methods import build
 from diffalign.methods.provenance import decisive, disagreeing, provenance
 from diffalign.metrics import clustered, mean_measured, mean_pairwise_distance
+from diffalign.report.pictures import grid
 from diffalign.report.plots import quality_against_cost
 from diffalign.run.asked import Asked, read_prompts
 from diffalign.run.checkpoint import resumable
 from diffalign.run.compare import COMPARED, count_pictures, settings_of
+from diffalign.run.conclusion import columns_for, shown
 from diffalign.run.loading import Loader, load_sampler
 from diffalign.run.progress import Progress
 from diffalign.run.session import Session
@@ -37,6 +40,7 @@ from diffalign.settings.methods import METHODS
 from diffalign.settings.plan import Plan
 from diffalign.settings.sampling import Sampling
 
+SHOWN = 64  # pictures of a method, of all prompts
 STATES = "states"  # of methods that are under way, in a folder of the settings that they have
 Table = dict[str, dict[str, Any]]
 
@@ -73,7 +77,7 @@ class Comparison:
             if COMPARED[name] is not None
         }
         setup = Loader().setup(sampling, config.reward, config.judge, prompts)
-        warnings = list(setup.warnings)
+        warnings = [*setup.warnings, *filter(None, [unread(setup.sampler.pipeline, prompts)])]
         for name, (method, learning) in settings.items():  # which a model or its latents may not fit
             group = prompts[:1] if METHODS[method].per_prompt else prompts
             try:
@@ -139,6 +143,7 @@ class Comparison:
         states = self.folder / STATES / digest / f"{name}-{config.seed}"
         with progress.phase(name, self._count_of(name)):
             samples, forwards = self._pictures(name, config, states, progress)
+        self._draw(name, config.seed, samples)
         row: dict[str, Any] = {"method": name, "seed": config.seed, "about": about}
         row |= {"seconds": time.perf_counter() - began, "forwards": forwards}
         row["pictures"] = [describe(prompt, part) for prompt, part in zip(self.prompts, samples, strict=True)]
@@ -146,6 +151,15 @@ class Comparison:
             lines.write(json.dumps(row) + "\n")
         shutil.rmtree(self.folder / STATES, ignore_errors=True)
         return row
+
+    def _draw(self, name: str, seed: int, samples: Sequence[Samples]) -> None:
+        """A grid of a method's pictures, those of the same prompts at the same places as every other's."""
+        folder = self.folder / PICTURES / name
+        folder.mkdir(parents=True, exist_ok=True)
+        images, verdicts, captions = shown(samples, self.prompts, SHOWN)
+        captions = captions or list(self.prompts) * len(images)
+        path, columns, title = folder / f"seed{seed}-grid.png", columns_for(captions), f"{name}, seed {seed}"
+        grid(images, path, columns=columns, title=title, verdicts=verdicts, captions=captions)
 
     def _pictures(
         self, name: str, config: CompareConfig, states: Path, progress: Progress

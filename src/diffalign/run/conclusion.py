@@ -8,20 +8,21 @@ import torch
 from torch import Tensor
 
 from diffalign.evaluation import Cost, Samples, Summary, diversity_of, pooled, summarise
-from diffalign.files import BEFORE_AFTER, BEST, CURVE, SUMMARY, versions, write_json
+from diffalign.files import BEFORE_AFTER, BEST, PICTURES, SUMMARY, versions, write_json
 from diffalign.learners.best_of_n import BestOfN
 from diffalign.learners.result import SearchResult
 from diffalign.loop import train
 from diffalign.metrics import bootstrap
-from diffalign.report.html import write_report
-from diffalign.report.plots import before_after, grid, reward_curve
+from diffalign.report.html import SEARCH_SCHEMA, write_report
+from diffalign.report.pictures import before_after, grid
+from diffalign.run.charts import draw_curve
+from diffalign.run.pictures import save_pictures
 from diffalign.run.progress import Progress
 from diffalign.run.session import Session
 from diffalign.run.setup import Setup
 from diffalign.settings.search import SearchConfig
 
-SHOWN = 16  # pictures before and after
-SEARCH_SCHEMA = "diffalign.search/1"
+SHOWN, COLUMNS = 16, 8  # pictures before and after, and side by side at most
 
 
 def count_evaluated(session: Session) -> int:
@@ -61,11 +62,13 @@ def conclude(session: Session, progress: Progress) -> Summary | Mapping[str, Any
         pooled(best) if best else None,
         cost,
         prompt=prompts[0] if len(prompts) == 1 else f"{len(prompts)} held-out prompts",
+        prompts=prompts,
         **setup.names,
         run=run,
     )
     learner.save(session.folder.path)
-    _draw(session, before, after, summary)
+    _draw_pairs(session, before, after)
+    draw_curve(session.folder, plan, summary)
     write_json(session.folder / SUMMARY, summary)
     write_report(session.folder.path)  # which tells a finished run, and so comes last
     return summary
@@ -78,27 +81,33 @@ def _best_of_n(setup: Setup, prompt: str, number: int, images: int, seed: int, p
     return setup.assess(search.best, prompt, setup.embed)
 
 
-def _draw(session: Session, before: Sequence[Samples], after: Sequence[Samples], summary: Summary) -> None:
-    folder, learner = session.folder, session.learner
-    each = max(1, SHOWN // len(before))
+def shown(
+    parts: Sequence[Samples], prompts: Sequence[str], number: int = SHOWN
+) -> tuple[Tensor, Tensor | None, list[str]]:
+    """The first pictures of each prompt, `number` in all at most, with verdicts, if all have some, and
+    captions, if there are several prompts."""
+    each = max(1, number // len(parts))
+    images = torch.cat([part.images[:each] for part in parts])[:number]
+    judged = [part.judged[:each] for part in parts if part.judged is not None]
+    verdicts = torch.cat(judged)[:number] if len(judged) == len(parts) else None
+    captions = [prompt for prompt, part in zip(prompts, parts, strict=True) for _ in part.images[:each]]
+    return images, verdicts, captions[:number] if len(parts) > 1 else []
 
-    def shown(parts: Sequence[Samples]) -> tuple[Tensor, Tensor | None]:
-        judged = [part.judged[:each] for part in parts if part.judged is not None]
-        verdicts = torch.cat(judged)[:SHOWN] if len(judged) == len(parts) else None
-        return torch.cat([part.images[:each] for part in parts])[:SHOWN], verdicts
 
-    (old, wrong), (new, right) = shown(before), shown(after)
+def columns_for(captions: Sequence[str]) -> int:
+    """Pictures side by side, so that those of a prompt, whose caption they have, are in one row."""
+    each = captions.count(captions[0]) if captions else 1
+    return COLUMNS - COLUMNS % min(each, COLUMNS)
+
+
+def _draw_pairs(session: Session, before: Sequence[Samples], after: Sequence[Samples]) -> None:
+    old, wrong, captions = shown(before, session.asked.held_out)
+    new, right, _ = shown(after, session.asked.held_out)
     verdicts = None if wrong is None or right is None else (wrong, right)
-    titles = ("Before: the frozen model", f"After: the same noise, the {learner.learned}")
-    before_after(old, new, folder / BEFORE_AFTER, titles=titles, verdicts=verdicts)
-    single = learner.prompts == (summary["prompt"],)
-    reward_curve(
-        folder.metrics(),
-        folder / CURVE,
-        baseline=summary["rows"]["baseline"]["reward"]["mean"] if single else None,
-        reward=summary["reward"],
-        title=summary["prompt"] if single else f"{len(learner.prompts)} training prompts",
-    )
+    titles = ("Before: the frozen model", f"After: the same noise, the {session.learner.learned}")
+    path = session.folder / BEFORE_AFTER
+    columns = columns_for(captions)
+    before_after(old, new, path, columns=columns, titles=titles, verdicts=verdicts, captions=captions)
 
 
 def _conclude_search(session: Session, result: SearchResult, run: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,8 +131,12 @@ def _conclude_search(session: Session, result: SearchResult, run: Mapping[str, A
         "cost": session.spent().as_dict(),
         "run": dict(run),
     }
-    session.learner.save(session.folder.path)
-    title = f"“{prompt}”: {result.described()} by {setup.reward_name}"
-    grid(kept.images, session.folder / BEST, title=title, verdicts=kept.judged)
-    write_json(session.folder / SUMMARY, summary)
+    folder, title = session.folder, f"{result.described()} by {setup.reward_name}: {prompt}"
+    session.learner.save(folder.path)
+    captions = [f"{reward:.4g}" for reward in kept.reward.tolist()]
+    grid(kept.images, folder / BEST, title=title, verdicts=kept.judged, captions=captions)
+    save_pictures(kept.images, folder / PICTURES, prompt, session.asked.plan.learning.seed)
+    draw_curve(folder, session.asked.plan, summary)
+    write_json(folder / SUMMARY, summary)
+    write_report(folder.path)
     return summary

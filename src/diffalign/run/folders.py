@@ -1,10 +1,10 @@
 """Names of the folders that runs are kept in, and the runs that a folder holds."""
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import category
 
 from diffalign.artifacts import RunFolder
 from diffalign.files import CONFIG, ArtifactError
@@ -12,15 +12,16 @@ from diffalign.settings.fields import ConfigError
 from diffalign.settings.plan import Plan
 
 RUNS = Path("runs")
-LONGEST = 60  # characters of a name, as file systems allow 255 bytes
+LONGEST, MOST_BYTES = 60, 180  # of a name, as file systems allow 255 bytes, of which others add some
 
 
 def slug(text: str) -> str:
     """A name for a file: lower-case words joined by dashes; what is cut off is told apart by a hash."""
-    words = re.sub(r"[^\w]+", "-", text.lower()).strip("-_")
-    if words and len(words) <= LONGEST:
-        return words
-    return f"{words[:LONGEST]}-{_digest(text)}".lstrip("-")
+    # marks belong to the letter before them: many scripts write vowels so
+    kept = (c if c == "_" or c.isalnum() or category(c)[0] == "M" else " " for c in text.lower())
+    words = "-".join("".join(kept).split()).strip("-_")
+    cut = words[:LONGEST].encode()[:MOST_BYTES].decode("utf-8", "ignore")
+    return words if words and cut == words else f"{cut}-{_digest(text)}".lstrip("-")
 
 
 def _digest(text: str) -> str:

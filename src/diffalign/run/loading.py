@@ -8,6 +8,7 @@ import torch
 
 from diffalign.artifacts import RunFolder
 from diffalign.diffusion import Sampler, load_pipeline
+from diffalign.diffusion.encoding import unread
 from diffalign.diffusion.loading import default_device, default_dtype
 from diffalign.diffusion.pipeline import denoiser
 from diffalign.diffusion.trial import try_out
@@ -72,6 +73,8 @@ class Loader:
         plan = asked.plan
         divided = getattr(plan.learning, "shard", False)
         setup = self.setup(plan.sampling, plan.reward, plan.evaluation.judge, asked.held_out, divided)
+        if warning := unread(setup.sampler.pipeline, tuple(dict.fromkeys((*asked.prompts, *asked.held_out)))):
+            setup = replace(setup, warnings=(*setup.warnings, warning))
         learner = build(plan.method, setup.sampler, asked.prompts, plan.learning, plan.reward)
         return Session(folder, asked, setup, learner)
 
@@ -103,12 +106,16 @@ def make_setup(
     check_pictures(sampler, reward, judge)
     judges, warnings = dict[str, Judge | None](), [try_out(sampler, *prompts[:1])]
     if judge == "world-scene" or (judge == "auto" and model in WORLD_MODELS):
+        faults = list[PromptError]()
         for prompt in prompts:
             try:
                 parse(prompt, video=model == WORLD_VIDEO)
                 judges[prompt] = scene_judge
             except PromptError as error:
-                warnings.append(f"no judge for this prompt: {error}")
+                faults.append(error)
+        if faults:
+            which = "this prompt" if len(prompts) == 1 else f"{len(faults)} of {len(prompts)} prompts"
+            warnings.append(f"no judge for {which}: {faults[0]}")
     return Setup(sampler, function, judges, embed(model), model, reward, tuple(filter(None, warnings)))
 
 

@@ -24,6 +24,7 @@ from diffalign.policies.noise import NoiseDistribution, check_fingerprint
 from diffalign.run.folders import read_plan
 from diffalign.run.loading import load_sampler
 from diffalign.run.weights import TunedWeights
+from diffalign.settings.choices import shortened
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.methods import METHODS
 from diffalign.settings.sampling import Dtype, Opening, Sampling, written
@@ -59,7 +60,7 @@ class Opened:
         recorded = self.metadata.get("prompt")
         if recorded is not None:
             if prompt not in (None, recorded):
-                raise ConfigError(f"{self.path} was learned for “{recorded}”; leave out --prompt")
+                raise ConfigError(f"{self.path} was learned for “{shortened(recorded)}”; leave out --prompt")
             return recorded
         if prompt is None or not prompt.strip():
             raise ConfigError(

@@ -4,10 +4,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 
 from diffalign.files import FROZEN, PICTURES, PROMPT, replacing
 from diffalign.policies.noise import NoiseDistribution
-from diffalign.report.plots import grid
+from diffalign.report.pictures import grid
 from diffalign.report.video import write_video
 from diffalign.rollout import as_bytes
 from diffalign.run.folders import slug
@@ -41,6 +42,14 @@ def write_pictures(
         pictures = as_bytes(sampler(x_T, text))
     beside = (opened.path if opened.path.is_dir() else opened.path.parent) / (FROZEN if frozen else PICTURES)
     out = out or (beside if prompt is None else beside / slug(text))
+    save_pictures(pictures, out, text, seed)
+    grid(pictures, out / f"seed{seed}-grid.png", title=text)
+    return out
+
+
+def save_pictures(pictures: Tensor, out: Path, prompt: str, seed: int) -> None:
+    """Writes pictures `(n, 3, H, W)` or videos, uint8, as files by their numbers, and their prompt, which
+    `measure` and `study` read."""
     out.mkdir(parents=True, exist_ok=True)
     for i, picture in enumerate(pictures):
         path = out / f"seed{seed}-{i:03d}.png"
@@ -50,7 +59,5 @@ def write_pictures(
             continue
         with replacing(path) as file:
             Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, "png")
-    with replacing(out / PROMPT) as file:  # for `measure` and `study`
-        file.write_text(f"{text}\n", "utf-8")
-    grid(pictures, out / f"seed{seed}-grid.png", title=text)
-    return out
+    with replacing(out / PROMPT) as file:
+        file.write_text(f"{prompt}\n", "utf-8")

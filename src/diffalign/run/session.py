@@ -91,6 +91,8 @@ class Session:
     def _record(self, round: Round, checks: list[Mapping[str, Any]], progress: Progress) -> str | None:
         """Writes a round's metrics, after a check where one is due; returns what is alarming."""
         row: dict[str, Any] = {**round.figures(), **component_means(self.setup.reward)}
+        if len(self.learner.prompts) > 1:  # for the reward curve
+            row["prompts"] = [self.learner.prompts.index(prompt) for prompt in round.update.prompts]
         problem, evaluation = None, self.asked.plan.evaluation
         if is_due(evaluation, round.round):
             held_out, images = self.asked.held_out, evaluation.check_images

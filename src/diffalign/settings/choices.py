@@ -1,4 +1,4 @@
-"""The message for a name that is not among the known ones, written once."""
+"""What messages say of names and texts: a name that is not among the known ones, and a long prompt."""
 
 import difflib
 from collections.abc import Iterable
@@ -21,4 +21,17 @@ def unknown(
         nearest = difflib.get_close_matches(given, names, 1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else ""
     choices = ", ".join([*names, alternative] if alternative else names)
-    return f"unknown {kind} {given!r}; choose one of: {choices}{f' ({hint})' if hint else ''}"
+    return f"unknown {kind} {shortened(given)!r}; choose one of: {choices}{f' ({hint})' if hint else ''}"
+
+
+def shortened(text: str, longest: int = 120) -> str:
+    """`text` as one line of at most so many characters; what is left out, at a word if it can be, is an …
+
+    A prompt of thousands of words still makes a title, a message and a cell of a table.
+    """
+    line = " ".join(text.split())
+    if len(line) <= longest:
+        return line
+    cut = line[: longest - 1]
+    word = cut.rpartition(" ")[0]
+    return (word if len(word) > longest // 2 else cut) + "…"

@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 
-from diffalign.settings.choices import unknown
+from diffalign.settings.choices import shortened, unknown
 from diffalign.world.clips import motion_of
 from diffalign.world.scenes import (
     ANIMALS,
@@ -193,19 +193,20 @@ def parse(prompt: str, video: bool = False) -> Request:
         PromptError: if the prompt is not in the world's language; the message has examples of what is. A
             prompt that names a motion is one for a video of one thing.
     """
+    shown = repr(shortened(prompt))
     text = " ".join(prompt.lower().replace(".", " ").replace(",", " ").split())
     match = _PROMPT.match(text)
     if match is None:
         raise PromptError(
-            f"the embedded world cannot read {prompt!r}; it reads prompts such as 'a green dog on the moon', "
+            f"the embedded world cannot read {shown}; it reads prompts such as 'a green dog on the moon', "
             "'four pandas', 'a dog and a cat', 'a red apple on the left of a car'"
         )
     groups = tuple(_parse_group(text) for text in match.group("first", "second") if text)
     if len({group.subject for group in groups}) < len(groups):
-        raise PromptError(f"{prompt!r} names one subject twice; use a count or two different subjects")
+        raise PromptError(f"{shown} names one subject twice; use a count or two different subjects")
     motion = _MOTIONS.get(match["motion"])
     if motion is not None and not video:
-        raise PromptError(f"{prompt!r} names a motion, which no picture shows; take the model world-video")
+        raise PromptError(f"{shown} names a motion, which no picture shows; take the model world-video")
     if motion is not None and groups[0].count > 1:
-        raise PromptError(f"{prompt!r} names a motion of several things; the embedded world moves one")
+        raise PromptError(f"{shown} names a motion of several things; the embedded world moves one")
     return Request(groups, _RELATIONS.get(match["relation"]), match["background"], motion)
