@@ -36,6 +36,7 @@ def load_sampler(options: Sampling) -> Sampler:
         device=device,
         dtype=dtype,
         scheduler=options.scheduler,
+        offload=options.offload,
         **options.additions(),
     )
     denoiser(pipeline)
