@@ -4,12 +4,13 @@ Operations of tensors on both devices fail, as on an accelerator; scalars, and w
 a tensor that is left on the wrong device is seen where there is no other device.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -132,12 +133,14 @@ def _no_grad(mode: bool = True) -> Any:
 
 
 @contextmanager
-def elsewhere(pipeline: Any) -> Iterator[Any]:
-    """Within it the pipeline is on the other device."""
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
+def elsewhere(pipeline: Any, but: Container[str] = ()) -> Iterator[Any]:
+    """Within it the pipeline is on the other device, save the parts that are named in `but`."""
+    for name, part in pipeline.components.items():
+        if isinstance(part, nn.Module) and name not in but:
             send(part)
-    with patch.object(torch, "inference_mode", _no_grad), _Made(), _Read():
+    # torch's meta device, which this stands on, is none that diffusers would compute on
+    there = patch.object(DiffusionPipeline, "device", ELSEWHERE)
+    with there, patch.object(torch, "inference_mode", _no_grad), _Made(), _Read():
         yield pipeline
 
 

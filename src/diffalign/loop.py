@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
 from diffalign.advantages.baselines import are_equal
 from diffalign.diffusion.finite import check_finite
+from diffalign.diffusion.memory import Pile
 from diffalign.learners.contract import Learner, Update
 from diffalign.rewards import RewardFunction, score
 from diffalign.rewards.overlap import overlapped
@@ -84,13 +85,15 @@ def train(
     device = getattr(getattr(learner.environment, "pipeline", None), "device", None)
     while not learner.done:
         began = time.perf_counter()
-        parts: list[tuple[Rollout, Tensor]] = []
+        parts, pictures = list[tuple[Rollout, Tensor]](), Pile()
         batches = learner.sample(learner.ask())
-        for part in overlapped(batches, lambda batch: score(reward, batch.images, batch.prompts), device):
-            parts.append(part if learner.keeps_pictures else (part[0].scored(), part[1]))
+        for batch, scores in overlapped(batches, lambda b: score(reward, b.images, b.prompts), device):
+            pictures.add((batch if learner.keeps_pictures else batch.scored()).images)
+            parts.append((replace(batch, images=torch.empty(0)), scores))
             if on_batch is not None:
-                on_batch(len(part[1]))
+                on_batch(len(scores))
         rollout = Rollout.cat([rollout for rollout, _ in parts])
+        rollout = replace(rollout, images=pictures.joined())
         rewards = torch.cat([rewards for _, rewards in parts])
         sampled = time.perf_counter()
         update = learner.tell(rollout, rewards)

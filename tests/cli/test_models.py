@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from diffalign import NoiseDistribution, load_artifact, load_pipeline, open_artifact
 from diffalign.diffusion import fingerprint
+from diffalign.files import ArtifactError
+from diffalign.policies.noise import check_fingerprint
 from tests.diffusion.adapters import save_inversion, save_lora
 from tests.diffusion.single_file import save_single_file
 
@@ -63,7 +65,7 @@ def test_another_text_encoder_or_vae_is_another_model(
     (file,) = (model / part).glob("*.safetensors")
     save_file({name: 1.1 * tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
     refused = diffalign("generate", "run", "-n", 1)
-    assert refused.code == 2 and "it has another text encoder, VAE or adapter" in refused.err
+    assert refused.code == 2 and "it has another text encoder, VAE, tiling or adapter" in refused.err
 
 
 def test_other_settings_of_the_scheduler_are_another_model(model: Path, diffalign, small) -> None:
@@ -158,3 +160,45 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(
     refused = diffalign("find", "a dog", *small, *given, "--out", "run")
     assert refused.code == 2 and said in refused.err and "Traceback" not in refused.err
     assert not (workplace / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["find", "tune"])
+def test_tiles_of_the_decoder_are_recorded_and_used_again(
+    method: str, model: Path, diffalign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import AutoencoderKL
+
+    tiled, decode = list[int](), AutoencoderKL.tiled_decode
+
+    def counting(vae: Any, latents: torch.Tensor, **kwargs: Any) -> Any:
+        tiled.append(len(latents))
+        return decode(vae, latents, **kwargs)
+
+    monkeypatch.setattr(AutoencoderKL, "tiled_decode", counting)
+    options = ("--reward", "own_reward:red", "--num-steps", 4, "--images", 2, "--height", 32, "--width", 32)
+    prompts = ("a dog",) if method == "find" else ("a dog", "a cat")
+    learn = (method, *prompts, *FEW[method], *options, "--model", model)
+    done = diffalign(*learn, "--out", "run", "--tiling", "--offload")
+    assert done.code == 0, done.err
+    assert tiled and set(tiled) == {1}  # a sample at a time
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["tiling"] is True
+    tiled.clear()
+    shown = () if method == "find" else ("--prompt", "a dog")
+    assert diffalign("generate", "run", "-n", 2, "--offload", *shown).code == 0
+    assert tiled == [1, 1]
+    opened = open_artifact("run")
+    assert opened.metadata["tiling"] == "true" and opened.sampler.pipeline.vae.use_tiling
+    whole = load_pipeline(model, device="cpu")
+    with pytest.raises(ArtifactError, match="tiling"):
+        check_fingerprint(opened.metadata, fingerprint(whole))
+
+
+def test_a_decoder_without_tiles_says_so(model: Path, diffalign, small, monkeypatch) -> None:
+    from diffusers import AutoencoderKL
+
+    def enable_tiling(vae: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(AutoencoderKL, "enable_tiling", enable_tiling)
+    refused = diffalign("find", "a dog", "--model", model, *small[2:], "--tiling")
+    assert refused.code == 2 and "its AutoencoderKL does not know; leave out --tiling" in refused.err

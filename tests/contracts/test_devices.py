@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from diffalign import Sampler, anchors, find, load_pipeline, noise_ppo, search, tune
+from diffalign.diffusion.encoding import text_encoders
+from diffalign.diffusion.probe import prompt_states
 from tests.device import ELSEWHERE, elsewhere, refuses
 from tests.families import BY_NAME, save_family
 
@@ -49,16 +51,30 @@ def test_the_other_device_is_another() -> None:
         assert refuses(lambda: away.numpy()) and not refuses(lambda: away * torch.tensor(2.0))
 
 
-def test_pictures_are_those_of_the_cpu(family: Any) -> None:
+@pytest.mark.parametrize("offload", [False, True], ids=["all", "without-text-encoders"])
+def test_pictures_are_those_of_the_cpu(family: Any, offload: bool) -> None:
+    """Also with text encoders that wait on the CPU, and are elsewhere while they encode alone."""
     folder, settings = family
     given = {**settings, **settings["call"]}
     del given["call"]
     here = Sampler(load_pipeline(folder, device="cpu"), **given)
     noise = torch.randn(3, *here.latent_shape, generator=torch.Generator().manual_seed(0))
     expected = here(noise, [*PROMPTS, PROMPTS[0]])
-    with elsewhere(load_pipeline(folder, device="cpu")) as pipeline:
-        made = Sampler(pipeline, **given)(noise, [*PROMPTS, PROMPTS[0]])
+    loaded, encoded = load_pipeline(folder, device="cpu"), list[torch.device]()
+    encoders = text_encoders(loaded)
+    with elsewhere(loaded, but=encoders if offload else ()) as pipeline:
+        for encoder in encoders.values():
+            encoder.register_forward_pre_hook(lambda encoder, _: encoded.append(encoder.device))
+        sampler = Sampler(pipeline, **given)
+        made = sampler(noise, [*PROMPTS, PROMPTS[0]])
         torch.testing.assert_close(made.cpu(), expected, atol=1e-4, rtol=0)
+        prompt_states(pipeline, PROMPTS[0], **settings["call"])
+        assert encoders and set(encoded) == {ELSEWHERE}
+        waits = torch.device("cpu") if offload else ELSEWHERE
+        assert all(encoder.device == waits for encoder in encoders.values())
+        encoded.clear()
+        sampler(noise, PROMPTS[0])
+        assert not encoded
 
 
 METHODS: dict[str, Any] = {

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload_with_hook
 from torch import Tensor
 
 from diffalign import Sampler, load_pipeline
 from diffalign.diffusion import seeded_noise
 from diffalign.diffusion.encoding import Encodings, by_prompt, texts, unread
+from tests.device import ELSEWHERE, elsewhere
 
 
 class Reader:
@@ -142,3 +144,30 @@ def test_prompts_that_no_tokenizer_knows_a_word_of() -> None:
     assert unread(pipeline, ["хи", "dog"]) is None  # one of them reads each
     pipeline.tokenizer_2.unk_token_id = None
     assert unread(pipeline, ["字"]) is None and unread(SimpleNamespace(), ["字"]) is None
+
+
+def test_text_encoders_may_stay_on_the_cpu(tiny_pipeline_folder: Path) -> None:
+    pipeline: Any = load_pipeline(tiny_pipeline_folder, device="meta", offload=True)
+    assert pipeline.unet.device.type == pipeline.vae.device.type == "meta"
+    assert pipeline.text_encoder.device.type == "cpu" and pipeline.config["text_encoder"][0] == "transformers"
+    assert load_pipeline(tiny_pipeline_folder, device="meta").text_encoder.device.type == "meta"
+
+
+def test_text_encoders_go_back_though_encoding_fails(tiny_pipeline_folder: Path) -> None:
+    with elsewhere(load_pipeline(tiny_pipeline_folder, device="cpu"), but=["text_encoder"]) as pipeline:
+        encoder, seen = pipeline.text_encoder, list[torch.device]()
+
+        def fail(*_: Any) -> None:
+            seen.append(encoder.device)
+            raise MemoryError
+
+        hook = encoder.register_forward_pre_hook(fail)
+        with pytest.raises(MemoryError), Encodings().of(pipeline):
+            pipeline.encode_prompt(["a dog"], ELSEWHERE, 1, False)
+        assert seen == [ELSEWHERE] and encoder.device.type == "cpu"
+        hook.remove()
+        cpu_offload_with_hook(encoder, "cpu")  # as enable_model_cpu_offload does: it is not ours to move
+        encoder.register_forward_pre_hook(fail)
+        with pytest.raises(Exception), Encodings().of(pipeline):  # noqa: B017
+            pipeline.encode_prompt(["a dog"], torch.device("cpu"), 1, False)
+        assert seen[1:] == [torch.device("cpu")]

@@ -8,12 +8,19 @@ import torch
 
 from diffalign import Sampler, load_pipeline
 from diffalign.diffusion import seeded_noise
-from diffalign.diffusion.memory import Fitting
+from diffalign.diffusion.memory import Fitting, Pile, joined
+from diffalign.evaluation import evaluate, pooled
+from diffalign.learners.best_of_n import BestOfN
 from diffalign.learners.denoiser import DenoiserLearner
+from diffalign.learners.find import FindLearner
 from diffalign.loop import train
 from diffalign.policies.denoiser import DenoiserPolicy
+from diffalign.policies.noise import NoiseDistribution
 from diffalign.rollout import Rollout
+from diffalign.settings.find import FindConfig
+from diffalign.settings.search import SearchConfig
 from diffalign.settings.tune import TuneConfig
+from tests.toys import Toy
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
@@ -100,3 +107,53 @@ def test_videos_are_bytes_once_they_are_scored() -> None:
 
     assert rollout(4, 3, 8, 8).scored().images.dtype == torch.uint8
     assert rollout(3, 8, 8).scored().images.dtype == torch.float32
+
+
+def test_many_videos_lie_in_a_file_that_is_gone_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("diffalign.diffusion.memory.IN_MEMORY", 1000)
+    files = Path("/proc/self/fd")  # a file without a name is seen by whoever holds it alone
+
+    def opened() -> int:
+        return sum(str(tmp_path) in str(file.readlink()) for file in files.iterdir() if file.is_symlink())
+
+    videos = [torch.randint(0, 256, (n, 2, 3, 8, 8), dtype=torch.uint8) for n in (1, 3, 1, 2)]
+    assert torch.equal(joined(videos[:1]), videos[0])
+    pile, written = Pile(), list[int]()
+    for video in videos:
+        pile.add(video.transpose(3, 4))
+        written.append(sum(tensor.nbytes for tensor in pile._waiting))
+    assert max(written) <= 1000
+    whole = pile.joined()
+    assert torch.equal(whole, torch.cat(videos).transpose(3, 4)) and not list(tmp_path.iterdir())
+    if files.is_dir():
+        assert opened() > 0
+        del whole, pile
+        assert opened() == 0
+
+
+def test_rounds_and_evaluations_are_the_same_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of searches, whose videos stay in full precision."""
+
+    def brightness(images: torch.Tensor, prompts: Any) -> torch.Tensor:
+        return images.flatten(1).mean(1)
+
+    def made() -> list[torch.Tensor]:
+        toy = Toy((3, 8, 8), lambda x_T, prompt: x_T.sigmoid()[:, None].repeat(1, 2, 1, 1, 1), batch_size=3)
+        search = BestOfN(toy, ["a dog"], SearchConfig(queries=10, keep=4))
+        find = FindLearner(toy, ["a dog"], FindConfig(queries=20, batch=10))
+        rounds = [round.images for learner in (search, find) for round in train(learner, brightness)]
+        noise = NoiseDistribution.standard((3, 8, 8))
+        samples = evaluate(toy, "a dog", noise, brightness, n=7, seed=0, batch_size=3)
+        return [*rounds, search.best.images, samples.images, pooled([samples, samples]).images]
+
+    before = made()
+    monkeypatch.setattr("diffalign.diffusion.memory.IN_MEMORY", 1000)
+    mapped, from_numpy = list[int](), torch.from_numpy
+    monkeypatch.setattr(torch, "from_numpy", lambda array: mapped.append(array.nbytes) or from_numpy(array))
+    after = made()
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    spilled = {one.nbytes for one in after if one.nbytes > 1000 and one is not after[-3]}  # the kept are few
+    assert spilled and spilled <= set(mapped)

@@ -47,9 +47,7 @@ def evaluate(
     console, opened = stdout(), open_artifact(artifact, opening)
     say(console, *opened.notes, style="yellow")
     with RunProgress(console, 2 * images) as progress:
-        summary, written = reevaluate(
-            opened, prompt, progress, reward, judge, images, seed, opening.device, out
-        )
+        summary, written = reevaluate(opened, prompt, progress, reward, judge, images, seed, opening, out)
     console.print(results(summary))
     say(console, "seconds of the tuned row are without those of learning", style="dim")
     paths(console, [written])

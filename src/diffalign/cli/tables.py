@@ -268,7 +268,7 @@ def one_liner(session: Session, n: int = 4) -> str | None:
     # prompts as a list: a video pipeline has no num_images_per_prompt
     latents = f"noise.sample({n}, seed=0).to(pipeline.dtype)"
     made = f"pipeline([{quoted['prompt']}] * {n}, latents={latents}{arguments}"
-    others = "".join(f", {name}={json.dumps(value)}" for name, value in sampling.additions().items() if value)
+    others = "".join(f", {name}={value!r}" for name, value in sampling.additions().items() if value)
     code = (
         "from diffalign import NoiseDistribution, load_pipeline; "
         f"noise = NoiseDistribution.load({quoted['noise']}); "

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
+
+from diffalign.diffusion.pipeline import is_tiled
 
 _ATTRIBUTE = "loaded_with"
 
@@ -16,17 +18,19 @@ class Additions:
         config: of a single file, the pipeline whose configuration fits.
         lora: adapters, with their scales.
         textual_inversion: added tokens.
+        tiling: whether it decodes tile by tile.
     """
 
     config: str | None = None
     lora: tuple[str, ...] = ()
     textual_inversion: tuple[str, ...] = ()
+    tiling: bool = False
 
     @classmethod
     def of(cls, pipeline: Any) -> Self:
-        """That of a pipeline; of one that `load_pipeline` did not load, nothing."""
+        """That of a pipeline; of one that `load_pipeline` did not load, its tiling alone."""
         given: Self = getattr(pipeline, _ATTRIBUTE, cls())
-        return given
+        return replace(given, tiling=is_tiled(pipeline))
 
     def attach(self, pipeline: Any) -> None:
         """Notes it at a pipeline; copies of that have it too."""
@@ -36,10 +40,11 @@ class Additions:
         """It as metadata."""
         lists = {"lora": self.lora, "textual_inversion": self.textual_inversion}
         found = {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items() if values}
-        return found if self.config is None else {"model_config": self.config, **found}
+        config = {} if self.config is None else {"model_config": self.config}
+        return {**config, **found, **({"tiling": "true"} if self.tiling else {})}
 
     @classmethod
     def read(cls, metadata: Mapping[str, str]) -> Self:
         """What `record` returned."""
-        lists = (tuple(json.loads(metadata.get(name, "[]"))) for name in ("lora", "textual_inversion"))
-        return cls(metadata.get("model_config"), *lists)
+        lora, inversions = (tuple(json.loads(metadata.get(n, "[]"))) for n in ("lora", "textual_inversion"))
+        return cls(metadata.get("model_config"), lora, inversions, metadata.get("tiling") == "true")

@@ -2,17 +2,20 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate.utils.memory import clear_device_cache
+from torch import Tensor, nn
 
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import shortened
 
 #: Encodings that are kept: of a large encoder each takes megabytes beside the denoiser.
 KEPT = 512
+#: Attributes of modules that accelerate or diffusers move by themselves, as `enable_model_cpu_offload` asks.
+_MOVED = "_hf_hook", "_diffusers_hook"
 
 
 class Ragged(Exception):
@@ -40,23 +43,29 @@ class Encodings:
             return
         if (encoders := _encoders(pipeline)) != self._of:
             self._known, self._of = {}, encoders
-        vars(pipeline)["encode_prompt"] = self._remembering(encode)  # hides the class's method
+        vars(pipeline)["encode_prompt"] = self._remembering(encode, pipeline)  # hides the class's method
         try:
             yield
         finally:
             del vars(pipeline)["encode_prompt"]
 
-    def _remembering(self, encode: Callable[..., Any]) -> Callable[..., Any]:
+    def _remembering(self, encode: Callable[..., Any], pipeline: Pipeline) -> Callable[..., Any]:
         signature = inspect.signature(encode)
 
         def once(*args: Any, **kwargs: Any) -> Any:
             """What `encode` returns, of each prompt but once."""
+            with ExitStack() as stack:
+                return encoded(stack, *args, **kwargs)
+
+        def encoded(stack: ExitStack, *args: Any, **kwargs: Any) -> Any:
+            """The same, with text encoders that stay until `stack` is closed."""
             bound = signature.bind(*args, **kwargs)
             prompts, others = bound.arguments.get("prompt"), dict(bound.arguments)
             others.pop("prompt", None)
             if isinstance(prompts, str):
                 prompts = [prompts]
             if not prompts or any(isinstance(value, Tensor) for value in others.values()):
+                stack.enter_context(_at_hand(pipeline))
                 return encode(*args, **kwargs)  # it is given what it would encode
             texts = {
                 name: value
@@ -70,6 +79,7 @@ class Encodings:
                 if key in self._known:
                     known = self._known.pop(key)
                 else:
+                    stack.enter_context(_at_hand(pipeline))
                     bound.arguments.update(own, prompt=[prompt])
                     # the states are learned from too, which tensors of inference mode cannot be
                     with torch.inference_mode(False), torch.no_grad(), _exactly():
@@ -81,6 +91,37 @@ class Encodings:
             return _joined(each)
 
         return once
+
+
+def text_encoders(pipeline: Any) -> dict[str, nn.Module]:
+    """The pipeline's networks that read text, by name."""
+    return {
+        name: part
+        for name, part in vars(pipeline).items()
+        if name.startswith("text_encoder") and isinstance(part, nn.Module)
+    }
+
+
+@contextmanager
+def _at_hand(pipeline: Any) -> Iterator[None]:
+    """Within it text encoders that wait on the CPU, as `load_pipeline(offload=True)` leaves them, are where
+    the pipeline computes."""
+    waiting = [
+        encoder
+        for encoder in text_encoders(pipeline).values()
+        if pipeline.device.type != "cpu"
+        and all(p.device.type == "cpu" for p in encoder.parameters())
+        and not any(hasattr(module, hook) for module in encoder.modules() for hook in _MOVED)
+    ]
+    for encoder in waiting:
+        encoder.to(pipeline.device)
+    try:
+        yield
+    finally:
+        for encoder in waiting:
+            encoder.to("cpu")
+        if waiting:
+            clear_device_cache()
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 
 - denoiser: its class, and a sample of its weights
 - parts: its configuration and adapters; configuration and weights of the other networks, such as text
-  encoder and VAE; tokens that were added
+  encoder and VAE; tokens that were added; tiles of the decoder
 - scheduler: its class and settings
 
 Of configurations only what differs from a class's defaults counts, so that a new version's new settings
@@ -31,7 +31,7 @@ _REMEMBERED = "remembered_fingerprints"  # the attribute of a pipeline that reme
 _UNSEEN = ("safety_checker",)
 #: Words in the names of settings that change no picture.
 _NO_SETTINGS = "version", "dtype", "architectures", "label"
-PARTS = "denoiser", "text encoder, VAE or adapter", "scheduler"
+PARTS = "denoiser", "text encoder, VAE, tiling or adapter", "scheduler"
 
 
 def fingerprint(pipeline: Pipeline) -> str:
@@ -43,7 +43,7 @@ def fingerprint(pipeline: Pipeline) -> str:
     _add(parts, [_settings(network), _adapters(network)])
     for name, module in sorted(vars(pipeline).items()):
         if isinstance(module, nn.Module) and module is not network and name not in _UNSEEN:
-            _add(parts, [name, type(module).__name__, _settings(module), _adapters(module)])
+            _add(parts, [name, type(module).__name__, _settings(module) | _tiles(module), _adapters(module)])
             _add_weights(parts, module)
             _add_tokens(parts, module, getattr(pipeline, name.replace("text_encoder", "tokenizer"), None))
     scheduler = hashlib.sha256()
@@ -104,6 +104,14 @@ def _adapters(module: nn.Module) -> list[Any]:
             scaling: Mapping[str, float] = getattr(layer, "scaling", {})
             found.append([name, dict(scaling), list(layer.active_adapters), layer.disable_adapters])
     return found
+
+
+def _tiles(module: nn.Module) -> dict[str, Any]:
+    """The tiles that a decoder cuts latents into, if it does."""
+    if not getattr(module, "use_tiling", False):
+        return {}
+    named = {name: _plain(value) for name, value in vars(module).items() if name.startswith("tile_")}
+    return {"use_tiling": True, **named}
 
 
 def _settings(owner: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from diffusers import DiffusionPipeline
 from diffalign.diffusion.adapters import add_loras, add_textual_inversions
 from diffalign.diffusion.additions import Additions
 from diffalign.diffusion.cards import CARDS
-from diffalign.diffusion.pipeline import PipelineError, with_ddim
+from diffalign.diffusion.encoding import text_encoders
+from diffalign.diffusion.pipeline import PipelineError, enable_tiling, with_ddim
 from diffalign.diffusion.single_file import from_single_file, is_single_file
 from diffalign.settings.choices import unknown
 from diffalign.settings.sampling import Scheduler
@@ -30,6 +31,8 @@ def load_pipeline(
     config: str | Path | None = None,
     lora: Sequence[str | Path] = (),
     textual_inversion: Sequence[str | Path] = (),
+    tiling: bool = False,
+    offload: bool = False,
 ) -> DiffusionPipeline:
     """Loads a diffusers pipeline by alias, folder or hub name, or from a single file.
 
@@ -46,10 +49,12 @@ def load_pipeline(
             is not 1.
         textual_inversion: tokens to add to it: likewise, each with @TOKEN if prompts should call it by
             another word than its file does.
+        tiling: whether latents are decoded tile by tile, which takes less memory and blends the tiles' edges.
+        offload: whether text encoders stay on the CPU; a `Sampler` moves them while it encodes a new prompt.
 
     Raises:
         PipelineError: if there is no such model, or the configuration, the scheduler, an adapter or a token
-            does not fit it.
+            does not fit it, or its decoder has no tiles.
     """
     if scheduler not in SCHEDULERS:
         raise PipelineError(unknown("scheduler", scheduler, SCHEDULERS))
@@ -69,13 +74,17 @@ def load_pipeline(
         pipeline = with_ddim(pipeline)
     pipeline.register_to_config(_name_or_path=str(name))  # the alias, not where this machine keeps it
     pipeline.set_progress_bar_config(disable=True)
-    if any(base.__name__ in TILED for base in type(pipeline).__mro__):
-        pipeline.vae.enable_tiling()
+    if tiling or any(base.__name__ in TILED for base in type(pipeline).__mro__):
+        enable_tiling(pipeline)
     additions = Additions(None if config is None else str(config), _names(lora), _names(textual_inversion))
     add_textual_inversions(pipeline, additions.textual_inversion)
     add_loras(pipeline, additions.lora)
     additions.attach(pipeline)
-    return pipeline.to(device)
+    waiting = text_encoders(pipeline) if offload and hasattr(pipeline, "encode_prompt") else {}
+    vars(pipeline).update(dict.fromkeys(waiting))  # what is away is not moved
+    pipeline.to(device)
+    vars(pipeline).update(waiting)
+    return pipeline
 
 
 def _names(given: Sequence[str | Path]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A pipeline's denoiser and kind of scheduler."""
 
 import inspect
+from contextlib import suppress
 from copy import copy, deepcopy
 from typing import Any, TypeVar
 
@@ -35,6 +36,34 @@ def denoiser(pipeline: Pipeline) -> torch.nn.Module:
     if not isinstance(module, torch.nn.Module):
         raise PipelineError(f"{type(pipeline).__name__} has neither a unet nor a transformer")
     return module
+
+
+def autoencoder(pipeline: Pipeline) -> Any:
+    """What decodes the pipeline's latents, such as its VAE; None if nothing does."""
+    return getattr(pipeline, "vae", None) or getattr(pipeline, "movq", None)
+
+
+def enable_tiling(pipeline: Pipeline) -> None:
+    """Lets a pipeline decode tile by tile, and if it can one sample after the other, in less memory.
+
+    Raises:
+        PipelineError: if its decoder has no tiles.
+    """
+    decoder = autoencoder(pipeline)
+    try:
+        decoder.enable_tiling()
+    except (AttributeError, NotImplementedError) as error:
+        raise PipelineError(
+            f"{type(pipeline).__name__} cannot decode in tiles, which its {type(decoder).__name__} does not "
+            "know; leave out --tiling"
+        ) from error
+    with suppress(AttributeError, NotImplementedError):
+        decoder.enable_slicing()
+
+
+def is_tiled(pipeline: Pipeline) -> bool:
+    """Whether a pipeline decodes tile by tile, which blends their edges."""
+    return bool(getattr(autoencoder(pipeline), "use_tiling", False))
 
 
 def with_ddim(pipeline: P) -> P:

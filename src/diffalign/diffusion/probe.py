@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffalign.diffusion.encoding import texts
+from diffalign.diffusion.encoding import Encodings, texts
 from diffalign.diffusion.faults import said
 from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.packing import Grid
@@ -164,7 +164,7 @@ def _call(pipeline: Any, prompt: str = PROMPT, **call: Any) -> None:
     """The call, until it is stopped."""
     given = {"num_inference_steps": 2, "output_type": "latent", **call}
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), Encodings().of(pipeline):
             pipeline(**texts([prompt], given))
     except _Stopped:
         pass

@@ -15,7 +15,7 @@ from diffalign.diffusion.encoding import Encodings, by_prompt, texts
 from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.memory import Fitting
 from diffalign.diffusion.packing import Grid
-from diffalign.diffusion.pipeline import PipelineError, own_timesteps, takes_ddim
+from diffalign.diffusion.pipeline import PipelineError, autoencoder, own_timesteps, takes_ddim
 from diffalign.diffusion.probe import Latents, latents_of
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.settings.choices import unknown
@@ -161,7 +161,7 @@ class Sampler:
             except NotImplementedError as error:  # as Allegro's decoder says of what is not tiled
                 raise PipelineError(
                     f"{type(self.pipeline).__name__} makes no pictures as it is ({error}); what it lacks is "
-                    "set in Python, such as pipeline.vae.enable_tiling()"
+                    "set otherwise, such as --tiling, in Python pipeline.vae.enable_tiling()"
                 ) from error
             blackened += sum(getattr(output, "nsfw_content_detected", None) or [])
             found = next((part for part in _OUTPUTS if hasattr(output, part)), None)
@@ -249,8 +249,7 @@ def decoding_checked(pipeline: Any) -> Iterator[None]:
             if isinstance(values, Tensor):
                 check_finite(what, values, remedy(pipeline.dtype))
 
-    vae = getattr(pipeline, "vae", None) or getattr(pipeline, "movq", None)
-    decoder = getattr(vae, "decoder", None)
+    decoder = getattr(autoencoder(pipeline), "decoder", None)
     if not isinstance(decoder, torch.nn.Module):
         yield
         return

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.finite import FLOAT32, check_finite
+from diffalign.diffusion.memory import Pile, joined
 from diffalign.metrics import Embedder
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards import RewardFunction, score
@@ -131,24 +132,25 @@ def evaluate(
         collect(distribution, environment, prompt, range(n)[i : i + batch_size], seed=seed, stream=stream)
         for i in range(0, n, batch_size)
     )
-    assessed = []
+    assessed, pictures = list[Samples](), Pile()
     for batch, samples in overlapped(
         batches, lambda batch: assess(batch.images, prompt, reward, judge=judge, embed=embed)
     ):
-        assessed.append(samples)
+        pictures.add(samples.images)
+        assessed.append(replace(samples, images=torch.empty(0)))
         if on_batch is not None:
             on_batch(len(batch.indices))
-    return replace(pooled(assessed), per_prompt=())
+    return replace(pooled(assessed), images=pictures.joined(), per_prompt=())
 
 
 def pooled(samples: Sequence[Samples]) -> Samples:
     """The samples of several prompts as one; verdicts or embeddings that one of them lacks are None."""
 
-    def joined(name: str) -> Any:
+    def of_all(name: str) -> Any:
         tensors = [getattr(one, name) for one in samples]
-        return None if any(tensor is None for tensor in tensors) else torch.cat(tensors)
+        return None if any(tensor is None for tensor in tensors) else joined(tensors)
 
-    tensors = {name: joined(name) for name in TENSORS}
+    tensors = {name: of_all(name) for name in TENSORS}
     return Samples(**tensors, diversity_on=samples[0].diversity_on, per_prompt=tuple(map(len, samples)))
 
 

@@ -50,11 +50,12 @@ class SearchResult:
         rewards = torch.cat([self.rewards, rewards])
         indices = (*self.indices, *range(first, len(rewards)))
         x_T = torch.cat([self.x_T, x_T])
-        images = torch.cat([self.images, images]) if len(self.images) else images
         # stable: the kept come before the batch, and each is in order, so that ties go to the lower index
         order = rewards[list(indices)].argsort(descending=True, stable=True)[:keep]
+        known = len(self.images)
+        chosen = torch.stack([self.images[i] if i < known else images[i - known] for i in order.tolist()])
         indices = tuple(indices[i] for i in order.tolist())
-        return replace(self, x_T=x_T[order], images=images[order], rewards=rewards, indices=indices)
+        return replace(self, x_T=x_T[order], images=chosen, rewards=rewards, indices=indices)
 
     def save(self, path: Path | str) -> None:
         """Writes noise and rewards as a safetensors file, atomically."""

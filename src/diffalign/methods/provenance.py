@@ -10,7 +10,7 @@ from diffalign.diffusion.fingerprint import differing
 from diffalign.files import LIBRARIES, versions
 
 #: What is recorded but may differ when a run is resumed.
-FREE = ("model", "model_config", "lora", "textual_inversion", "dtype", *LIBRARIES)
+FREE = ("model", "model_config", "lora", "textual_inversion", "tiling", "dtype", *LIBRARIES)
 
 
 def provenance(sampler: Sampler, reward: str) -> dict[str, str]:

@@ -40,6 +40,7 @@ def load_sampler(options: Sampling, divided: bool = False) -> Sampler:
         device="cpu" if divided else device,
         dtype=dtype,
         scheduler=options.scheduler,
+        offload=options.offload,
         **options.additions(),
     )
     denoiser(pipeline)

@@ -204,12 +204,14 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
             model_config=opening.model_config or (additions.config if is_single_file(model) else None),
             lora=opening.lora or additions.lora,
             textual_inversion=opening.textual_inversion or additions.textual_inversion,
+            tiling=additions.tiling,
             num_steps=int(metadata["num_steps"]),
             guidance_scale=None if guidance == "None" else float(guidance),
             batch_size=opening.batch_size,
             # a DDIM scheduler made of the pipeline's own settings is the pipeline's own if that is one
             scheduler="ddim" if metadata["scheduler"] == "DDIMScheduler" else "keep",
             device=opening.device,
+            offload=opening.offload,
             dtype=precision,  # type: ignore[arg-type]
             call=written(call),
         )

@@ -12,7 +12,7 @@ from diffalign.run.loading import make_setup, reward_for
 from diffalign.run.opening import Opened
 from diffalign.run.progress import Progress
 from diffalign.settings.evaluation import JudgeChoice
-from diffalign.settings.sampling import Sampling
+from diffalign.settings.sampling import Opening, Sampling
 
 
 def reevaluate(
@@ -23,7 +23,7 @@ def reevaluate(
     judge: JudgeChoice,
     images: int,
     seed: int,
-    device: str | None,
+    opening: Opening,
     out: Path | None,
 ) -> tuple[Summary, Path]:
     """Fresh pictures in pairs of the same noise; returns their figures and the JSON file that holds them.
@@ -31,7 +31,7 @@ def reevaluate(
     Arguments:
         prompt: where the artefact was learned for all prompts.
         reward: its name; that of learning by default.
-        device: of a reward that is a network.
+        opening: whose device, and offload, are those of a reward that is a network too.
         out: the file; evaluation.json beside the artefact by default.
     """
     text, sampler, metadata = opened.check_prompt(prompt), opened.sampler, opened.metadata
@@ -40,7 +40,7 @@ def reevaluate(
     model = str(sampler.pipeline.config["_name_or_path"])
     read_prompts([text], name, judge, model)
     try:
-        function = reward_for(name, Sampling(device=device))
+        function = reward_for(name, Sampling(device=opening.device, offload=opening.offload))
     except RewardError as error:
         if reward is None:
             error.add_note("name the reward with --reward")

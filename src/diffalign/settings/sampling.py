@@ -39,6 +39,8 @@ class Sampling(Settings):
         model_config: Of a single file, the name, folder or hub name of a pipeline of the same architecture.
         lora: LoRA adapters to fuse into the model: files, folders or hub names, each with @SCALE if not 1.
         textual_inversion: Tokens to add to the model: likewise, each with @TOKEN if prompts call it so.
+        tiling: Whether latents are decoded tile by tile, which takes less memory and changes pictures a
+            little.
         num_steps: How many steps the sampler takes.
         guidance_scale: The scale of classifier-free guidance; the pipeline's own default if not given.
         batch_size: How many pictures are made at a time; it changes nothing but time and memory.
@@ -46,7 +48,8 @@ class Sampling(Settings):
         device: Where the model runs, such as cpu or cuda:0; the accelerator, if there is one, by default.
         dtype: The model's precision; float32 on a CPU and float16 elsewhere by default.
         reward_device: Where a reward that is a network runs; the pictures' device by default.
-        offload: Whether the reward's network waits on the CPU while pictures are made.
+        offload: Whether the reward's network and the model's text encoders wait on the CPU while pictures are
+            made; it changes nothing but time and memory.
         height: Of the pictures, in pixels; the pipeline's own if not given.
         width: Likewise.
         num_frames: How many frames a video has; the pipeline's own if not given.
@@ -59,6 +62,7 @@ class Sampling(Settings):
     model_config: str | None = None
     lora: tuple[str, ...] = ()
     textual_inversion: tuple[str, ...] = ()
+    tiling: bool = False
     num_steps: Positive = 20
     guidance_scale: NotNegativeFloat | None = None
     batch_size: Positive = 16
@@ -84,6 +88,7 @@ class Sampling(Settings):
             "config": self.model_config,
             "lora": self.lora,
             "textual_inversion": self.textual_inversion,
+            "tiling": self.tiling,
         }
 
     def arguments(self) -> dict[str, Any]:
@@ -123,6 +128,7 @@ class Opening(Settings):
         batch_size: How many pictures are made at a time.
         device: Where the model runs, such as cpu or cuda:0; the accelerator, if there is one, by default.
         dtype: The precision; by default that of learning, and on a CPU float32 instead of float16.
+        offload: Whether the model's text encoders, and a reward's network, wait on the CPU meanwhile.
     """
 
     model: str | None = None
@@ -132,6 +138,7 @@ class Opening(Settings):
     batch_size: Positive = 16
     device: str | None = None
     dtype: Dtype | None = None
+    offload: bool = False
 
 
 def written(arguments: dict[str, Any]) -> tuple[str, ...]:
