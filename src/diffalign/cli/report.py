@@ -25,7 +25,7 @@ def report(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
     for each in [file.parent for file in several] or [folder]:
         try:
             say(stdout(), f"wrote {write_report(each)}")
-        except ArtifactError as error:  # such as of a search, which has no page
+        except (ArtifactError, OSError) as error:  # such as of a search, which has no page
             if not several:
                 raise
             say(stdout(), f"{each} is left out: {error}", style="yellow")

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from diffalign.settings.reading import parse_json
+
 _ATTRIBUTE = "loaded_with"
 
 
@@ -41,5 +43,5 @@ class Additions:
     @classmethod
     def read(cls, metadata: Mapping[str, str]) -> Self:
         """What `record` returned."""
-        lists = (tuple(json.loads(metadata.get(name, "[]"))) for name in ("lora", "textual_inversion"))
+        lists = (tuple(parse_json(metadata.get(name, "[]"))) for name in ("lora", "textual_inversion"))
         return cls(metadata.get("model_config"), *lists)

@@ -1,7 +1,7 @@
 """`report.html`: a run as one page, without scripts, which loads nothing from elsewhere."""
 
 import base64
-import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from diffalign import files
 from diffalign.artifacts import RunFolder
 from diffalign.evaluation import SCHEMA
 from diffalign.files import BEFORE_AFTER, CONFIG, CURVE, REPORT, SUMMARY, ArtifactError, replacing
+from diffalign.settings.reading import ReadError, read_json
 
 
 def write_report(folder: Path | str) -> Path:
@@ -34,7 +35,7 @@ def write_report(folder: Path | str) -> Path:
     }
     try:
         page = _environment().get_template("report.html").render(shown)
-    except (TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (TemplateError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ArtifactError(f"{run / SUMMARY} does not follow the schema {SCHEMA}: {error!r}") from error
     with replacing(run / REPORT) as file:
         file.write_text(page, "utf-8")
@@ -45,8 +46,8 @@ def _read_summary(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"there is no finished run in {path.parent}: it has no {path.name}")
     try:
-        summary = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        summary = read_json(path)
+    except (OSError, ReadError) as error:
         raise ArtifactError(
             f"{path} is corrupt: {error}; go on with the run (--resume) to write it again"
         ) from error
@@ -60,6 +61,7 @@ def _encoded(picture: Path) -> str | None:
     return base64.b64encode(picture.read_bytes()).decode("ascii") if picture.is_file() else None
 
 
+@cache
 def _environment() -> Environment:
     """What reads the template beside this file; whatever it prints is escaped, and must be there."""
     environment = Environment(
