@@ -1,0 +1,181 @@
+"""A kill between any two operations on files: what was there is there, or what was to come.
+
+After it nothing more is done, not even what `finally` would: as SIGKILL does it.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from diffalign import files
+from diffalign.artifacts import RunFolder, write_rows
+from diffalign.evaluation.sources import read_source
+from diffalign.files import replacing_folder, write_json
+from diffalign.learners.result import SearchResult
+from diffalign.loop import train
+from diffalign.policies.noise import NoiseDistribution
+from diffalign.run import session as sessions
+from diffalign.run.session import Session
+from diffalign.settings.evaluation import FindEvaluation
+from diffalign.study.questions import Design
+from diffalign.study.votes import Votes, create
+from tests.contracts.tables import LATENT, LEARNERS, METADATA, NOISE_POLICIES, make_learner
+from tests.report.test_html import SUMMARY
+from tests.toys import half
+
+#: Of what a Python process does to files, all but writing itself, which is into partial files.
+CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree"}
+CHANGES |= {"sqlite3.connect", "test.write"}
+
+
+class Killed(BaseException):
+    """It is."""
+
+
+class Killer:
+    """Kills at the operation number `left`, counted from 0, on what is in a folder; and at each after it."""
+
+    def __init__(self) -> None:
+        self.folder, self.left = "", -1
+        sys.addaudithook(self.hear)
+
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self.folder or event not in CHANGES or not str(arguments[0]).startswith(self.folder):
+            return
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+
+    @contextmanager
+    def at(self, number: int, folder: Path) -> Iterator[None]:
+        self.folder, self.left = str(folder), number
+        try:
+            yield
+        finally:
+            self.folder = ""
+
+
+@pytest.fixture(scope="module")
+def killer() -> Killer:
+    return Killer()
+
+
+@pytest.fixture(autouse=True)
+def heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations that Python does not tell of by itself."""
+
+    def save(tensors: Any, file: Path, header: Any = None) -> None:
+        Path(file).write_bytes(b"half of it")
+        sys.audit("test.write", str(file))
+        save_file(tensors, file, header)
+
+    def sync(descriptor: int) -> None:
+        sys.audit("test.write", os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(files, "save_file", save)
+    monkeypatch.setattr(os, "fsync", sync)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """What is in a folder."""
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def noise(path: Path, new: bool) -> None:
+    policy = NOISE_POLICIES["mixture" if new else "noise"]
+    policy.make()().save(path / files.NOISE)
+
+
+def generator(path: Path, new: bool) -> None:
+    made: Any = NOISE_POLICIES["gaussian" if new else "anchors"].make()
+    made.save(path / files.GENERATOR)
+
+
+def noises(path: Path, new: bool) -> None:
+    rewards = torch.full((2,), float(new))
+    result = SearchResult(torch.zeros(2, *LATENT), torch.empty(0), rewards, (0, 1), METADATA)
+    result.save(path / files.NOISES)
+
+
+def weights(path: Path, new: bool) -> None:
+    with replacing_folder(path / files.LORA) as partial:
+        for name in ("one", "two"):
+            files.save_file({name: torch.full((2,), float(new))}, partial / f"{name}.safetensors")
+
+
+def state(path: Path, new: bool) -> None:
+    RunFolder(path).save_state({"x": torch.full((2,), float(new))}, {"rounds": str(int(new))})
+
+
+def config(path: Path, new: bool) -> None:
+    RunFolder(path).write_config({"method": "find", "seed": int(new)})
+
+
+def rows(path: Path, new: bool) -> None:
+    write_rows(path / files.METRICS, [{"round": number} for number in range(1 + new)])
+
+
+def summary(path: Path, new: bool) -> None:
+    write_json(path / files.SUMMARY, {**SUMMARY, "n": int(new)})
+
+
+SAVES: Mapping[str, Callable[[Path, bool], None]] = {
+    save.__name__: save for save in (noise, generator, noises, weights, state, config, rows, summary)
+}
+
+
+@pytest.mark.parametrize("name", SAVES)
+def test_what_is_saved_is_the_old_or_the_new(name: str, tmp_path: Path, killer: Killer) -> None:
+    save, before, after = SAVES[name], tmp_path / "before", tmp_path / "after"
+    for folder, news in ((before, [False]), (after, [False, True])):
+        folder.mkdir()
+        for new in news:
+            save(folder, new)
+    old, new = tree(before), tree(after)
+    assert old != new and not any(files.PARTIAL in file for file in new)
+    number = 0
+    while True:
+        path = tmp_path / "killed"
+        shutil.copytree(before, path)
+        try:
+            with killer.at(number, path):
+                save(path, True)
+        except Killed:
+            left = {file: data for file, data in tree(path).items() if files.PARTIAL not in file}
+            assert left in ((old, new, {}) if name == "weights" else (old, new)), number
+            save(path, True)
+        else:
+            break
+        assert tree(path) == new, number
+        shutil.rmtree(path)
+        number += 1
+    assert number >= 3
+
+
+def test_a_study_is_there_or_not(tmp_path: Path, killer: Killer, folders: list[Path]) -> None:
+    sources = [read_source(str(folder)) for folder in folders]
+    counts = {prompt: len(pictures) for prompt, pictures in sources[0].pictures.items()}
+    design = Design("pairs", tuple(s.name for s in sources), tuple(counts), tuple(counts.values()))
+    number, path = 0, tmp_path / "study"
+    while True:
+        try:
+            with killer.at(number, path):
+                create(path, design, sources)
+        except Killed:
+            assert not (path / "study.sqlite").exists()
+        else:
+            break
+        number += 1
+    assert number >= 4
+    Votes(path).close()
+    assert {file.name for file in path.iterdir()} == {"study.sqlite"}
