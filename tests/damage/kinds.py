@@ -196,7 +196,7 @@ def _write_prompt(path: Path) -> None:
 
 
 def _read_prompt(path: Path) -> None:
-    (path.parent / "a.png").write_bytes(_PNG)
+    (path.parent / "a.png").write_bytes(PNG)
     read_source(str(path.parent))
 
 
@@ -206,7 +206,7 @@ def _png() -> bytes:
     return file.getvalue()
 
 
-_PNG = _png()
+PNG = _png()
 _TEXT = "a dog\nthree red cats on the moon\na car above an apple\n"
 _ROWS = METRICS, {**METRICS, "round": 2, "held_out": {"reward": 1.0, "judged": 0.5, "distance": None}}
 _LIST = ["a dog", {"text": "three cats", "aspect": "count"}, {"prompt": "a bird", "tag": None}]

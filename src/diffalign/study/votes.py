@@ -79,24 +79,28 @@ class Votes:
                 f"there is no study in {folder}; make one with: diffalign study A B --out {folder}"
             )
         self._lock = threading.Lock()
+        # autocommit, so that each statement is a transaction
+        self._file = sqlite3.connect(
+            path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        )
         try:
-            # autocommit, so that each statement is a transaction
-            self._file = sqlite3.connect(
-                path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._file.execute("PRAGMA journal_mode = WAL")
-            self._file.execute("PRAGMA synchronous = FULL")
-            row = self._file.execute("SELECT version, id, secret, design, digest FROM study").fetchone()
-        except sqlite3.DatabaseError as error:
-            raise StudyError(f"{path} is no study: {error}") from error
+            self._open()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, sqlite3.DatabaseError | TypeError | ValueError):
+                raise StudyError(f"{path} is no study: {error}") from error
+            raise
+
+    def _open(self) -> None:
+        """Reads the design, and checks that what it says is there."""
+        self._file.execute("PRAGMA journal_mode = WAL")
+        self._file.execute("PRAGMA synchronous = FULL")
+        row = self._file.execute("SELECT version, id, secret, design, digest FROM study").fetchone()
         if row is None or row[0] != _VERSION:
-            raise StudyError(f"{path} is of another version of diffalign; finish it with that one")
+            raise StudyError("it is of another version of diffalign; finish it with that one")
         self.id, self.secret, self.digest = str(row[1]), str(row[2]), str(row[4])
-        try:
-            self.design = Design(**parse_json(row[3]))
-            self._check()
-        except (TypeError, ValueError) as error:
-            raise StudyError(f"{path} is damaged: {error}") from error
+        self.design = Design(**parse_json(row[3]))
+        self._check()
 
     def _check(self) -> None:
         """Checks that each picture and answer is there that the design and the votes speak of."""
