@@ -165,6 +165,23 @@ def test_what_is_saved_is_the_old_or_the_new(name: str, tmp_path: Path, killer: 
     assert number >= 3
 
 
+def test_a_run_begins_after_a_kill_at_its_beginning(tmp_path: Path, killer: Killer) -> None:
+    number, path = 0, tmp_path / "run"
+    while True:
+        try:
+            with killer.at(number, path):
+                RunFolder(path).begin({"method": "find", "seed": 1})
+        except Killed:
+            again = RunFolder(path, overwrite=(path / files.CONFIG).exists())
+            assert again.begin({"method": "find", "seed": 2}).config()["seed"] == 2
+            assert not any(files.PARTIAL in file for file in tree(path))
+        else:
+            break
+        shutil.rmtree(path)
+        number += 1
+    assert number >= 5
+
+
 def test_a_study_is_there_or_not(tmp_path: Path, killer: Killer) -> None:
     folders = [tmp_path / name for name in ("a", "b")]
     for folder in folders:
