@@ -59,6 +59,7 @@ def replacing(path: Path) -> Iterator[Path]:
             _as_umask_says(file)
         if partial.is_dir():
             if path.exists():  # moved away whole, so that no half of it is ever there
+                _remove(old)
                 os.replace(path, old)
         else:
             with partial.open("rb") as whole:
