@@ -18,7 +18,7 @@ from PIL import Image
 from diffalign import load_artifact
 from diffalign.artifacts import RunFolder
 from diffalign.cli import app
-from diffalign.cli.settings import spell_out
+from diffalign.cli.settings import read_settings, spell_out
 from diffalign.evaluation.sources import read_frames, read_source
 from diffalign.files import GENERATOR, NOISE, NOISES, STATE
 from diffalign.learners.result import SearchResult
@@ -81,6 +81,7 @@ def _text(text: str) -> Callable[[Path], object]:
 
 
 def _read_settings(path: Path) -> None:
+    read_settings(path)  # which is fast, and refuses most
     app.parse_args(spell_out(["find", "--config", str(path)]), print_error=False, exit_on_error=False)
 
 
@@ -239,7 +240,7 @@ KINDS: Mapping[str, Kind] = {
     "noises": Kind(NOISES, _write_noises, _read_noises),
     **{
         f"state-{name}": Kind(STATE, partial(_write_state, name=name), partial(_read_state, name=name))
-        for name in ("find", "find-paper", "anchors", "noise-ppo-running", "tune-ppo", "spectral")
+        for name in ("find", "anchors", "noise-ppo-running", "tune-ppo", "spectral")
     },
     "png": Kind("a.png", partial(_picture, format="png"), read_frames),
     "palette": Kind("a.png", partial(_picture, format="png", mode="P"), read_frames),
