@@ -16,7 +16,7 @@ DEMO = $(BIN)/diffalign find "a blue car on the moon" --out runs/demo --overwrit
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format install wheel wheels world clean
+.PHONY: help demo test nightly lint format install wheel wheels world clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,6 +27,10 @@ demo: $(INSTALLED) ## align a prompt on the embedded world; pictures and figures
 # One thread a worker: the workers share the cores. No hub: a test that reaches for one has a fault.
 test: $(INSTALLED) ## run the tests (more arguments: make test ARGS="-k find")
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+nightly: $(INSTALLED) ## damage a file of every kind 10,000 times instead of 500, and read it
+	DAMAGE_EXAMPLES=10000 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) \
+	  tests/damage/test_damage.py $(ARGS)
 
 lint: $(INSTALLED) ## check style, format and types
 	$(BIN)/ruff check

@@ -365,14 +365,14 @@ def test_a_line_that_a_kill_cut_short_is_dropped(folder: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([line(1), "cut", line(3)], r"corrupt in line 2 .*; mend or delete the line"),
+        ([line(1), "cut", line(3)], r"corrupt in line 2 .*; put the file back"),
         (
             [line(1), {"reward": 1}],
-            "line 2: no round, queries, rewards, seconds, denoiser_forwards; mend",
+            "line 2: no round, queries, rewards, seconds, denoiser_forwards; put",
         ),
         ([[1, 2]], "line 1: no round"),
         ([{**line(1), "round": None}], "line 1: no round;"),
-        ([line(1), line(2, seconds="3")], "line 2: no seconds; mend or delete the line"),
+        ([line(1), line(2, seconds="3")], "line 2: no seconds; put the file back"),
     ],
 )
 def test_corrupt_metrics_are_said(folder: RunFolder, rows: list[object], said: str) -> None:

@@ -14,10 +14,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +26,15 @@ from torch import Tensor
 
 from diffalign import files
 from diffalign.files import CONFIG, METRICS, PARTIAL, STATE, SUMMARY, ArtifactError, WriteError, replacing
-from diffalign.settings.reading import read_yaml
+from diffalign.settings.reading import (
+    ReadError,
+    is_count,
+    is_number,
+    parse_json,
+    read_json,
+    read_lines,
+    read_yaml,
+)
 
 fcntl: Any
 try:
@@ -40,9 +47,26 @@ FORMAT = "diffalign.state/1"
 #: What a run writes, and `evaluate`, a file a prompt.
 _WRITTEN = re.compile("|".join(map(re.escape, files.WRITTEN)) + r"|evaluation-.+\.json")
 _MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png|" + re.escape(files.PROMPT))  # of `generate`
+#: What a line has, and whether a value is of its kind.
+Needed = Mapping[str, Callable[[Any], bool]]
+
+
+def _is_check(value: Any) -> bool:
+    """Whether it is what a check of held-out prompts writes."""
+    measured = [value.get("judged"), value.get("distance")] if isinstance(value, dict) else ["none"]
+    return all(each is None or is_number(each) for each in measured) and is_number(value.get("reward"))
+
+
 #: What the run and its report read of a line of the metrics.
-_READ = {"round": int, "queries": int, "rewards": list, "seconds": Real, "denoiser_forwards": int}
-_MEND = "mend or delete the line: the reward curve and the cost need it"
+_READ: Needed = {
+    "round": is_count,
+    "queries": is_count,
+    "rewards": lambda value: isinstance(value, list) and all(map(is_number, value)),
+    "seconds": is_number,
+    "denoiser_forwards": is_count,
+    "held_out": lambda value: value is None or _is_check(value),
+}
+_MEND = "put the file back as it was, or delete it with state.safetensors to start again with --resume"
 
 
 class RunFolder:
@@ -135,13 +159,16 @@ class RunFolder:
         """What was asked for."""
         try:
             loaded = read_yaml(self.path / CONFIG)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ReadError) as error:
             raise ArtifactError(f"{self.path / CONFIG} is corrupt: {error}") from error
         if not isinstance(loaded, dict):
             raise ArtifactError(f"{self.path / CONFIG} is corrupt: it holds no settings")
         return loaded
 
     def save_state(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
+        """Writes the state, which never is on the disk before its metrics."""
+        with suppress(OSError), (self.path / METRICS).open("rb") as lines:
+            os.fsync(lines.fileno())
         files.save_tensors(self.path / STATE, tensors, strings, FORMAT)
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
@@ -159,7 +186,7 @@ class RunFolder:
         learned = [self.path / name for name in files.LEARNED if (self.path / name).is_file()]
         weights = [file for name in files.WEIGHTS for file in self.path.glob(f"{name}/*.safetensors")]
         try:
-            summary = json.loads((self.path / SUMMARY).read_text("utf-8"))
+            summary = read_json(self.path / SUMMARY)
             for file in learned:
                 files.load_tensors(file)
             for file in weights:  # diffusers' format has no checksum, but tells what is cut off
@@ -180,34 +207,68 @@ class RunFolder:
         except OSError as error:
             raise WriteError(f"cannot write {self.path / METRICS}: {error}") from error
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of the metrics, without a last one that a kill cut short.
+    def metrics(self, rounds: int = 0) -> list[dict[str, Any]]:
+        """The lines of the metrics, one a round from the first on, without a last one that a kill cut short.
+
+        Arguments:
+            rounds: that the state has seen, and so there must be at least.
 
         Raises:
-            ArtifactError: if another line is no update's, or lacks what the run and its report need.
+            ArtifactError: if a line is another round's, or lacks what the run and its report need; if lines
+                are gone.
         """
-        path = self.path / METRICS
-        lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
-        rows: list[dict[str, Any]] = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                if number == len(lines):
-                    break
-                raise ArtifactError(f"{path} is corrupt in line {number} ({error}); {_MEND}") from error
-            given = row if isinstance(row, dict) else {}
-            lacking = [name for name, kind in _READ.items() if not isinstance(given.get(name), kind)]
-            if lacking:
-                raise ArtifactError(f"{path} is corrupt in line {number}: no {', '.join(lacking)}; {_MEND}")
-            rows.append(given)
+        rows = read_rows(self.path / METRICS, _READ, _MEND)
+        for number, row in enumerate(rows, start=1):
+            if row["round"] != number:
+                raise ArtifactError(
+                    f"{self.path / METRICS} has round {row['round']} in line {number}, the cost would be "
+                    f"wrong; {_MEND}"
+                )
+        if len(rows) < rounds:
+            raise ArtifactError(
+                f"{self.path / METRICS} has {len(rows)} of the {rounds} rounds that were learned, the cost "
+                f"would be wrong; {_MEND}"
+            )
         return rows
 
     def truncate_metrics(self, rounds: int) -> None:
-        """Keeps the lines of the first `rounds` rounds."""
-        kept = [row for row in self.metrics() if row["round"] <= rounds]
-        with replacing(self.path / METRICS) as file:
-            file.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        """Keeps the lines of the first `rounds` rounds; raises what `metrics` does."""
+        write_rows(self.path / METRICS, self.metrics(rounds)[:rounds])
+
+
+def read_rows(path: Path, needed: Needed, remedy: str) -> list[dict[str, Any]]:
+    """The lines of a JSON-lines file, none if there is none, without a last one that a kill cut short.
+
+    Arguments:
+        needed: what each line must have.
+        remedy: what to do if one has not.
+
+    Raises:
+        ArtifactError: if a line is none, or lacks something.
+    """
+    try:
+        lines = read_lines(path) if path.exists() else []
+    except (OSError, ReadError) as error:
+        raise ArtifactError(f"{path} is corrupt: {error}; {remedy}") from error
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = parse_json(line)
+        except ReadError as error:
+            if number == len(lines):
+                break
+            raise ArtifactError(f"{path} is corrupt in line {number} ({error}); {remedy}") from error
+        given = row if isinstance(row, dict) else {}
+        if lacking := [name for name, fits in needed.items() if not fits(given.get(name))]:
+            raise ArtifactError(f"{path} is corrupt in line {number}: no {', '.join(lacking)}; {remedy}")
+        rows.append(given)
+    return rows
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes what `read_rows` reads."""
+    with replacing(path) as file:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
 def _whole_name(file: Path) -> str:

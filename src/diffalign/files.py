@@ -36,6 +36,8 @@ OUTPUTS = (NOISE, GENERATOR, LORA, DENOISER, BEST, NOISES, BEFORE_AFTER, CURVE, 
 WRITTEN = {*OUTPUTS, CONFIG, STATE, EVALUATION, ROWS, COMPARISON, CHART, CHECKPOINTS, LOGS}
 PARTIAL = ".partial"
 LEFTOVERS = ".tmp??????"  # what safetensors' own writer leaves when it is killed
+_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}
+_DTYPES |= {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 _FORMAT, _CHECKSUM = "format", "checksum"
 
 
@@ -50,24 +52,29 @@ class WriteError(ArtifactError):
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A partial file to write, which takes the place of `path` when the block ends well."""
-    partial = path.with_name(path.name + PARTIAL)
+    partial, old = path.with_name(path.name + PARTIAL), path.with_name(path.name + PARTIAL + PARTIAL)
     try:
         yield partial
         for file in (partial, *partial.rglob("*")):
             _as_umask_says(file)
         if partial.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():  # moved away whole, so that no half of it is ever there
+                _remove(old)
+                os.replace(path, old)
         else:
             with partial.open("rb") as whole:
                 os.fsync(whole.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
+        if not path.parent.is_dir():
+            raise WriteError(f"cannot write {path}: its folder is gone") from error
         raise WriteError(
             f"cannot write {path}: {error}; nothing that was there is lost, free some space or make the "
             "folder writable"
         ) from error
     finally:  # after Ctrl-C too
         _remove(partial)
+        _remove(old)
 
 
 @contextmanager
@@ -130,7 +137,7 @@ def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tenso
         with safe_open(path, "pt") as file:
             header = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise ArtifactError(
             f"{path} is corrupt, truncated or no safetensors file (pickles are never read): {error}"
         ) from error
@@ -144,6 +151,8 @@ def load_tensors(path: Path, format: str | None = None) -> tuple[dict[str, Tenso
             f"{path} is corrupt: its content does not match its checksum {expected}; what a run learned is "
             "written again by --resume"
         )
+    if odd := [name for name, tensor in tensors.items() if tensor.dtype not in _DTYPES]:
+        raise ArtifactError(f"{path} holds tensors of a type that nothing here has: {', '.join(odd)}")
     if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise ArtifactError(
             f"{path} holds values that are no numbers ({', '.join(bad)}); learn again with a lower learning "

@@ -148,7 +148,7 @@ def test_one_taken_folder_of_several_stops_all(diffalign, small) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("queries: [", "is no YAML file"),
+        ("queries: [", "not YAML"),
         ("just words", "holds no settings"),
         ("querys: 3", "querys"),
         ("queries: many", "unable to convert"),

@@ -65,7 +65,7 @@ def test_sources_go_in_order(file: Path) -> None:
 def test_a_setting_stands_once_in_a_file(text: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=r"mine\.yaml is no YAML file: seed stands there twice"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: not YAML .seed stands there twice"):
         learner("--config", str(file))
 
 
@@ -73,7 +73,7 @@ def test_a_setting_stands_once_in_a_file(text: str, tmp_path: Path) -> None:
 def test_a_list_is_no_setting(text: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=r"mine\.yaml is no YAML file: .*unhashable key"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: not YAML .*unhashable key"):
         learner("--config", str(file))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from diffalign.settings.fields import ConfigError
 from diffalign.study import StudyError
 from diffalign.study.questions import Design, Question, contests, deal, pool
 
@@ -97,16 +98,17 @@ def test_checks_come_in_between_and_are_no_questions() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"mode": "stars"}, "choose one of: pairs, rating"),
+        ({"mode": "stars"}, "must be one of pairs, rating"),
         ({"anchor": "d"}, "unknown anchor 'd'; choose one of: a, b, c"),
         ({"questions": 73}, "there are 72 questions"),
-        ({"questions": -1}, "lower --questions"),
+        ({"questions": -1}, "at least 0"),
         ({"checks": 73}, "lower --checks"),
+        ({"counts": (4,)}, "need a count of pictures each"),
         ({"mode": "rating", "checks": 1}, "leave them out of ratings"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(StudyError, match=said):
+    with pytest.raises((StudyError, ConfigError), match=said):
         design(**given)
 
 

@@ -62,5 +62,9 @@ class RunningStatistics:
         return json.dumps(self.rounds)
 
     def load(self, state: str) -> None:
-        """Restores the rewards from what `state` returned."""
-        self.rounds = json.loads(state)
+        """Restores the rewards from what `state` returned; raises a `ValueError` of anything else."""
+        rounds = json.loads(state)
+        rewards = [reward for past in rounds for given in past.values() for reward in given]
+        if not all(isinstance(reward, float) for reward in rewards):
+            raise ValueError("its statistics are no rewards")
+        self.rounds = rounds

@@ -40,7 +40,7 @@ def report(
             if charts is not None and (path := redraw_curve(RunFolder(each), suffix)) is not None:
                 say(stdout(), f"wrote {path}")
             say(stdout(), f"wrote {write_report(each)}")
-        except ArtifactError as error:
+        except (ArtifactError, OSError) as error:
             if not several:
                 raise
             say(stdout(), f"{each} is left out: {error}", style="yellow")

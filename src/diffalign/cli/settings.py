@@ -10,13 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from cyclopts import App, ArgumentCollection, Token
 from cyclopts.config import Dict
 
 from diffalign.settings.fields import ConfigError, preset
 from diffalign.settings.methods import METHODS
-from diffalign.settings.reading import read_yaml
+from diffalign.settings.reading import ReadError, read_yaml
 
 #: What says which folder a --resume without one means: all else is the folder's own.
 BESIDE_RESUME = ("--out", "--prompts", "PROMPT")
@@ -102,8 +101,12 @@ def read_settings(path: Path | str) -> dict[str, Any]:
         loaded = read_yaml(Path(path))
     except OSError as error:
         raise ConfigError(f"cannot read the settings {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+    except ReadError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds no settings; write lines such as 'queries: 150'")
-    return {str(key): value for key, value in loaded.items()}
+    for key, value in loaded.items():
+        parts = value if isinstance(value, list) else [value]
+        if not isinstance(key, str) or any(isinstance(part, list | dict) for part in parts):
+            raise ConfigError(f"{path}: {key} is no setting; write a name, and a value or a list of values")
+    return loaded

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from diffalign.diffusion.pipeline import is_tiled
+from diffalign.settings.reading import parse_json
 
 _ATTRIBUTE = "loaded_with"
 
@@ -46,5 +47,7 @@ class Additions:
     @classmethod
     def read(cls, metadata: Mapping[str, str]) -> Self:
         """What `record` returned."""
-        lora, inversions = (tuple(json.loads(metadata.get(n, "[]"))) for n in ("lora", "textual_inversion"))
+        lora, inversions = (
+            tuple(parse_json(metadata.get(name, "[]"))) for name in ("lora", "textual_inversion")
+        )
         return cls(metadata.get("model_config"), lora, inversions, metadata.get("tiling") == "true")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffalign.diffusion.finite import FLOAT32, check_finite
-from diffalign.evaluation.sources import Source, SourceError, read_frames
+from diffalign.evaluation.sources import MOST_PIXELS, Source, SourceError, read_frames
 from diffalign.metrics import (
     bootstrap,
     clustered,
@@ -124,19 +124,21 @@ def _features(read: Reader, images: Tensor) -> Tensor:
 
 def _batches(source: Source, size: int) -> Iterator[tuple[str, Tensor]]:
     """A prompt and at most `size` of its pictures `(B, 3, H, W)` in [0, 1], or of its videos
-    `(B, F, 3, H, W)`, prompt after prompt."""
+    `(B, F, 3, H, W)`, prompt after prompt; fewer where they are large."""
     for prompt, files in source.pictures.items():
-        shapes = set()
-        for start in range(0, len(files), size):
-            read = [read_frames(file) for file in files[start : start + size]]
-            pictures = [np.stack([np.asarray(frame) for frame in frames]) for frames in read]
-            shapes |= {picture.shape for picture in pictures}
+        shapes, batch = set(), list[Any]()
+        for number, file in enumerate(files, start=1):
+            batch.append(np.stack([np.asarray(frame) for frame in read_frames(file)]))
+            shapes.add(batch[-1].shape)
             if len(shapes) > 1:
                 raise SourceError(
                     f"the pictures in {files[0].parent} differ in size, or in their frames; make them alike"
                 )
-            images = torch.from_numpy(np.stack(pictures)).permute(0, 1, 4, 2, 3).float() / 255
-            yield prompt, images if images.shape[1] > 1 else images[:, 0]
+            many = len(batch) * batch[-1].size // 3 >= MOST_PIXELS
+            if len(batch) == size or many or number == len(files):
+                images = torch.from_numpy(np.stack(batch)).permute(0, 1, 4, 2, 3).float().div_(255)
+                batch = []
+                yield prompt, images if images.shape[1] > 1 else images[:, 0]
 
 
 def figures(measured: Mapping[str, Measured]) -> dict[str, Any]:

@@ -2,28 +2,48 @@
 
 A source is a folder with pictures of one prompt, or a folder with such folders, one for each prompt. The
 pictures of a run's folder are in its pictures/, where `diffalign generate` writes them. They are sorted by
-name; grids do not count. A video is an animated PNG or WebP.
+name, 2 before 10; grids do not count. A video is an animated PNG or WebP.
 
 The prompt of a folder is in `prompt.txt` beside the pictures, or is what the run recorded. Otherwise it is
 --prompt for the source's folder, and the name, with dashes as spaces, for a folder in it.
 """
 
-import json
 import re
+import struct
+import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-import yaml
-from PIL import Image, ImageSequence, UnidentifiedImageError
+import numpy as np
+from PIL import ExifTags, Image, ImageSequence
 
 from diffalign.files import CONFIG, PICTURES, PROMPT, SUMMARY
 from diffalign.settings.choices import shortened
-from diffalign.settings.reading import read_yaml
+from diffalign.settings.reading import ReadError, read_json, read_text, read_yaml
 
 #: The formats that are read, by the suffixes of files.
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+#: Pixels of a frame, and of all frames of a file: of what people look at, none has more.
+MOST_PIXELS, MOST_IN_ALL = 2**25, 2**27
+#: By the orientation that a camera records, what stands a picture upright.
+_TURNS: Mapping[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: What Pillow raises of a damaged file.
+_FAULTS = (
+    *(OSError, ValueError, SyntaxError, EOFError, TypeError, AttributeError, LookupError, ArithmeticError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
 _GRID = re.compile(r"seed-?\d+-grid\.png")
 
 
@@ -110,26 +130,22 @@ def _prompt_of(folder: Path, default: str | None) -> str:
 def _read_text(path: Path) -> str | None:
     """The text of a file, if there is one."""
     try:
-        return path.read_text("utf-8").strip() if path.is_file() else None
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path} is no UTF-8 text; write it anew") from error
+        return read_text(path).strip() if path.is_file() else None
+    except ReadError as error:
+        raise SourceError(f"{path}: {error}; write it anew") from error
 
 
 def _prompt_of_run(run: Path) -> str | None:
     """The prompt that a run recorded, if it had a single one."""
-    for name, read in ((SUMMARY, _read_json), (CONFIG, read_yaml)):
+    for name, read in ((SUMMARY, read_json), (CONFIG, read_yaml)):
         try:
             content = read(run / name) if (run / name).is_file() else None
-        except (ValueError, yaml.YAMLError) as error:
+        except ReadError as error:
             raise SourceError(f"{run / name} is corrupt: {error}") from error
         prompt = content.get("prompt") if isinstance(content, dict) else None
         if isinstance(prompt, str) and prompt.strip():
             return prompt
     return None
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8"))
 
 
 def _is_run(folder: Path) -> bool:
@@ -142,7 +158,13 @@ def _entries(folder: Path) -> list[Path]:
 
 def _pictures_in(folder: Path) -> tuple[Path, ...]:
     files = (path for path in _entries(folder) if path.suffix.lower() in KINDS and path.is_file())
-    return tuple(sorted(path for path in files if not _GRID.fullmatch(path.name)))
+    return tuple(sorted((path for path in files if not _GRID.fullmatch(path.name)), key=_by_number))
+
+
+def _by_number(path: Path) -> tuple[list[str | int], str]:
+    """The key that sorts names as people count: 2 before 10."""
+    texts, digits = re.split("[0-9]+", path.name), re.findall("[0-9]+", path.name)
+    return [*chain(*zip_longest(texts, map(int, digits), fillvalue=0))], path.name
 
 
 def matched(sources: Sequence[Source]) -> dict[str, int]:
@@ -174,14 +196,42 @@ def matched(sources: Sequence[Source]) -> dict[str, int]:
 
 
 def read_frames(path: Path) -> list[Image.Image]:
-    """The frames of a file as RGB, without metadata; a picture has one.
+    """The frames of a file as RGB as people see them, without metadata; a picture has one.
+
+    They stand upright, transparent pixels are on white, and of 16 bits the upper 8 count.
 
     Raises:
-        SourceError: if it cannot be read.
+        SourceError: if it cannot be read, or has more than `MOST_PIXELS`.
     """
     try:
-        with Image.open(path, formats=sorted(set(KINDS.values()))) as image:
-            frames = (frame.convert("RGB") for frame in ImageSequence.Iterator(image))
-            return [Image.frombytes("RGB", frame.size, frame.tobytes()) for frame in frames]
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings(category=Image.DecompressionBombWarning, action="ignore"):
+            opened = Image.open(path, formats=sorted(set(KINDS.values())))
+        with opened as image:
+            pixels, frames = image.width * image.height, getattr(image, "n_frames", 1)
+            if pixels > MOST_PIXELS or pixels * frames > MOST_IN_ALL:
+                raise SourceError(
+                    f"{path} has {image.width}×{image.height} pixels, and {frames} frames; make it smaller: "
+                    f"at most {MOST_PIXELS:,} pixels, and {MOST_IN_ALL:,} in all frames"
+                )
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+            seen = map(_seen, ImageSequence.Iterator(image))
+            upright = (frame if turn is None else frame.transpose(turn) for frame in seen)
+            return [Image.frombytes("RGB", frame.size, frame.tobytes()) for frame in upright]
+    except SourceError:
+        raise
+    except _FAULTS as error:
         raise SourceError(f"{path} is no picture that can be read: {error}") from error
+
+
+def _seen(frame: Image.Image) -> Image.Image:
+    """A frame as RGB, on white."""
+    if frame.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+        values, hidden = np.asarray(frame), frame.info.get("transparency")
+        grey = Image.fromarray((values.clip(0, 2**16 - 1) >> 8).astype(np.uint8))
+        if hidden is not None:
+            grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
+        frame = grey
+    if not frame.has_transparency_data:
+        return frame.convert("RGB")
+    above = frame.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", above.size, "white"), above).convert("RGB")

@@ -17,6 +17,7 @@ from diffalign.objectives.diagnostics import Diagnostics
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rollout import INITIAL_NOISE, Environment, Rollout
 from diffalign.settings.fields import ConfigError
+from diffalign.settings.reading import is_count, parse_json
 
 #: Tensors and strings, as a file of tensors with a header holds them.
 State = tuple[dict[str, Tensor], dict[str, str]]
@@ -196,7 +197,11 @@ class Learner(ABC):
                 case optim.Optimizer() as optimiser:
                     load_optimiser(name, optimiser, tensors)
                 case _:
-                    setattr(self, name, tensors[name].clone())  # as it may be changed in place
+                    own, tensor = getattr(self, name), tensors[name]
+                    # the first grows with the rounds
+                    if (tensor.dtype, tensor.ndim, tensor.shape[1:]) != (own.dtype, own.ndim, own.shape[1:]):
+                        raise ValueError(f"{name} has the shape {tuple(tensor.shape)}")
+                    setattr(self, name, tensor.clone())  # as it may be changed in place
 
     def strings(self) -> dict[str, str]:
         """What learning on needs beside tensors and counts."""
@@ -213,7 +218,7 @@ class Learner(ABC):
         Raises:
             ConfigError: if it is the state of a learner with other settings.
         """
-        saved, own = json.loads(strings.get("learner", "{}")), json.loads(self._identity())
+        saved, own = dict(parse_json(strings.get("learner", "{}"))), json.loads(self._identity())
         differing = [
             f"{name} {saved.get(name)!r} then, {own.get(name)!r} now"
             for name in {**saved, **own}
@@ -221,8 +226,11 @@ class Learner(ABC):
         ]
         if differing:
             raise ConfigError(f"the saved state is that of another learner: {'; '.join(differing)}")
+        rounds, steps = parse_json(strings["rounds"]), parse_json(strings["optimiser_steps"])
+        if not is_count(rounds) or not is_count(steps):
+            raise ValueError(f"it counts {rounds} rounds and {steps} steps")
         self.restore(tensors, strings)
-        self.rounds, self.optimiser_steps = int(strings["rounds"]), int(strings["optimiser_steps"])
+        self.rounds, self.optimiser_steps = rounds, steps
 
     def _identity(self) -> str:
         settings = {name: value for name, value in asdict(self.config).items() if name not in self.free}

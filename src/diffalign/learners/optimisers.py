@@ -88,4 +88,9 @@ def load_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mappi
             counts = value.dtype == torch.int64 and not value.ndim
             # a copy, as the optimiser changes its state in place
             entry[name] = value.item() if counts else value.clone()
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for number, moments in entries.items():  # which torch takes as they come
+        for name in {"exp_avg", "exp_avg_sq"} & moments.keys():
+            if moments[name].shape != parameters[number].shape:
+                raise ValueError(f"{prefix}.{number}.{name} has the shape {tuple(moments[name].shape)}")
     optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})

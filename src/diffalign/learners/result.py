@@ -72,7 +72,8 @@ class SearchResult:
         path = Path(path)
         path = path / NOISES if path.is_dir() else path
         tensors, header = load_tensors(path, FORMAT)
-        if {"x_T", "rewards"} - tensors.keys() or len(tensors["x_T"]) != len(tensors["rewards"]):
+        x_T, rewards = (tensors.get(name, torch.tensor(0)) for name in ("x_T", "rewards"))
+        floats = x_T.is_floating_point() and rewards.is_floating_point()
+        if not floats or x_T.ndim < 2 or x_T.shape[:1] != rewards.shape:
             raise ArtifactError(f"{path} holds no noises and rewards, one each")
-        indices = tuple(range(len(tensors["rewards"])))
-        return cls(tensors["x_T"], torch.empty(0), tensors["rewards"], indices, header)
+        return cls(x_T, torch.empty(0), rewards, tuple(range(len(rewards))), header)

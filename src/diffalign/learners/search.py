@@ -82,7 +82,10 @@ class SearchLearner(Learner):
 
     def restore(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
         super().restore(tensors, strings)
-        indices = tuple(tensors["indices"].tolist())
+        indices, latent = tuple(tensors["indices"].tolist()), tuple(self.environment.latent_shape)
+        few = not set(indices) <= set(range(len(tensors["rewards"])))
+        if few or tensors["x_T"].shape != (len(indices), *latent):
+            raise ValueError("its kept pictures are not those of its rewards")
         kept = tensors["x_T"], tensors["images"], tensors["rewards"], indices
         self.best = SearchResult(*kept, previews=tensors["previews"])
 

@@ -18,7 +18,7 @@ References: Peters et al. (AAAI 2010), relative entropy policy search, https://d
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,12 +28,13 @@ from diffalign.diffusion.sampler import seeded_noise
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.policies.reps import reps_weights
+from diffalign.settings.fields import NotNegativeFloat, Positive, PositiveFloat, Settings, Share
 
 STREAM = "places"  # of random numbers: under another name a seed would give other anchors
 
 
 @dataclass(frozen=True)
-class AnchorShape:
+class AnchorShape(Settings):
     """What a generator of anchors is made of.
 
     Attributes:
@@ -47,14 +48,14 @@ class AnchorShape:
         shared: κ_0.
     """
 
-    latent: tuple[int, ...]
-    text_width: int
-    prompts: int
-    components: int
-    correlation: float = 0.99
-    effective: float = 4.0
-    length: float = 0.2
-    shared: float = 0.01
+    latent: tuple[Positive, ...]
+    text_width: Positive
+    prompts: Positive
+    components: Positive
+    correlation: Share = 0.99
+    effective: PositiveFloat = 4.0
+    length: PositiveFloat = 0.2
+    shared: NotNegativeFloat = 0.01
 
 
 class AnchorGenerator(NoiseGenerator):
@@ -74,6 +75,13 @@ class AnchorGenerator(NoiseGenerator):
     features: Tensor
     centre: Tensor
     coefficients: Tensor
+
+    @classmethod
+    def sizes(cls, shape: AnchorShape) -> Mapping[str, tuple[int, ...]]:
+        return {
+            "anchors": (shape.components, *shape.latent),
+            "features": (shape.prompts, shape.text_width),
+        }
 
     def make(self, seed: int) -> None:
         shape = self.shape

@@ -9,11 +9,14 @@ a policy that learns in them has k²·C dimensions instead of H·W·C.
 import math
 import re
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from diffalign.diffusion.packing import Grid, on_grid, packed
+
+LARGEST = 2**28  # elements of a latent, 1 GiB
 
 
 class Basis:
@@ -26,11 +29,13 @@ class Basis:
         latent: the shape of one latent.
 
     Raises:
-        ValueError: if there is no such basis, or none of such latents.
+        ValueError: if there is no such basis, or none of such latents; if latents are larger than any.
     """
 
     def __init__(self, name: str, latent: Sequence[int]) -> None:
-        self.shape, self.matrices, self.grid = tuple(latent), tuple[Tensor, ...](), None
+        if min(latent, default=0) < 1 or math.prod(latent) > LARGEST:
+            raise ValueError(f"there are no latents of shape {tuple(latent)}")
+        self.shape, self.modes, self.grid = tuple(latent), tuple[tuple[int, int], ...](), None
         if name == "identity":
             return
         known = re.fullmatch(r"dct([1-9]\d*)(?:@([1-9]\d*)×([1-9]\d*))?", name)
@@ -43,8 +48,13 @@ class Basis:
         if self.grid is None and len(latent) < 3:
             raise ValueError(f"a latent of shape {tuple(latent)} has no height and width to take modes of")
         latent = on_grid(torch.empty(1, *latent, device="meta"), self.grid).shape[1:]
-        self.matrices = tuple(dct_matrix(n, min(modes, n)) for n in latent[-2:])
-        self.shape = (*latent[:-2], *map(len, self.matrices))
+        self.modes = tuple((n, min(modes, n)) for n in latent[-2:])
+        self.shape = (*latent[:-2], *(kept for _, kept in self.modes))
+
+    @cached_property
+    def matrices(self) -> tuple[Tensor, ...]:
+        """Of height and width, made where they are used: of a file's sizes only the shape is known to fit."""
+        return tuple(dct_matrix(n, kept) for n, kept in self.modes)
 
     def project(self, x: Tensor) -> Tensor:
         """Coefficients with shape `(B, *shape)` of latents with shape `(B, *latent)`."""

@@ -9,7 +9,9 @@ References: Miao et al. (2025), https://arxiv.org/abs/2506.12036
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -17,10 +19,11 @@ from torch import nn
 from diffalign.policies.basis import Basis
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import MAX_COEFFICIENT, NoiseDistribution
+from diffalign.settings.fields import Positive, Settings
 
 
 @dataclass(frozen=True)
-class GaussianShape:
+class GaussianShape(Settings):
     """What a Gaussian generator is made of.
 
     Attributes:
@@ -34,14 +37,44 @@ class GaussianShape:
         heads: of attention.
     """
 
-    latent: tuple[int, ...]
-    text_width: int
+    latent: tuple[Positive, ...]
+    text_width: Positive
     basis: str = "identity"
-    std: str = "learned"
-    patch: int = 2
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
+    std: Literal["learned", "preserving"] = "learned"
+    patch: Positive = 2
+    width: Positive = 64
+    layers: Positive = 2
+    heads: Positive = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        height, width = self.coefficients[-2:]
+        if height % self.side or width % self.side:
+            raise ValueError(f"patches of {self.side} do not tile a latent of {height} × {width}")
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not share a width of {self.width}")
+
+    @property
+    def coefficients(self) -> tuple[int, ...]:
+        """The shape of what it decides."""
+        return Basis(self.basis, self.latent).shape
+
+    @property
+    def side(self) -> int:
+        """Of a query's patch."""
+        return self.patch if self.basis == "identity" else 1
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """How many queries there are, down and across."""
+        height, width = self.coefficients[-2:]
+        return height // self.side, width // self.side
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the head says of a patch."""
+        moments = 2 if self.std == "learned" else 1
+        return moments * math.prod(self.coefficients[:-2]) * self.side**2
 
 
 class GaussianGenerator(NoiseGenerator):
@@ -55,26 +88,27 @@ class GaussianGenerator(NoiseGenerator):
     shape_type = GaussianShape
     shape: GaussianShape
 
+    @classmethod
+    def sizes(cls, shape: GaussianShape) -> Mapping[str, tuple[int, ...]]:
+        return {
+            "queries": (math.prod(shape.grid), shape.width),
+            "read.weight": (shape.width, shape.text_width),
+            f"decoder.layers.{shape.layers - 1}.norm1.weight": (shape.width,),
+            "head.bias": (shape.outputs,),
+        }
+
     def make(self, seed: int) -> None:
         """Queries, decoder and a head that starts at zero."""
         shape = self.shape
-        self.coefficients = Basis(shape.basis, shape.latent).shape
-        *channels, height, width = self.coefficients
-        self.patch = shape.patch if shape.basis == "identity" else 1
-        if height % self.patch or width % self.patch:
-            raise ValueError(f"patches of {self.patch} do not tile a latent of {height} × {width}")
-        self.channels = math.prod(channels)
-        self.grid = height // self.patch, width // self.patch
-        outputs = (2 if shape.std == "learned" else 1) * self.channels * self.patch**2
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.queries = nn.Parameter(torch.randn(math.prod(self.grid), shape.width))
+            self.queries = nn.Parameter(torch.randn(math.prod(shape.grid), shape.width))
             self.read = nn.Linear(shape.text_width, shape.width)
             layer = nn.TransformerDecoderLayer(
                 shape.width, shape.heads, 4 * shape.width, dropout=0.0, batch_first=True, norm_first=True
             )
             self.decoder = nn.TransformerDecoder(layer, shape.layers, nn.LayerNorm(shape.width))
-            self.head = nn.Linear(shape.width, outputs)
+            self.head = nn.Linear(shape.width, shape.outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -82,9 +116,9 @@ class GaussianGenerator(NoiseGenerator):
         """The distribution of `prompt`'s initial noise, differentiable in the weights."""
         memory = self.read(self.states(prompt))[None]
         out = self.head(self.decoder(self.queries[None], memory))[0]
-        rows, columns = self.grid
-        out = out.view(rows, columns, -1, self.channels, self.patch, self.patch)
-        out = out.permute(2, 3, 0, 4, 1, 5).reshape(-1, *self.coefficients)
+        (rows, columns), shape = self.shape.grid, self.shape.coefficients
+        out = out.view(rows, columns, -1, math.prod(shape[:-2]), *2 * [self.shape.side])
+        out = out.permute(2, 3, 0, 4, 1, 5).reshape(-1, *shape)
         if self.shape.std == "preserving":
             mean = MAX_COEFFICIENT * out[0].tanh()
             std = (1 - mean.square()).sqrt()

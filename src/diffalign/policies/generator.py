@@ -17,6 +17,7 @@ from diffalign.diffusion.additions import Additions
 from diffalign.diffusion.probe import prompt_states
 from diffalign.files import GENERATOR, ArtifactError, load_tensors, save_tensors
 from diffalign.policies.noise import NoiseDistribution, check_fingerprint
+from diffalign.settings.reading import parse_json
 
 FORMAT = "diffalign.generator/3"
 #: Classes by the kind that their files name.
@@ -41,6 +42,12 @@ class NoiseGenerator(nn.Module, ABC):
 
     __call__: Callable[..., NoiseDistribution]
 
+    @classmethod
+    @abstractmethod
+    def sizes(cls, shape: Any) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of some of its tensors, by name, which no other `shape` has: a file's are checked by them
+        before anything is made."""
+
     def __init_subclass__(cls) -> None:
         _KINDS[cls.kind] = cls
 
@@ -64,6 +71,10 @@ class NoiseGenerator(nn.Module, ABC):
     def states(self, prompt: str) -> Tensor:
         """The prompt's token states, `(L, text_width)`; each prompt is encoded once."""
         if self._states is None:
+            if "model" not in self.metadata:
+                raise ArtifactError(
+                    "this generator names no model that could read prompts; give its pipeline"
+                )
             pipeline = load_pipeline(self.metadata["model"], **asdict(Additions.read(self.metadata)))
             self._states = _reader(pipeline, self.metadata)
         if prompt not in self._known:
@@ -117,14 +128,19 @@ class NoiseGenerator(nn.Module, ABC):
         path = path / GENERATOR if path.is_dir() else path
         tensors, header = load_tensors(path, FORMAT)
         try:
-            shape = json.loads(header.pop("shape"))
             kind = _KINDS[header.pop("kind")]
-            shape["latent"] = tuple(shape["latent"])
+            shape = kind.shape_type(**parse_json(header.pop("shape")))
+            sizes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            if not kind.sizes(shape).items() <= sizes.items():
+                raise ValueError(f"its tensors are not those of {shape}")
+            if not isinstance(parse_json(header.get("call", "{}")), dict):
+                raise ValueError(f"its call is {header['call']}")
             states = None if pipeline is None else _reader(pipeline, header)
-            generator = kind(kind.shape_type(**shape), states, header)
+            generator = kind(shape, states, header)
             generator.load_state_dict(tensors)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise ArtifactError(f"{path} is no noise generator that can be read: {error!r}") from error
+            reason = " ".join(str(error).split())
+            raise ArtifactError(f"{path} is no noise generator that can be read: {reason}") from error
         if pipeline is not None:
             check_fingerprint(header, fingerprint(pipeline), any_scheduler=True)
         return generator
@@ -132,4 +148,4 @@ class NoiseGenerator(nn.Module, ABC):
 
 def _reader(pipeline: Any, metadata: Mapping[str, str]) -> States:
     """What reads prompts, by a call with the arguments that it was learned with."""
-    return partial(prompt_states, pipeline, **json.loads(metadata.get("call", "{}")))
+    return partial(prompt_states, pipeline, **parse_json(metadata.get("call", "{}")))

@@ -156,8 +156,8 @@ class NoiseDistribution:
         try:
             latent = tuple(int(size) for size in header.pop("latent").split(","))
             basis, mean, std = header.pop("basis"), tensors["mean"], tensors["std"]
-            if not (std > 0).all():
-                raise ValueError("its std is not a positive number")
+            if not all(tensor.is_floating_point() for tensor in tensors.values()) or not (std > 0).all():
+                raise ValueError("its mean and std are no numbers, the latter positive")
             return cls(mean, std, latent, basis, header, tensors.get("weights"))
         except (KeyError, ValueError) as error:
             raise ArtifactError(f"{path} is no noise that can be read: {error}") from error

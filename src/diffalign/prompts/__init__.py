@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.settings.choices import unknown
+from diffalign.settings.reading import ReadError, read_json, read_lines
 
 _DATA = Path(__file__).parent / "data"
 _FILE_SUFFIXES = (".txt", ".json")
@@ -102,12 +103,9 @@ def _load_file(path: Path) -> PromptSet:
             f"no prompt file {str(path)!r}; give a file or one of: {', '.join(_built_in())}"
         )
     try:
-        text = path.read_text("utf-8-sig")
-        items = json.loads(text) if path.suffix == ".json" else text.rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise PromptFileError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise PromptFileError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+        items = read_json(path) if path.suffix == ".json" else read_lines(path)
+    except ReadError as error:
+        raise PromptFileError(f"{path}: {error}") from error
     if not isinstance(items, list):
         raise PromptFileError(f"{path}: a JSON prompt file is a list, not {type(items).__name__}")
     return PromptSet(path.stem, f"prompts of {path.name}", str(path), _read(items, str(path)))

@@ -1,7 +1,7 @@
 """`report.html`: a run as one page, without scripts, which loads nothing from elsewhere."""
 
 import base64
-import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from diffalign.artifacts import RunFolder
 from diffalign.evaluation import SCHEMA
 from diffalign.files import BEFORE_AFTER, BEST, CONFIG, CURVE, REPORT, SUMMARY, ArtifactError, replacing
 from diffalign.settings.choices import shortened
+from diffalign.settings.reading import ReadError, read_json
 
 SEARCH_SCHEMA = "diffalign.search/1"
 #: By a summary's schema: the page, and the picture at its top.
@@ -41,7 +42,7 @@ def write_report(folder: Path | str) -> Path:
     }
     try:
         page = _environment().get_template(template).render(shown)
-    except (TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (TemplateError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ArtifactError(
             f"{run / SUMMARY} does not follow the schema {summary['schema']}: {error!r}"
         ) from error
@@ -59,8 +60,8 @@ def read_summary(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"there is no finished run in {path.parent}: it has no {path.name}")
     try:
-        summary = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        summary = read_json(path)
+    except (OSError, ReadError) as error:
         raise ArtifactError(
             f"{path} is corrupt: {error}; go on with the run (--resume) to write it again"
         ) from error
@@ -74,6 +75,7 @@ def _encoded(picture: Path) -> str | None:
     return base64.b64encode(picture.read_bytes()).decode("ascii") if picture.is_file() else None
 
 
+@cache
 def _environment() -> Environment:
     """What reads the template beside this file; whatever it prints is escaped, and must be there."""
     environment = Environment(

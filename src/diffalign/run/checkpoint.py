@@ -7,7 +7,7 @@ from typing import Final
 
 from diffalign.artifacts import RunFolder
 from diffalign.diffusion.finite import NotFiniteError
-from diffalign.files import STATE, ArtifactError, WriteError
+from diffalign.files import CONFIG, STATE, ArtifactError, WriteError
 from diffalign.learners.contract import Learner, State
 from diffalign.methods.provenance import decisive, disagreeing
 
@@ -36,21 +36,25 @@ def restore(folder: RunFolder, learner: Learner) -> None:
         )
     try:
         learner.load(*state)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
         raise ArtifactError(
-            f"the state in {folder.path} does not fit its config.yaml ({error}); undo the change there, "
+            f"the state in {folder.path} does not fit its config.yaml ({reason}); undo the change there, "
             f"or delete {STATE} to start the run again"
         ) from error
 
 
 @contextmanager
 def resumable(path: Path, command: str) -> Iterator[None]:
-    """Adds to what stops a run, Ctrl-C included, how to go on with it; not where that would stop it again."""
+    """Adds to what stops a run, Ctrl-C included, how to go on with it; not where that would stop it again, or
+    the run is gone."""
     try:
         yield
     except BaseException as error:
         if isinstance(error, NotFiniteError):
             error.add_note(f"as it is, diffalign {command} --resume {path} would stop here again")
+        elif not (path / CONFIG).is_file():
+            error.add_note(f"there is no run in {path} to go on with")
         elif isinstance(error, WriteError) or not isinstance(error, ArtifactError):
             saved = (path / STATE).is_file() and not isinstance(error, WriteError)
             error.add_note(f"{'state saved, ' * saved}go on with: diffalign {command} --resume {path}")

@@ -9,16 +9,16 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from diffalign.artifacts import RunFolder
+from diffalign import artifacts
+from diffalign.artifacts import Needed, RunFolder, write_rows
 from diffalign.diffusion import Sampler
 from diffalign.diffusion.encoding import unread
 from diffalign.evaluation import Samples
-from diffalign.files import CHART, COMPARISON, CONFIG, PICTURES, ROWS, replacing, write_json
+from diffalign.files import CHART, COMPARISON, CONFIG, PICTURES, ROWS, write_json
 from diffalign.methods import build
 from diffalign.methods.provenance import decisive, disagreeing, provenance
 from diffalign.metrics import clustered, mean_measured, mean_pairwise_distance
@@ -38,11 +38,45 @@ from diffalign.settings.evaluation import Evaluation
 from diffalign.settings.fields import ConfigError, pick
 from diffalign.settings.methods import METHODS
 from diffalign.settings.plan import Plan
+from diffalign.settings.reading import is_count, is_number
 from diffalign.settings.sampling import Sampling
 
 SHOWN = 64  # pictures of a method, of all prompts
 STATES = "states"  # of methods that are under way, in a folder of the settings that they have
 Table = dict[str, dict[str, Any]]
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_number, value))
+
+
+def _is_part(value: Any) -> bool:
+    """Whether it is what `describe` says of a prompt."""
+    if not isinstance(value, dict) or not {"reward", "judged", "distance"} <= value.keys():
+        return False
+    judged, distance = value["judged"], value["distance"]
+    return (
+        _are_numbers(value["reward"])
+        and (judged is None or _are_numbers(judged))
+        and (distance is None or is_number(distance))
+    )
+
+
+def _is_about(value: Any) -> bool:
+    """Whether it says what a method was compared on."""
+    known = isinstance(value, dict) and is_count(value.get("queries"))
+    return known and isinstance(value.get("model_fingerprint", ""), str)
+
+
+#: What a line has.
+_READ: Needed = {
+    "method": lambda value: isinstance(value, str) and value in COMPARED,
+    "seed": is_count,
+    "about": _is_about,
+    "seconds": is_number,
+    "forwards": lambda value: is_count(value) and value > 0,
+    "pictures": lambda value: isinstance(value, list) and bool(value) and all(map(_is_part, value)),
+}
 
 
 @dataclass(frozen=True)
@@ -111,8 +145,7 @@ class Comparison:
                 progress.warn(warning)
             self.folder.write_config(self.settings())  # those of the last start, for --resume
             known = read_rows(self.folder)
-            with replacing(self.folder / ROWS) as whole:  # without what a kill cut short
-                whole.write_text("".join(json.dumps(row) + "\n" for row in known), "utf-8")
+            write_rows(self.folder / ROWS, known)  # without what a kill cut short
             about = {"prompts": list(self.prompts), "queries": config.queries, "images": config.images}
             described = decisive(provenance(setup.sampler, setup.reward_name))
             about |= {"model": setup.model, **described, "judge": setup.names["judge"]}
@@ -205,12 +238,12 @@ def read_settings(folder: RunFolder) -> tuple[CompareConfig, Sampling]:
 
 
 def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    """The lines of a comparison; what a kill cut short is left out, and so made anew."""
-    rows = []
-    for line in (folder / ROWS).read_text("utf-8").splitlines() if (folder / ROWS).exists() else ():
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
+    """The lines of a comparison; what a kill cut short is left out, and so made anew.
+
+    Raises:
+        ArtifactError: if a line is none of a comparison.
+    """
+    return artifacts.read_rows(folder / ROWS, _READ, "delete the line to make it anew")
 
 
 def describe(prompt: str, samples: Samples) -> dict[str, Any]:

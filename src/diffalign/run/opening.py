@@ -27,6 +27,7 @@ from diffalign.run.weights import TunedWeights
 from diffalign.settings.choices import shortened
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.methods import METHODS
+from diffalign.settings.reading import parse_json
 from diffalign.settings.sampling import Dtype, Opening, Sampling, written
 
 Artifact = NoiseDistribution | NoiseGenerator | SearchResult
@@ -159,8 +160,9 @@ def recorded(path: Path) -> dict[str, str]:
     if kind_of(path) not in files.WEIGHTS:
         return dict(load_artifact(path).metadata)
     run = RunFolder.resume(path)
-    plan, learned, rounds = read_plan(run), read_header(path / files.STATE), run.metrics()
-    sampling = plan.sampling
+    plan, learned = read_plan(run), read_header(path / files.STATE)
+    seen = learned.get("rounds", "0")
+    sampling, rounds = plan.sampling, run.metrics(int(seen) if seen.isdecimal() else 0)
     return {
         "model": sampling.model,
         **Additions(**sampling.additions()).record(),
@@ -197,7 +199,7 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
     try:
         if learned_in not in (None, *get_args(Dtype)):
             raise ValueError(f"unknown dtype {learned_in!r}")
-        guidance, call = metadata["guidance_scale"], json.loads(metadata.get("call", "{}"))
+        guidance, call = metadata["guidance_scale"], parse_json(metadata.get("call", "{}"))
         model, additions = opening.model or metadata["model"], Additions.read(metadata)
         options = Sampling(
             model=model,
@@ -217,7 +219,7 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
         )
         if kind in (files.NOISE, files.NOISES):  # the others are for all prompts
             metadata["prompt"]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} does not say what it was learned for ({error})") from error
     if others := metadata.get("call_left_out"):
         raise ArtifactError(

@@ -54,11 +54,11 @@ class Session:
         checks, best = list[Mapping[str, Any]](), {True: float("-inf"), False: float("-inf")}
         if main:
             folder.truncate_metrics(learner.rounds)
-            rows = folder.metrics()
+            rows = folder.metrics(learner.rounds)
             checks = [row["held_out"] for row in rows if row.get("held_out")]
             for row in rows:
                 previews = bool(row.get("previews"))  # whose rewards are no pictures'
-                best[previews] = max(best[previews], row["reward_best"])
+                best[previews] = max(best[previews], *row["rewards"])
         done = learner.queries + len(checks) * self._check_size()
         # a copy: Ctrl-C may come while a round is half done, and the learner changes in place
         state, saved = snapshot(learner), time.monotonic()
@@ -118,7 +118,7 @@ class Session:
 
     def spent(self) -> Cost:
         """What learning cost so far."""
-        rows = self.folder.metrics()
+        rows = self.folder.metrics(self.learner.rounds)
         forwards, seconds = (sum(row[name] for row in rows) for name in ("denoiser_forwards", "seconds"))
         return Cost(self.learner.queries, forwards, seconds, self.setup.memory)
 

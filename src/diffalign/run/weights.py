@@ -35,7 +35,15 @@ class TunedWeights:
                 kind: Any = type(self.original)
                 self.tuned = kind.from_pretrained(folder / DENOISER, torch_dtype=pipeline.dtype)
                 setattr(pipeline, self.part, self.tuned.to(pipeline.device))
-        except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        except (
+            SafetensorError,
+            OSError,
+            ValueError,
+            RuntimeError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise ArtifactError(f"cannot read the weights in {folder}: {error}") from error
         try:
             check_finite("weights", self.tuned.parameters())

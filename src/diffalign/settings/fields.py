@@ -1,6 +1,5 @@
 """Fields that check themselves: a setting's type, its bounds and its choices stand in its annotation."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
@@ -9,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from diffalign.settings.choices import unknown
+from diffalign.settings.reading import is_number
 
 
 class ConfigError(ValueError):
@@ -91,7 +91,7 @@ def _check(name: str, value: Any, hint: Any) -> None:
     allowed = (int, float) if hint is float else hint
     if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{name} must be of the type {hint.__name__}, not {value!r}")
-    if hint is float and not math.isfinite(value):
+    if hint is float and not is_number(value):
         raise ConfigError(f"{name} must be a finite number, not {value}")
     for bound in extras:
         if isinstance(bound, Bounds) and value not in bound:

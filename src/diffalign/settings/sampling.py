@@ -6,9 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import yaml
-
 from diffalign.settings.fields import ConfigError, NotNegativeFloat, Positive, Settings
+from diffalign.settings.reading import ReadError, parse_json, parse_yaml
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Scheduler = Literal["keep", "ddim"]
@@ -148,9 +147,9 @@ def written(arguments: dict[str, Any]) -> tuple[str, ...]:
 
 def _read(text: str) -> Any:
     """A value as JSON, or YAML, or else the text itself; to YAML 1e-5 were text."""
-    for read, fault in ((json.loads, ValueError), (yaml.safe_load, yaml.YAMLError)):
-        with suppress(fault):
-            return read(text)
+    for parse in (parse_json, parse_yaml):
+        with suppress(ReadError):
+            return parse(text)
     return text
 
 

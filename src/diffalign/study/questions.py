@@ -18,9 +18,10 @@ import random
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
-from typing import Literal, get_args
+from typing import Literal
 
 from diffalign.settings.choices import unknown
+from diffalign.settings.fields import NotNegative, Positive, Settings
 from diffalign.study import StudyError
 
 Mode = Literal["pairs", "rating"]
@@ -29,7 +30,7 @@ USUAL = 40  # questions for a voter, if there are as many: some ten minutes
 
 
 @dataclass(frozen=True)
-class Design:
+class Design(Settings):
     """What a study asks. Studies with equal designs ask the same questions.
 
     Attributes:
@@ -44,22 +45,24 @@ class Design:
         invite: whether a voter needs the study's invitation code.
 
     Raises:
+        ConfigError: if a value has another type, or is out of its bounds.
         StudyError: if the design is contradictory, or wants more questions than there are.
     """
 
     mode: Mode
     sources: tuple[str, ...]
     prompts: tuple[str, ...]
-    counts: tuple[int, ...]
-    questions: int = 0
+    counts: tuple[Positive, ...]
+    questions: NotNegative = 0
     seed: int = 0
     anchor: str | None = None
-    checks: int = 0
+    checks: NotNegative = 0
     invite: bool = False
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise StudyError(unknown("mode", self.mode, get_args(Mode)))
+        super().__post_init__()
+        if not self.prompts or len(self.prompts) != len(self.counts):
+            raise StudyError(f"{len(self.prompts)} prompts need a count of pictures each, not {self.counts}")
         if self.mode == "rating" and (self.anchor is not None or self.checks):
             raise StudyError("an anchor and checks are of pairs; leave them out of ratings")
         if self.anchor is not None and self.anchor not in self.sources:

@@ -22,8 +22,9 @@ from typing import Any
 from diffalign.evaluation.sources import Source, read_frames
 from diffalign.files import replacing
 from diffalign.report.video import FPS
+from diffalign.settings.reading import parse_json
 from diffalign.study import StudyError
-from diffalign.study.questions import GREATEST, LEAST, Design, Mode, Shown, deal
+from diffalign.study.questions import GREATEST, LEAST, Design, Mode, Shown, deal, pool
 
 STUDY, RESULTS = "study.sqlite", "results.json"
 #: Answers, by mode.
@@ -78,22 +79,41 @@ class Votes:
                 f"there is no study in {folder}; make one with: diffalign study A B --out {folder}"
             )
         self._lock = threading.Lock()
+        # autocommit, so that each statement is a transaction
+        self._file = sqlite3.connect(
+            path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        )
         try:
-            # autocommit, so that each statement is a transaction
-            self._file = sqlite3.connect(
-                path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._file.execute("PRAGMA journal_mode = WAL")
-            self._file.execute("PRAGMA synchronous = FULL")
-            row = self._file.execute("SELECT version, id, secret, design, digest FROM study").fetchone()
-        except sqlite3.DatabaseError as error:
-            raise StudyError(f"{path} is no study: {error}") from error
+            self._open()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, sqlite3.DatabaseError | TypeError | ValueError):
+                raise StudyError(f"{path} is no study: {error}") from error
+            raise
+
+    def _open(self) -> None:
+        """Reads the design, and checks that what it says is there."""
+        self._file.execute("PRAGMA journal_mode = WAL")
+        self._file.execute("PRAGMA synchronous = FULL")
+        row = self._file.execute("SELECT version, id, secret, design, digest FROM study").fetchone()
         if row is None or row[0] != _VERSION:
-            raise StudyError(f"{path} is of another version of diffalign; finish it with that one")
+            raise StudyError("it is of another version of diffalign; finish it with that one")
         self.id, self.secret, self.digest = str(row[1]), str(row[2]), str(row[4])
-        recorded: dict[str, Any] = json.loads(row[3])
-        lists = {name: tuple(it) for name, it in recorded.items() if isinstance(it, list)}
-        self.design = Design(**recorded | lists)
+        self.design = Design(**parse_json(row[3]))
+        self._check()
+
+    def _check(self) -> None:
+        """Checks that each picture and answer is there that the design and the votes speak of."""
+        names = self.design.sources
+        found = self._rows("SELECT prompt, position, source, typeof(png) FROM pictures ORDER BY 1, 2, 3")
+        if len(found) != sum(self.design.counts) * len(names) or found != [
+            (prompt, position, source, "blob")
+            for prompt, count in enumerate(self.design.counts)
+            for position in range(count)
+            for source in range(len(names))
+        ]:
+            raise StudyError("its pictures are not those of its design")
+        self.all()
 
     @property
     def invitation(self) -> str:
@@ -147,10 +167,16 @@ class Votes:
         return {int(question): Answer(*rest) for question, *rest in self._rows(query, self.number(voter))}
 
     def all(self) -> list[Vote]:
-        """All votes, sorted by voter and question."""
+        """All votes, sorted by voter and question; raises a `StudyError` if one is none."""
         query = "SELECT voter, question, swapped, alignment, quality FROM votes ORDER BY voter, question"
-        rows = self._rows(query)
-        return [Vote(voter, question, bool(side), Answer(*rest)) for voter, question, side, *rest in rows]
+        allowed, questions = ALLOWED[self.design.mode], range(len(pool(self.design)))
+        votes = list[Vote]()
+        for voter, question, side, *rest in self._rows(query):
+            whole = isinstance(voter, int) and isinstance(question, int) and side in (0, 1)
+            if not whole or question not in questions or not all(answer in allowed for answer in rest):
+                raise StudyError(f"the vote of voter {voter} on question {question} is none")
+            votes.append(Vote(voter, question, bool(side), Answer(*rest)))
+        return votes
 
     def png(self, prompt: int, position: int, source: int) -> bytes:
         """The PNG of a picture, by its numbers."""
@@ -158,8 +184,13 @@ class Votes:
         return bytes(self._rows(query, prompt, position, source)[0][0])
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
-        with self._lock:
-            return self._file.execute(statement, values).fetchall()
+        try:
+            with self._lock:
+                return self._file.execute(statement, values).fetchall()
+        except sqlite3.OperationalError:  # such as of a full disk
+            raise
+        except sqlite3.DatabaseError as error:
+            raise StudyError(f"the study's file is damaged: {error}") from error
 
 
 def create(folder: Path, design: Design, sources: Sequence[Source]) -> None:
