@@ -27,7 +27,7 @@ class VideoStage(Stage):
     """
 
     name = "video"
-    steps = 1600
+    steps = 3200
     batch = 16
     learning_rate = 8e-4
     clips = 8192
