@@ -5,6 +5,7 @@ run = find(load_pipeline("world"), "a blue car on the moon", "world-clip")
 noise = run.run()
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from diffalign.prompts import load_prompts
     from diffalign.rewards import load_reward
     from diffalign.run.opening import load_artifact, open_artifact
+
+# which of its kernels are missing: it says so when peft imports it, whether they are wanted or not
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"  # the one place: pyproject.toml reads it from here
 

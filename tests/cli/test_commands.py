@@ -117,7 +117,7 @@ def test_report_writes_the_page_anew(diffalign, small) -> None:
     assert diffalign("search", "a dog", *small[:6], "--queries", 2, "--keep", 1, "--out", "all/a").code == 0
     Path("all/run/report.html").unlink()
     done = diffalign("report", "all")
-    assert done.code == 0 and "all/a is left out: all/a/summary.json is no summary of the schema" in done.out
+    assert done.code == 0 and "all/a is left out: all/a/summary.json is no summary of the schema" in done.err
     assert Path("all/run/report.html").read_bytes() == page
     assert diffalign("report", "all/a").code == 2
 

@@ -111,7 +111,7 @@ def test_what_one_method_cannot_do_is_said_before_any_runs(diffalign, quick, mon
 def test_what_does_not_search_is_said_once(diffalign, quick) -> None:
     done = diffalign(*quick("--methods", "best-of-n,zero-order,spectral", "--queries", 12))
     assert done.code == 0 and "spectral moves" not in done.out
-    assert done.out.count("zero-order moves after 15 samples, but draws 12 in all") == 1
+    assert done.err.count("zero-order moves after 15 samples, but draws 12 in all") == 1
 
 
 def test_the_pictures_of_a_comparison_are_counted_before(diffalign, quick, monkeypatch) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
-from diffalign.cli.tables import say, stdout
+from diffalign.cli.tables import notice, show
 
 
 def report(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
@@ -24,8 +25,9 @@ def report(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
     several = [] if (folder / SUMMARY).exists() else sorted(folder.glob(f"*/{SUMMARY}"))
     for each in [file.parent for file in several] or [folder]:
         try:
-            say(stdout(), f"wrote {write_report(each)}")
+            written = write_report(each)
+            show(Text(f"wrote {written}"), {"report": written})
         except ArtifactError as error:  # such as of a search, which has no page
             if not several:
                 raise
-            say(stdout(), f"{each} is left out: {error}", style="yellow")
+            notice(f"{each} is left out: {error}", style="yellow")

@@ -15,12 +15,12 @@ from diffalign.loop import train
 from diffalign.metrics import bootstrap
 from diffalign.report.html import write_report
 from diffalign.report.plots import before_after, grid, reward_curve
+from diffalign.run.held_out import SHOWN, first_pictures
 from diffalign.run.progress import Progress
 from diffalign.run.session import Session
 from diffalign.run.setup import Setup
 from diffalign.settings.search import SearchConfig
 
-SHOWN = 16  # pictures before and after
 SEARCH_SCHEMA = "diffalign.search/1"
 
 
@@ -42,7 +42,14 @@ def equal_cost(queries: int, prompts: int, images: int) -> int:
 def conclude(session: Session, progress: Progress) -> Summary | Mapping[str, Any]:
     """Evaluates what was learned, writes what is left, and returns what `summary.json` holds."""
     learner, setup, plan = session.learner, session.setup, session.asked.plan
-    run = {**plan.record(), **learner.record(), "guidance_scale": setup.sampler.guidance_scale, **versions()}
+    stopped = {"stopped": learner.stopped} if learner.stopped else {}
+    run = {
+        **plan.record(),
+        **learner.record(),
+        **stopped,
+        "guidance_scale": setup.sampler.guidance_scale,
+        **versions(),
+    }
     if (kept := learner.kept()) is not None:
         return _conclude_search(session, kept, run)
     seed, images, prompts = plan.learning.seed, plan.evaluation.images, session.asked.held_out
@@ -85,7 +92,7 @@ def _draw(session: Session, before: Sequence[Samples], after: Sequence[Samples],
     def shown(parts: Sequence[Samples]) -> tuple[Tensor, Tensor | None]:
         judged = [part.judged[:each] for part in parts if part.judged is not None]
         verdicts = torch.cat(judged)[:SHOWN] if len(judged) == len(parts) else None
-        return torch.cat([part.images[:each] for part in parts])[:SHOWN], verdicts
+        return first_pictures([part.images for part in parts]), verdicts
 
     (old, wrong), (new, right) = shown(before), shown(after)
     verdicts = None if wrong is None or right is None else (wrong, right)
