@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffalign.diffusion import Sampler, load_pipeline
     from diffalign.learners.contract import Learner
     from diffalign.loop import Round, train
-    from diffalign.methods import anchors, find, noise_ppo, search, tune
+    from diffalign.methods import anchors, distil, find, noise_ppo, search, tune
     from diffalign.policies import NoiseDistribution, NoiseGenerator
     from diffalign.prompts import load_prompts
     from diffalign.rewards import load_reward
@@ -29,7 +29,7 @@ _OFFERED = {
     "diffusion": ("Sampler", "load_pipeline"),
     "learners.contract": ("Learner",),
     "loop": ("Round", "train"),
-    "methods": ("anchors", "find", "noise_ppo", "search", "tune"),
+    "methods": ("anchors", "distil", "find", "noise_ppo", "search", "tune"),
     "policies": ("NoiseDistribution", "NoiseGenerator"),
     "prompts": ("load_prompts",),
     "rewards": ("load_reward",),
@@ -42,6 +42,7 @@ __all__ = [
     "Round",
     "Sampler",
     "anchors",
+    "distil",
     "find",
     "load_artifact",
     "load_pipeline",

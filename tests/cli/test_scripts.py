@@ -29,6 +29,12 @@ def test_results_are_lines_of_json_and_nothing_else(diffalign, small: list[objec
     assert read(diffalign("report", "run", "--json").out) == [{"report": "run/report.html"}]
     (judged,) = read(diffalign("evaluate", "run", "--images", 2, "--json").out)
     assert judged["file"] == "run/evaluation.json" and judged["n"] == 2
+    checks = read(diffalign("doctor", *small[:4], "--json").out)
+    assert len(checks) > 3 and all(check["ok"] for check in checks)
+    (measured,) = read(diffalign("measure", "run", "--metrics", "own_reward:red", "--json").out)
+    assert measured["rows"][0]["pictures"] == 2
+    distilled = read(diffalign("distil", "run", *small[:2], "--num-steps", 2, "--steps", 2, "--json").out)
+    assert distilled[0]["generator"] == "runs/distilled/generator.safetensors"
     (searched,) = read(diffalign("search", "a dog", "--keep", 2, *[*small[:6], "--queries", 4], "--json").out)
     assert searched["folder"] == "runs/search-a-dog" and len(searched["kept"]["rewards"]) == 2
 

@@ -182,6 +182,15 @@ def test_runs_and_results_are_one_line_and_show_pictures(tiny_pipeline: Any) -> 
     tuned.result.unload()
 
 
+def test_a_generator_is_distilled(tiny_pipeline: Any, tiny_pipeline_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    methods.find(tiny_pipeline, "a dog", red, num_steps=2).result.save(tmp_path / "run/noise.safetensors")
+    generator = methods.distil(str(tiny_pipeline_folder), tmp_path, steps=2, num_steps=2, seed=3)
+    assert "\n" not in repr(generator) and generator("a dog").mean.isfinite().all()
+    with pytest.raises(ConfigError, match=r"unknown setting 'sed'.*did you mean 'seed'"):
+        methods.distil(tiny_pipeline, tmp_path, sed=3)
+
+
 def test_samples_are_where_they_are_wanted(tiny_pipeline: Any) -> None:
     noise = methods.find(tiny_pipeline, "a dog", red, num_steps=2).result
     half = noise.to("cpu", torch.float16).sample(2, seed=0)

@@ -10,6 +10,7 @@ of prompts.
 from collections.abc import Sequence
 from typing import Any, overload
 
+from diffalign.methods.distil import distil
 from diffalign.methods.run import Run, build, prepare, prepare_runs
 from diffalign.prompts import PromptSet
 from diffalign.rewards import RewardFunction
@@ -76,4 +77,4 @@ def _each(
     return prepare_runs(name, pipeline, [(text,) for text in prompt] or [()], reward, **settings)
 
 
-__all__ = ["Run", "anchors", "build", "find", "noise_ppo", "prepare", "search", "tune"]
+__all__ = ["Run", "anchors", "build", "distil", "find", "noise_ppo", "prepare", "search", "tune"]

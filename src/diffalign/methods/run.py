@@ -71,6 +71,11 @@ class Run:
         return self.learner.result()
 
 
+def opened(pipeline: Any) -> Any:
+    """A pipeline, or the one that `load_pipeline` loads by a name."""
+    return load_pipeline(pipeline) if isinstance(pipeline, str | Path) else pipeline
+
+
 def build(name: str, sampler: Sampler, prompts: Sequence[str], config: Any, reward: str) -> Learner:
     """The learner of the method called `name`; artefacts call the reward `reward`."""
     row, metadata = method(name), provenance(sampler, reward)
@@ -133,8 +138,7 @@ def prepare_runs(
     given = {"num_steps": num_steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
     given = {key: value for key, value in given.items() if value is not None}
     sampling = Sampling(batch_size=batch_size, **{**row.sampling.get(preset, {}), **given})
-    if isinstance(pipeline, str | Path):
-        pipeline = load_pipeline(pipeline)
+    pipeline = opened(pipeline)
     sampler = Sampler(
         with_ddim(pipeline) if sampling.scheduler == "ddim" else pipeline,
         num_steps=sampling.num_steps,
