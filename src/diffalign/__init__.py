@@ -5,6 +5,7 @@ run = find(load_pipeline("world"), "a blue car on the moon", "world-clip")
 noise = run.run()
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,14 @@ if TYPE_CHECKING:
     from diffalign.diffusion import Sampler, load_pipeline
     from diffalign.learners.contract import Learner
     from diffalign.loop import Round, train
-    from diffalign.methods import anchors, find, noise_ppo, search, tune
+    from diffalign.methods import anchors, distil, find, noise_ppo, search, tune
     from diffalign.policies import NoiseDistribution, NoiseGenerator
     from diffalign.prompts import load_prompts
     from diffalign.rewards import load_reward
     from diffalign.run.opening import load_artifact, open_artifact
+
+# which of its kernels are missing: it says so when peft imports it, whether they are wanted or not
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"  # the one place: pyproject.toml reads it from here
 
@@ -25,7 +29,7 @@ _OFFERED = {
     "diffusion": ("Sampler", "load_pipeline"),
     "learners.contract": ("Learner",),
     "loop": ("Round", "train"),
-    "methods": ("anchors", "find", "noise_ppo", "search", "tune"),
+    "methods": ("anchors", "distil", "find", "noise_ppo", "search", "tune"),
     "policies": ("NoiseDistribution", "NoiseGenerator"),
     "prompts": ("load_prompts",),
     "rewards": ("load_reward",),
@@ -38,6 +42,7 @@ __all__ = [
     "Round",
     "Sampler",
     "anchors",
+    "distil",
     "find",
     "load_artifact",
     "load_pipeline",

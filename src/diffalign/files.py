@@ -26,6 +26,7 @@ SUMMARY, REPORT, EVALUATION = "summary.json", "report.html", "evaluation.json"
 BEFORE_AFTER, CURVE, BEST = "before_after.png", "reward_curve.png", "best.png"
 ROWS, COMPARISON, CHART = "comparison.jsonl", "comparison.json", "comparison.png"
 LORA, DENOISER, CHECKPOINTS, LOGS = "lora", "denoiser", "checkpoints", "logs"
+VALIDATION = "validation"
 PICTURES, FROZEN, PROMPT = "pictures", "frozen", "prompt.txt"
 #: What was learned: weights are folders, the others files.
 WEIGHTS = (LORA, DENOISER)
@@ -33,7 +34,7 @@ LEARNED = (*WEIGHTS, GENERATOR, NOISES, NOISE)
 #: What a finished run shows its user, in this order, if it is there …
 OUTPUTS = (NOISE, GENERATOR, LORA, DENOISER, BEST, NOISES, BEFORE_AFTER, CURVE, SUMMARY, METRICS, REPORT)
 #: … and all files and folders that a run or a comparison writes.
-WRITTEN = {*OUTPUTS, CONFIG, STATE, EVALUATION, ROWS, COMPARISON, CHART, CHECKPOINTS, LOGS}
+WRITTEN = {*OUTPUTS, CONFIG, STATE, EVALUATION, ROWS, COMPARISON, CHART, CHECKPOINTS, LOGS, VALIDATION}
 PARTIAL = ".partial"
 LEFTOVERS = ".tmp??????"  # what safetensors' own writer leaves when it is killed
 _DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}

@@ -13,7 +13,7 @@ from diffalign.diffusion.memory import Pile
 from diffalign.learners.contract import Learner, Update
 from diffalign.rewards import RewardFunction, score
 from diffalign.rewards.overlap import overlapped
-from diffalign.rollout import Rollout
+from diffalign.rollout import Rollout, contact_sheet
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ class Round:
     update: Update
     sampling_seconds: float
     seconds: float
+
+    def __repr__(self) -> str:
+        mean, best = float(self.rewards.mean()), float(self.rewards.max())
+        return f"Round({self.round}: {self.queries} queries, reward {mean:.3g}, best {best:.3g})"
+
+    def _repr_png_(self) -> bytes | None:
+        """In a notebook, its pictures."""
+        return contact_sheet(self.images)
 
     @property
     def rewards(self) -> Tensor:
@@ -71,7 +79,7 @@ class Round:
 def train(
     learner: Learner, reward: RewardFunction, *, on_batch: Callable[[int], None] | None = None
 ) -> Iterator[Round]:
-    """Learns, or searches, until the queries are spent; yields a `Round` each.
+    """Learns, or searches, until the queries are spent or it stops; yields a `Round` each.
 
     Arguments:
         reward: a callable `(images, prompts) -> (B,)`; one batch is scored while the next is made.
@@ -97,6 +105,7 @@ def train(
         rewards = torch.cat([rewards for _, rewards in parts])
         sampled = time.perf_counter()
         update = learner.tell(rollout, rewards)
+        learner.note(update.rewards)
         round = Round(
             round=learner.rounds,
             queries=learner.queries,

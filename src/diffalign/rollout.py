@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from typing import Protocol, Self
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from diffalign.diffusion.finite import check_finite, remedy
@@ -62,6 +64,12 @@ class Rollout:
     prompts: tuple[str, ...]
     indices: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        return f"Rollout({len(self.indices)} samples, decisions {list(self.interval)})"
+
+    def _repr_png_(self) -> bytes | None:
+        return contact_sheet(self.images)
+
     @property
     def x_T(self) -> Tensor:
         """The initial noise of a noise policy, `(B, *latent)`."""
@@ -87,6 +95,20 @@ class Rollout:
 def as_bytes(images: Tensor) -> Tensor:
     """Pictures of any shape, float in [0, 1], as uint8, rounded as diffusers does; uint8 stays as it is."""
     return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def contact_sheet(images: Tensor, columns: int = 8) -> bytes | None:
+    """Pictures side by side as a PNG, for notebooks; of videos the first frames. None without pictures."""
+    if not len(images):
+        return None
+    pictures = as_bytes(images[:, 0] if images.ndim == 5 else images)
+    columns = min(columns, len(pictures))
+    blank = pictures.new_full((-len(pictures) % columns, *pictures.shape[1:]), 255)
+    rows = torch.cat([pictures, blank]).unflatten(0, (-1, columns))
+    sheet = rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # (rows · H, columns · W, 3)
+    file = BytesIO()
+    Image.fromarray(sheet.numpy()).save(file, "png")
+    return file.getvalue()
 
 
 def repeated(prompts: Sequence[str], times: int) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def test_what_stops_a_run_loses_nothing(method: str, failure: str, diffalign, qu
     own_reward.fail_at = None
     assert diffalign(method, "--resume", "stopped").code == 0
     assert figures(Path("stopped")) == figures(Path("whole"))
-    assert "is finished" in diffalign(method, "--resume", "stopped").out
+    assert "is finished" in diffalign(method, "--resume", "stopped").err
 
 
 @pytest.mark.parametrize(

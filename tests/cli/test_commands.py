@@ -123,7 +123,7 @@ def test_report_writes_the_page_anew(diffalign, small) -> None:
     Path("all/b/summary.json").write_text("{}")
     done = diffalign("report", "all", "--charts", "svg")
     assert done.code == 0, done.err
-    assert "all/b is left out:" in done.out
+    assert "all/b is left out:" in done.err
     assert {path: path.read_bytes() for path in pages} == pages
     for path in pages:
         assert path.with_name("reward_curve.svg").read_text().startswith("<?xml")

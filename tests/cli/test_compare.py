@@ -14,6 +14,7 @@ from PIL import Image
 from diffalign.artifacts import RunFolder
 from diffalign.cli.progress import RunProgress
 from diffalign.run import session
+from diffalign.run.comparison import summarise_rows
 from diffalign.settings.fields import ConfigError
 
 ALL = "frozen,best-of-n,zero-order,spectral,spectral-fresh,find,anchors,tune"
@@ -124,7 +125,7 @@ def test_what_one_method_cannot_do_is_said_before_any_runs(diffalign, quick, mon
 def test_what_does_not_search_is_said_once(diffalign, quick) -> None:
     done = diffalign(*quick("--methods", "best-of-n,zero-order,spectral", "--queries", 12))
     assert done.code == 0 and "spectral moves" not in done.out
-    assert done.out.count("zero-order moves after 15 samples, but draws 12 in all") == 1
+    assert done.err.count("zero-order moves after 15 samples, but draws 12 in all") == 1
 
 
 def test_the_pictures_of_a_comparison_are_counted_before(diffalign, quick, monkeypatch) -> None:
@@ -260,3 +261,13 @@ def test_another_folder_is_refused(diffalign, quick, small) -> None:
     with RunFolder(Path("compared")).lock():
         done = diffalign("compare", "--resume", "compared")
         assert done.code == 2 and "another process is running in compared" in done.err
+
+
+def test_the_judge_s_word_is_on_what_it_can_read() -> None:
+    read = {"prompt": "a dog", "reward": [1.0, 2.0], "judged": [1, 0], "distance": 0.1}
+    parts = [read, {**read, "prompt": "a dream", "judged": None}]
+    row = {"method": "frozen", "pictures": parts, "about": {"queries": 1}, "forwards": 4, "seconds": 1.0}
+    (found,) = summarise_rows([{**row, "seed": 0}]).values()
+    assert found["judged"]["mean"] == 0.5 and found["reward"]["mean"] == 1.5
+    (found,) = summarise_rows([{**row, "pictures": parts[1:], "seed": 0}]).values()
+    assert found["judged"] is None

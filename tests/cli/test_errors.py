@@ -119,10 +119,10 @@ def test_a_scheduler_that_adds_noise_is_warned_of(diffalign, stochastic: Path) -
     for command, few in more.items():
         done = diffalign(command, "a dog", *options, *few)
         assert done.code == 0
-        assert "EulerAncestralDiscreteScheduler adds noise on the way" in done.out
-        assert "not reproducible; use --scheduler ddim" in done.out
+        assert "EulerAncestralDiscreteScheduler adds noise on the way" in done.err
+        assert "not reproducible; use --scheduler ddim" in done.err
     done = diffalign("search", "a dog", *options, "--keep", 1, "--scheduler", "ddim", "--overwrite")
-    assert done.code == 0 and "not reproducible" not in done.out
+    assert done.code == 0 and "not reproducible" not in done.err
 
 
 def test_an_output_folder_that_is_taken_stays_as_it_is(diffalign, small) -> None:
@@ -233,14 +233,14 @@ def test_noise_learned_in_half_precision_makes_pictures_on_a_cpu(diffalign, reco
     ):
         done = diffalign("generate", f"{name}.safetensors", "-n", 1, "--device", "cpu", *more)
         assert done.code == 0
-        assert ("made in float32 on this CPU" in done.out) == (name == "float16" and not more)
+        assert ("made in float32 on this CPU" in done.err) == (name == "float16" and not more)
         pictures[name, *more] = Path("pictures/seed0-000.png").read_bytes()
     assert pictures["float16",] == pictures["float32",]
     assert pictures["float16", "--dtype", "bfloat16"] != pictures["float32",]
     done = diffalign("generate", "float23.safetensors")
     assert done.code == 2 and "unknown dtype 'float23'" in done.err
     done = diffalign("evaluate", "float16.safetensors", "--device", "cpu", "--images", 2)
-    assert done.code == 0 and "made in float32 on this CPU" in done.out
+    assert done.code == 0 and "made in float32 on this CPU" in done.err
     done = diffalign("evaluate", "float32.safetensors", "--reward", "world-scene", "--judge", "none")
     assert done.code == 2 and "reward world-scene reads 64×64 pictures" in done.err
 

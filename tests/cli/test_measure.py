@@ -68,7 +68,7 @@ def test_folders_of_other_pictures_are_not_paired(folders: Path, diffalign) -> N
     done = diffalign("measure", "a", "b", "--metrics", RED, "--out", "m.json")
     assert done.code == 0
     assert json.loads((folders / "m.json").read_text())["differences"] == []
-    assert "b and a are not paired: of “a cat” a has 2 pictures and b 1" in done.out
+    assert "b and a are not paired: of “a cat” a has 2 pictures and b 1" in done.err
 
 
 def test_prompts_pair_in_whatever_order_their_folders_are(folders: Path, diffalign) -> None:

@@ -7,11 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 from rich.text import Text
 
-from diffalign import NoiseDistribution, load_pipeline
 from diffalign.artifacts import RunFolder
 from diffalign.cli import progress, run
 from diffalign.cli.errors import explain
@@ -20,7 +18,7 @@ from diffalign.cli.tables import (
     comparison_table,
     interval,
     new_table,
-    one_liner,
+    next_steps,
     overview,
     results,
     say,
@@ -30,7 +28,6 @@ from diffalign.cli.tables import (
 from diffalign.rewards import RewardError
 from diffalign.run.folders import folders_for, slug
 from diffalign.settings.compare import CompareConfig
-from diffalign.settings.sampling import Sampling
 
 
 @pytest.mark.parametrize(
@@ -120,7 +117,8 @@ def test_progress_on_a_terminal_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(progress, "LINE_EVERY", 1e9)
     lines = shown(terminal=False).splitlines()
     assert [line.split(" · ")[0] for line in lines] == ["learn: 12/12", "evaluate: 8/8"]
-    assert "reward 1.500, best 2.250" in lines[0] and "images/s" in lines[0] and "0:00 left" in lines[1]
+    assert "reward 1.500, best 2.250" in lines[0] and "images/s" in lines[0]
+    assert lines[1].endswith("0:00 left in all")
     assert "8/8" in shown(terminal=True)
 
 
@@ -129,7 +127,16 @@ def test_more_pictures_than_were_planned_leave_no_negative_time() -> None:
     planned.began -= 1.0
     with planned, planned.phase("learn", 2):
         planned.advance(4)
-        assert planned.figures().endswith("0:00 left") and "-" not in planned.figures()
+        assert planned.figures().endswith("0:00 left in all") and "-" not in planned.figures()
+
+
+def test_what_stops_early_leaves_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = RunProgress(Console(file=io.StringIO()), 30)
+    with planned, planned.phase("a", 20):
+        with planned.phase("learn", 16):
+            planned.advance(4)
+        planned.advance(4)
+    assert (planned.done, planned.total) == (8, 18)
 
 
 def test_one_pair_is_neither_gain_nor_loss_and_one_picture_is_no_pictures() -> None:
@@ -144,66 +151,6 @@ def test_one_pair_is_neither_gain_nor_loss_and_one_picture_is_no_pictures() -> N
         assert [[*column.cells][-1].style for column in table.columns[1:4]] == styles
     compared = comparison_table({}, CompareConfig("a.txt", queries=2, images=1))
     assert str(compared.title) == "a.txt, 2 reward queries and 1 picture of each prompt"
-
-
-def session(folder: Path, model: str, prompt: str, **call: Any) -> Any:
-    """What `one_liner` reads of a run whose noise is in `folder`."""
-    latent = call.pop("latent", (4, 8, 8))
-    folder.mkdir(exist_ok=True)
-    NoiseDistribution.standard(latent).save(folder / "noise.safetensors")
-    call = {"num_steps": 2, "guidance_scale": None, **call}
-    plan = SimpleNamespace(sampling=Sampling(scheduler=call.pop("scheduler", "keep")))
-    sampler = SimpleNamespace(latent_shape=latent, makes_videos=len(latent) == 4, given={}, **call)
-    setup = SimpleNamespace(model=model, sampler=sampler)
-    asked, learner = SimpleNamespace(plan=plan), SimpleNamespace(prompts=(prompt,))
-    return SimpleNamespace(folder=RunFolder(folder), setup=setup, learner=learner, asked=asked)
-
-
-def test_one_liner_survives_the_shell(tmp_path: Path) -> None:
-    line = one_liner(session(tmp_path / "it's", "world", 'a "big" dog', guidance_scale=3.0))
-    python, flag, code = shlex.split(line or "")
-    assert (python, flag) == ("python", "-c")
-    compile(code, "line", "exec")
-    assert "guidance_scale=3.0" in code and "num_inference_steps=2" in code and "ddim" not in code
-    plain = one_liner(session(tmp_path, "world", "a dog", scheduler="ddim")) or ""
-    assert "guidance_scale" not in plain and 'scheduler="ddim"' in plain
-    (tmp_path / "noise.safetensors").unlink()
-    assert one_liner(SimpleNamespace(folder=RunFolder(tmp_path))) is None
-
-
-def test_one_liner_makes_pictures_in_half_precision(
-    tiny_pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The accelerator's default; of two kinds that a CPU computes in, bfloat16 stands for it."""
-    import diffalign
-
-    seen: list[torch.dtype] = []
-
-    def loaded(name: str) -> object:
-        pipeline = load_pipeline(name, device="cpu", dtype=torch.bfloat16)
-        pipeline.unet.register_forward_pre_hook(lambda unet, arguments: seen.append(arguments[0].dtype))
-        return pipeline
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(diffalign, "load_pipeline", loaded, raising=False)
-    line = one_liner(session(Path("run"), str(tiny_pipeline_folder), "a dog", guidance_scale=3.0))
-    exec(shlex.split(line or "")[2], {})
-    assert Path("picture.png").is_file() and seen == [torch.bfloat16] * 2
-
-
-def test_one_liner_makes_videos(
-    tiny_video_pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from PIL import Image
-
-    import diffalign
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(diffalign, "load_pipeline", lambda name: tiny_video_pipeline, raising=False)
-    line = one_liner(session(Path("run"), "m", "a dog", latent=(4, 3, 8, 8)), n=2)
-    exec(shlex.split(line or "")[2], {})
-    with Image.open("video.gif") as video:
-        assert video.size == (16, 16) and getattr(video, "n_frames", 1) == 3
 
 
 def test_text_from_elsewhere_leads_no_terminal(
@@ -232,3 +179,18 @@ def test_text_from_elsewhere_leads_no_terminal(
         assert "a dog\ufffd]0;owned" in said
         left = re.sub(r"\x1b\[(?:[\d;]*m|\?25[lh]|2K|1A)|\r(?=\x1b)", "", said)
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", left)
+
+
+def test_next_steps_survive_the_shell(tmp_path: Path) -> None:
+    folder = tmp_path / "it's"
+    folder.mkdir()
+    learner = SimpleNamespace(one_prompt=True, kept=lambda: None)
+    session: Any = SimpleNamespace(folder=RunFolder(folder), learner=learner)
+    (generate,) = next_steps(session)
+    assert shlex.split(generate)[2:] == ["diffalign", "generate", str(folder), "-n", "16"]
+    (folder / "report.html").touch()
+    assert next_steps(session)[1].endswith(f" {folder}/report.html")
+    learner.one_prompt = False
+    assert " --prompt PROMPT " in next_steps(session)[0]
+    learner.kept = lambda: object()
+    assert len(next_steps(session)) == 1

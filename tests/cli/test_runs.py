@@ -130,7 +130,7 @@ def test_a_damaged_summary_is_made_again(method: str, damage: str, diffalign) ->
     else:
         summary.write_text(summary.read_text()[:-20])
     done = diffalign(method, "--resume", "run")
-    assert done.code == 0 and "is finished" not in done.out
+    assert done.code == 0 and "is finished" not in done.err
     assert figures(Path("run")) == whole
 
 
@@ -153,10 +153,10 @@ def test_a_damaged_result_is_refused_and_made_again(method: str, damage: str, di
     refused(diffalign("generate", "run", "-n", 1, *prompt), said[damage])
     own_reward.calls = 0
     done = diffalign(method, "--resume", "run")
-    assert done.code == 0 and "is finished" not in done.out
+    assert done.code == 0 and "is finished" not in done.err
     assert figures(Path("run")) == whole
     assert diffalign("generate", "run", "-n", 1, *prompt).code == 0
-    assert "is finished" in diffalign(method, "--resume", "run").out
+    assert "is finished" in diffalign(method, "--resume", "run").err
 
 
 def test_a_run_without_its_result_says_how_to_go_on(method: str, diffalign) -> None:
@@ -176,7 +176,7 @@ def test_a_result_of_no_numbers_does_not_finish_a_run(method: str, diffalign) ->
     save_file({name: tensor * torch.nan for name, tensor in whole.items()}, result, header)
     refused(diffalign("generate", "run", "-n", 1, "--prompt", "a dog"))
     done = diffalign(method, "--resume", "run")
-    assert done.code == 0 and "is finished" not in done.out
+    assert done.code == 0 and "is finished" not in done.err
     assert all(torch.equal(tensor, whole[name]) for name, tensor in load_file(result).items())
 
 
@@ -184,7 +184,7 @@ def test_a_damaged_state_is_refused_and_says_what_helps(method: str, diffalign) 
     whole, state = figures(Path("run")), Path("run/state.safetensors")
     expected = read_header(state)["checksum"]
     flip(state)
-    assert "is finished" in diffalign(method, "--resume", "run").out  # which needs no state
+    assert "is finished" in diffalign(method, "--resume", "run").err  # which needs no state
     Path("run/summary.json").unlink()
     before = {file: file.read_bytes() for file in Path("run").rglob("*") if file.is_file()}
     stopped = diffalign(method, "--resume", "run")

@@ -114,7 +114,7 @@ def test_ctrl_c_then_resume_gives_the_same(
     assert own_reward.calls == calls - (call - 1)  # nothing is made twice but the round that was stopped
     assert figures(Path("x")) == figures(Path("whole"))
     assert {file.name for file in Path("x").iterdir()} == FILES
-    assert "x is finished" in diffalign("search", "--resume", "x").out
+    assert "x is finished" in diffalign("search", "--resume", "x").err
 
 
 def test_presets_are_algorithms(diffalign, quick) -> None:
@@ -160,7 +160,7 @@ def test_the_best_preview_does_not_pass_for_a_picture(diffalign, quick, monkeypa
     resumed = diffalign("search", "--resume", "x")
     previews, pictures = (RunFolder(Path("x")).metrics()[row]["reward_best"] for row in (0, -1))
     assert previews > 100 > pictures
-    assert all(f"best {pictures:.2f} " in done.out for done in (whole, resumed))
+    assert all(f"best {pictures:.2f} " in done.err for done in (whole, resumed))
 
 
 def test_several_prompts_get_a_folder_each_and_go_on_where_they_stopped(diffalign, quick) -> None:
@@ -170,7 +170,7 @@ def test_several_prompts_get_a_folder_each_and_go_on_where_they_stopped(diffalig
     assert diffalign(*quick("a dog", "--out", "both"), "two cats").code == 130
     own_reward.fail_at = None
     done = diffalign("search", "--resume", "both")
-    assert done.code == 0 and "both/a-dog is finished" in done.out and "the best 3 of 12" in done.out
+    assert done.code == 0 and "both/a-dog is finished" in done.err and "the best 3 of 12" in done.err
     for name in ("a-dog", "two-cats"):
         assert {file.name for file in Path("both", name).iterdir()} == FILES
     Path("mine.txt").write_text("a dog\na cat\n")
@@ -242,4 +242,4 @@ def test_a_search_that_chooses_or_moves_nowhere_says_so(diffalign, quick) -> Non
             done = diffalign(
                 *quick("a dog", "--preset", preset, setting, given, "--out", f"{preset}-{given}")
             )
-            assert done.code == 0 and (said in done.out) == warned
+            assert done.code == 0 and (said in done.err) == warned

@@ -80,7 +80,7 @@ def test_what_stops_a_run_loses_nothing(diffalign, quick) -> None:
         own_reward.fail_at = None
         assert diffalign("tune", "--resume", failure).code == 0
         assert figures(Path(failure)) == figures(Path("whole"))
-        assert "is finished" in diffalign("tune", "--resume", failure).out
+        assert "is finished" in diffalign("tune", "--resume", failure).err
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_the_alarm_goes_when_the_reward_rises_alone() -> None:
 def test_one_picture_has_no_diversity_in_checks_and_results(diffalign, quick) -> None:
     options = swap(swap(swap(quick, "--images", "1"), "--check-images", "1"), "--check-every", "1")
     done = diffalign("tune", *options, "--out", "run")
-    assert done.code == 0 and "diversity fell" not in done.out
+    assert done.code == 0 and "diversity fell" not in done.err
     assert [row["held_out"]["distance"] for row in RunFolder(Path("run")).metrics()] == [None] * 3
     rows = json.loads(Path("run/summary.json").read_text())["rows"]
     assert {name: row["diversity"] for name, row in rows.items()} == {"baseline": None, "tuned": None}

@@ -90,7 +90,7 @@ METHODS: dict[str, Any] = {
         p,
         PROMPTS,
         brightness,
-        preset_name="b2-dpok",
+        preset="b2-dpok",
         rounds=2,
         samples=6,
         first_steps=2,

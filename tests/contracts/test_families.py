@@ -121,7 +121,7 @@ def test_its_denoiser_is_tuned_and_the_adapter_is_loaded_again(
 ) -> None:
     pipeline = family.load()
     given = {**ONE_ROUND, **METHODS[preset], **family.settings, "num_steps": 4}
-    run = tune(pipeline, [PROMPT, LONGER], brightness, preset_name=preset, **given)
+    run = tune(pipeline, [PROMPT, LONGER], brightness, preset=preset, **given)
     rounds = list(run)
     assert rounds[-1].update.optimiser_steps == 1
     assert rounds[-1].update.figures["first_ratio_error"] < 1e-4

@@ -43,7 +43,7 @@ def test_what_ddim_would_read_otherwise_is_refused(scheduler: Any, pipeline: Any
     pipeline.scheduler = scheduler
     assert not takes_ddim(pipeline)
     with pytest.raises(PipelineError, match="use --scheduler keep"):
-        find(pipeline, "a dog", lambda images, prompts: images.flatten(1).mean(1), preset_name="paper")
+        find(pipeline, "a dog", lambda images, prompts: images.flatten(1).mean(1), preset="paper")
 
 
 @pytest.mark.parametrize("scheduler", TAKEN.values(), ids=TAKEN)

@@ -166,3 +166,10 @@ def test_a_broken_file_says_what_is_wrong_with_it(tmp_path, file, content, messa
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="no prompt file"):
         load_prompts(tmp_path / "none.txt")
+
+
+def test_a_set_is_a_sequence_of_its_texts() -> None:
+    found = load_prompts("world/unusual")
+    assert tuple(found) == found.texts
+    assert (found[0], found[1:3], found[-1] in found) == (found.texts[0], found.texts[1:3], True)
+    assert repr(found) == f"PromptSet('world/unusual', 24 prompts: {found[0]!r} …)"

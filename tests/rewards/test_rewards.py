@@ -3,10 +3,12 @@
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from diffalign.rewards import REWARDS, RewardError, load_reward, score
@@ -117,3 +119,46 @@ def test_lists_and_arrays_are_rewards_too() -> None:
 
     assert score(listed, IMAGES, PROMPTS).tolist() == [1.0, 2.0]
     assert score(lambda images, prompts: np.array([3, 4]), IMAGES, PROMPTS).tolist() == [3.0, 4.0]
+
+
+def test_rewards_of_trl_and_ddpo_pytorch_are_taken() -> None:
+    def rewarded(images: Tensor, prompts: list[str], metadata: Any) -> tuple[Tensor, dict[str, str]]:
+        assert len(metadata) == len(prompts) == 2
+        return images.mean((1, 2, 3)), {}
+
+    torch.testing.assert_close(score(rewarded, IMAGES, PROMPTS), IMAGES.mean((1, 2, 3)))
+
+
+def test_a_function_of_no_argument_makes_the_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made_reward_module.py").write_text(
+        "def jpeg():\n"
+        "    def _fn(images, prompts, metadata):\n"
+        "        return images.mean((1, 2, 3)), {}\n"
+        "    return _fn\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    values = score(load_reward("made_reward_module:jpeg"), IMAGES, PROMPTS)
+    torch.testing.assert_close(values, IMAGES.mean((1, 2, 3)))
+
+
+def test_pictures_are_pil_on_request() -> None:
+    def widths(images: list[Image.Image], prompts: list[str]) -> list[int]:
+        return [image.width for image in images]
+
+    widths.pictures = "pil"  # type: ignore[attr-defined]
+    assert score(widths, IMAGES[..., :20], PROMPTS).tolist() == [20, 20]
+    videos = IMAGES[:, None].expand(-1, 3, -1, -1, -1)
+
+    def frames(images: list[list[Image.Image]], prompts: list[str]) -> list[int]:
+        return [len(video) for video in images]
+
+    frames.pictures = "pil"  # type: ignore[attr-defined]
+    assert score(frames, videos, PROMPTS).tolist() == [3, 3]
+
+
+def test_what_a_reward_is_given_and_must_return_is_said() -> None:
+    with pytest.raises(RewardError, match=r"returned None; it must return a number for each picture"):
+        score(lambda images, prompts: None, IMAGES, PROMPTS)  # type: ignore[arg-type,return-value]
+    with pytest.raises(RewardError, match="raised AttributeError") as raised:
+        score(lambda images, prompts: [image.width for image in images], IMAGES, PROMPTS)
+    assert "tensors (B, 3, H, W)" in raised.value.__notes__[0]

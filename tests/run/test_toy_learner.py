@@ -211,7 +211,7 @@ def whole(tiny_pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_it_has_all_that_a_run_has(whole: tuple[Path, Told]) -> None:
     path, told = whole
-    assert {file.name for file in path.iterdir()} == {*FILES, "checkpoints"}
+    assert {file.name for file in path.iterdir()} == {*FILES, "checkpoints", "validation"}
     left = figures(path)
     rows, summary = left["rows"], left["summary"]
     assert [row["round"] for row in rows] == [1, 2, 3, 4, 5, 6]
@@ -299,7 +299,7 @@ def test_its_row_makes_it_a_command(
     assert plan.learning == ShiftConfig(rounds=2, samples=2) and plan.preset == "short"
     assert plan.command().split()[:3] == ["diffalign", "shift", "'a"]
     assert command("shift", "--resume", path) == 0
-    assert "is finished" in capsys.readouterr().out
+    assert "is finished" in capsys.readouterr().err
     (path / "report.html").unlink()
     before = figures_of(path)
     assert command("shift", "--resume", path) == 0

@@ -5,9 +5,9 @@
 Commands are imported when they are called, so that `diffalign --help` needs no torch.
 """
 
-import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
 
@@ -26,9 +26,11 @@ from diffalign.cli.models import models
 from diffalign.cli.prompts import prompts
 from diffalign.cli.report import report
 from diffalign.cli.rewards import rewards
+from diffalign.cli.runs import runs
 from diffalign.cli.serve import serve
 from diffalign.cli.settings import check_resume, fill, refuse_fractions, spell_out
 from diffalign.cli.study import study, study_results
+from diffalign.cli.tables import OUTPUT, notice
 from diffalign.settings.methods import METHODS
 
 _HELP = """Align diffusion models with a reward by reinforcement learning: their noise, or their weights.
@@ -61,6 +63,7 @@ _COMMANDS: tuple[Callable[..., object], ...] = (
     evaluate,
     measure,
     report,
+    runs,
     study,
     study_results,
     models,
@@ -81,13 +84,18 @@ def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     debug: Annotated[bool, Parameter(negative="")] = False,
     threads: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    quiet: Annotated[bool, Parameter(negative="")] = False,
 ) -> int | None:
     """See `_HELP`.
 
     Args:
         debug: Show the traceback of an error.
         threads: How many CPU threads torch uses; it chooses by default.
+        as_json: Print results as lines of JSON, for scripts. Progress and notices go to stderr anyway.
+        quiet: Leave out progress and notices.
     """
+    OUTPUT.json, OUTPUT.quiet = as_json, quiet
     if threads is not None:
         import torch
 
@@ -97,11 +105,10 @@ def _launch(
 
 
 def hush_libraries() -> None:
-    """Before they are imported, as they read these variables once; what the user has set stays."""
-    # transformers says at every start which torchvision-based classes it does without
+    """Before they are imported, as they read these variables once; what the user has set stays. While they
+    load, `diffalign.diffusion.quiet` does."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # which parts of a model an adapter leaves alone
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which kernels it does without
     if not sys.stderr.isatty():  # diffusers and transformers draw their loading bars into files too
         os.environ.setdefault("TQDM_DISABLE", "1")
 
@@ -124,6 +131,8 @@ def run(tokens: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The console script."""
+    # as a line, without the place in the code
+    warnings.showwarning = lambda message, *_, **__: notice(str(message), style="yellow")
     code = run(sys.argv[1:])
     overlap = sys.modules.get("diffalign.rewards.overlap")
     if overlap is not None and not overlap.wait_for_scoring(1.0):  # a reward hangs: do not wait

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from diffalign.cli.options import RUN, SamplingOptions
 from diffalign.cli.progress import RunProgress
-from diffalign.cli.tables import comparison_table, paths, stdout
+from diffalign.cli.tables import comparison_table, paths, show, stderr, stdout
 from diffalign.settings.compare import CompareConfig
 from diffalign.settings.sampling import Sampling
 
@@ -45,8 +45,9 @@ def compare(
         comparison, sampling = read_settings(folder)
     else:
         folder = RunFolder(out or named)
-    running, console = Comparison.of(folder, comparison or CompareConfig(), sampling), stdout()
-    with folder.lock(), RunProgress(console, running.count_pictures()) as progress:
+    running = Comparison.of(folder, comparison or CompareConfig(), sampling)
+    with folder.lock(), RunProgress(stderr(), running.count_pictures()) as progress:
         table = running.run(progress)
-    console.print(comparison_table(table, running.config))
-    paths(console, [folder / name for name in (CHART, PICTURES, COMPARISON, ROWS)])
+    rows = ({"folder": folder.path, "method": method, **row} for method, row in table.items())
+    show(comparison_table(table, running.config), *rows)
+    paths(stdout(), [folder / name for name in (CHART, PICTURES, COMPARISON, ROWS)])

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
+from rich.text import Text
 
 from diffalign.cli.options import RUN, SWITCH, Positive, SamplingOptions, Seed
 from diffalign.cli.progress import RunProgress
-from diffalign.cli.tables import paths, stdout
+from diffalign.cli.tables import show, stderr
 from diffalign.settings.noise_ppo import NoisePPOConfig
 from diffalign.settings.sampling import Sampling
 
@@ -56,10 +57,10 @@ def distil(
     )
     settings = {"method": "distil", "runs": str(runs), "steps": steps, **asdict(config), **asdict(sampling)}
     folder.begin(settings | {"learning_rate": learning_rate})
-    console = stdout()
-    with folder.lock(), RunProgress(console, steps) as progress, progress.phase("distil", steps):
+    with folder.lock(), RunProgress(stderr(), steps, "steps") as progress, progress.phase("distil", steps):
         for loss in losses:
+            progress.newest = f"loss {loss:.4g}"
             progress.advance(1)
-            progress.reward(-loss, -loss)
         generator.save(folder / GENERATOR)
-    paths(console, [folder / GENERATOR])
+    written = folder / GENERATOR
+    show(Text(f"wrote {written}"), {"generator": written, "loss": loss})

@@ -1,12 +1,12 @@
 """`diffalign doctor`: does everything work here?"""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from rich.text import Text
 
 from diffalign.cli.options import Positive, SamplingOptions
 from diffalign.cli.progress import RunProgress
-from diffalign.cli.tables import headroom, stdout
+from diffalign.cli.tables import headroom, show, stderr
 from diffalign.prompts import load_prompts
 from diffalign.settings.sampling import Sampling
 from diffalign.world import WORLD_MODELS, WORLD_VIDEO
@@ -44,22 +44,22 @@ def doctor(
     small = replace(sampling, num_steps=2, batch_size=3)
     own = "world-scene" if model == WORLD_VIDEO else "world-clip"
     reward = reward or (own if model in WORLD_MODELS else "jpeg-compressibility")
-    console, faults = stdout(), 0
+    faults = 0
     for name, check in self_test(small, reward):
         try:
             mark, line = Text("ok   ", style="green"), check()
         except (OSError, RuntimeError, ValueError) as error:
             mark, line = Text("FAULT", style="bold red"), str(error) or type(error).__name__
             faults += 1
-        console.print(Text.assemble(mark, f" {name}: {line}"), soft_wrap=True)
+        show(Text.assemble(mark, f" {name}: {line}"), {"check": name, "ok": not faults, "found": line})
         if faults:
             break
     if prompts is not None and not faults:
         from diffalign.run.headroom import measure_headroom
 
-        with RunProgress(console, len(load_prompts(prompts)) * seeds) as progress:
+        with RunProgress(stderr(), len(load_prompts(prompts)) * seeds) as progress:
             found = measure_headroom(sampling, reward, prompts, seeds, progress)
-        console.print(headroom(found, reward))
-        console.print(Text.assemble(("recommended: ", "bold"), found.advice), soft_wrap=True)
-    console.print(Text("see the fault above", style="red") if faults else Text("OK", style="bold green"))
+        show(headroom(found, reward), {"reward": reward, **asdict(found), "advice": found.advice})
+        show(Text.assemble(("recommended: ", "bold"), found.advice))
+    show(Text("see the fault above", style="red") if faults else Text("OK", style="bold green"))
     return 1 if faults else 0

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from diffalign.cli.options import OpeningOptions, Positive, Seed
 from diffalign.cli.progress import RunProgress
-from diffalign.cli.tables import paths, results, say, stdout
+from diffalign.cli.tables import notice, paths, results, show, stderr, stdout
 from diffalign.settings.evaluation import JudgeChoice
 from diffalign.settings.sampling import Opening
 
@@ -44,10 +44,10 @@ def evaluate(
     from diffalign.run.opening import open_artifact
     from diffalign.run.reevaluation import reevaluate
 
-    console, opened = stdout(), open_artifact(artifact, opening)
-    say(console, *opened.notes, style="yellow")
-    with RunProgress(console, 2 * images) as progress:
+    opened = open_artifact(artifact, opening)
+    notice(*opened.notes, style="yellow")
+    with RunProgress(stderr(), 2 * images) as progress:
         summary, written = reevaluate(opened, prompt, progress, reward, judge, images, seed, opening, out)
-    console.print(results(summary))
-    say(console, "seconds of the tuned row are without those of learning", style="dim")
-    paths(console, [written])
+    show(results(summary), {"file": written, **summary})
+    notice("seconds of the tuned row are without those of learning", style="dim")
+    paths(stdout(), [written])

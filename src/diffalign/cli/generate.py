@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from diffalign.cli.options import OpeningOptions, Positive, Seed
-from diffalign.cli.tables import count, say, stdout
+from diffalign.cli.tables import count, notice, show
 from diffalign.settings.sampling import Opening
 
 
@@ -42,13 +43,13 @@ def generate(
     from diffalign.run.opening import open_artifact, single_prompt_runs
     from diffalign.run.pictures import write_pictures
 
-    console = stdout()
     runs, left_out = single_prompt_runs(artifact, prompt)
     if left_out:
-        say(console, f"without noise, and so left out: {', '.join(left_out)}", style="yellow")
+        notice(f"without noise, and so left out: {', '.join(left_out)}", style="yellow")
     for path in runs or [artifact]:
         opened = open_artifact(path, opening)
-        say(console, *opened.notes, style="yellow")
+        notice(*opened.notes, style="yellow")
         folder = None if out is None else out / path.name if runs else out
         written = write_pictures(opened, number, seed, prompt, frozen=frozen, out=folder)
-        say(console, f"wrote {count(number, 'picture')} and seed{seed}-grid.png to {written}")
+        line = f"wrote {count(number, 'picture')} and seed{seed}-grid.png to {written}"
+        show(Text(line), {"folder": written, "pictures": number, "seed": seed})

@@ -1,6 +1,7 @@
 """The commands of the methods: `find`, `anchors`, `noise-ppo`, `tune`, `search`, one a row of `METHODS`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from inspect import cleandoc
 from pathlib import Path
@@ -11,13 +12,16 @@ from cyclopts import Parameter
 from diffalign.cli.options import EVALUATION, LEARNING, RUN, SAMPLING, SWITCH
 from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import (
-    one_liner,
+    OUTPUT,
+    next_steps,
+    notice,
     overview,
     paths,
     rehearsed,
     results,
-    say,
     search_results,
+    show,
+    stderr,
     stdout,
 )
 from diffalign.settings.fields import ConfigError
@@ -128,7 +132,7 @@ def _resume(name: str, paths: Sequence[Path]) -> int:
     from diffalign.run.folders import read_plan, runs_in
     from diffalign.run.launch import resume
 
-    console, begun = stdout(), []
+    begun = []
     folders = [folder for path in paths for folder in runs_in(path)]
     for folder in folders:
         try:
@@ -140,10 +144,10 @@ def _resume(name: str, paths: Sequence[Path]) -> int:
         except ArtifactError as error:
             if len(folders) == 1:
                 raise
-            say(console, f"{folder.path} is left out: {error}")
+            notice(f"{folder.path} is left out: {error}")
             continue
         if folder.finished():
-            say(console, f"{folder.path} is finished; --overwrite starts it anew")
+            notice(f"{folder.path} is finished; --overwrite starts it anew")
         else:
             begun.append((folder, plan))
     return _present(resume, begun)
@@ -153,29 +157,28 @@ def _rehearse(plans: Sequence[Plan], folders: Sequence[Path]) -> int:
     from diffalign.artifacts import RunFolder
     from diffalign.run.rehearsal import rehearse
 
-    console = stdout()
     rehearsal = rehearse(plans[0], RunFolder(folders[0]))
-    say(console, *rehearsal.warnings, style="yellow")
-    console.print(rehearsed(rehearsal, len(plans)))
+    notice(*rehearsal.warnings, style="yellow")
+    show(rehearsed(rehearsal, len(plans)), {"runs": len(plans), **asdict(rehearsal)})
     return 0
 
 
 def _present(launch: Callable[..., Any], runs: Sequence[Any]) -> int:
     from diffalign.run.launch import is_main
 
-    console, summaries = stdout(), []
-    console.quiet = not is_main()  # of several processes one speaks
-    for session, summary in launch(runs, partial(RunProgress, console)):
+    OUTPUT.quiet |= not is_main()  # of several processes one speaks
+    summaries = []
+    for session, summary in launch(runs, partial(RunProgress, stderr())):
         if summary is None:
             continue
+        record = {"folder": session.folder.path, **summary}
         if session.learner.kept() is not None:
-            console.print(search_results(summary))
+            show(search_results(summary), record)
         else:
             summaries.append(summary)
-            console.print(results(summary))
-        paths(console, session.output_files())
-        if (command := one_liner(session)) is not None:
-            say(console, "more pictures, in plain diffusers:", "  " + command)
+            show(results(summary), record)
+        paths(stdout(), session.output_files())
+        notice(*next_steps(session))
     if len(summaries) > 1:
-        console.print(overview(summaries))
+        show(overview(summaries))
     return 0

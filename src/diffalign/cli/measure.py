@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from diffalign.cli.options import RUN, Positive
 from diffalign.cli.progress import RunProgress
-from diffalign.cli.tables import measures, paths, say, stdout
+from diffalign.cli.tables import measures, notice, paths, show, stderr, stdout
 from diffalign.settings.fields import ConfigError
 
 if TYPE_CHECKING:
@@ -80,23 +80,23 @@ def measure(
             error.add_note(f"or a metric of pictures together: {', '.join(SET_METRICS)}")
         raise
     together = _readers([name for name in asked if name in SET_METRICS], features, inception, place)
-    console, found = stdout(), {}
-    with RunProgress(console, sum(source.size for source in sources)) as progress:
+    found = {}
+    with RunProgress(stderr(), sum(source.size for source in sources)) as progress:
         for source in sources:
             with progress.phase(source.name, source.size):
                 found[source.name] = measured(
                     source, rewards, together, batch_size=batch_size, on_batch=progress.advance
                 )
     said = figures(found)
-    console.print(measures(said, asked))
+    show(measures(said, asked), said)
     for other in sources[1:]:
         try:
             matched([sources[0], other])
         except SourceError as error:
-            say(console, f"{other.name} and {sources[0].name} are not paired: {error}", style="yellow")
+            notice(f"{other.name} and {sources[0].name} are not paired: {error}", style="yellow")
     if out is not None:
         write_json(out, said)
-        paths(console, [out])
+        paths(stdout(), [out])
 
 
 def _readers(

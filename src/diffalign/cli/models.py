@@ -1,8 +1,9 @@
 """`diffalign models`: what `--model` takes."""
 
+from rich.console import Group
 from rich.table import Table
 
-from diffalign.cli.tables import stdout
+from diffalign.cli.tables import show
 
 
 def models() -> None:
@@ -13,7 +14,8 @@ def models() -> None:
     """
     from diffalign.diffusion import list_models
 
-    table = Table("model", "what it is")
-    for name, description in list_models().items():
+    table, found = Table("model", "what it is"), list_models()
+    for name, description in found.items():
         table.add_row(name, description)
-    stdout().print(table, "or the folder of a saved pipeline, or a hub name such as owner/model", sep="\n")
+    rows = ({"model": name, "description": description} for name, description in found.items())
+    show(Group(table, "or the folder of a saved pipeline, or a hub name such as owner/model"), *rows)

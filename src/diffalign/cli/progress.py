@@ -20,18 +20,19 @@ class RunProgress:
     Arguments:
         console: where it shows.
         total: pictures in all.
+        unit: what is counted.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, unit: str = "images") -> None:
         self.console: Final = console
-        self.total = total
+        self.total, self.unit = total, unit
         self.done = 0  # of all, those of a resumed run's earlier part included
         self.made = 0  # since `began`
         self.phase_name, self.phase_done, self.phase_total, self.depth = "", 0, 0, 0
-        self.rewards = ""
+        self.newest = ""  # figures
         self.began = self.spoke = time.monotonic()
         self.bar: Progress | None = None
-        if console.is_terminal:
+        if console.is_terminal and not console.quiet:
             self.bar = Progress(
                 TextColumn("{task.fields[phase]}", style="bold", markup=False),
                 BarColumn(bar_width=max(8, min(40, console.width - 74))),  # what the figures leave
@@ -54,15 +55,17 @@ class RunProgress:
         """A phase of `total` pictures, of which `done` were made by the run that this one resumes."""
         outer, self.depth = (self.phase_name, self.phase_done, self.phase_total), self.depth + 1
         self.phase_name, self.phase_done, self.phase_total = name, done, total
-        self.rewards = ""
+        self.newest = ""
         self.done += done
         self._show()
         yield
         self._show(last=True)
+        short = max(0, self.phase_total - self.phase_done)  # of what it need not make, as it stopped early
+        self.total -= short
         self.depth -= 1
         if self.depth:  # such as of a method of a comparison, of which learning is a part
             name, before, total = outer
-            self.phase_name, self.phase_done, self.phase_total = name, before + self.phase_done, total
+            self.phase_name, self.phase_done, self.phase_total = name, before + self.phase_done, total - short
 
     def advance(self, pictures: int) -> None:
         self.phase_done += pictures
@@ -71,7 +74,7 @@ class RunProgress:
         self._show()
 
     def reward(self, mean: float, best: float) -> None:
-        self.rewards = f"reward {_short(mean)}, best {_short(best)}"
+        self.newest = f"reward {_short(mean)}, best {_short(best)}"
         self._show()
 
     def warn(self, warning: str) -> None:
@@ -80,18 +83,18 @@ class RunProgress:
     def figures(self) -> str:
         """Queries, reward, speed and time left, as a line."""
         parts = [f"{self.phase_done}/{self.phase_total}"]
-        if self.rewards:
-            parts.append(self.rewards)
+        if self.newest:
+            parts.append(self.newest)
         seconds = time.monotonic() - self.began
         if self.made and seconds > 0:
             speed = self.made / seconds
-            parts.append(f"{speed:.1f} images/s")
-            parts.append(f"{_clock(max(0, self.total - self.done) / speed)} left")
+            parts.append(f"{speed:.1f} {self.unit}/s")
+            parts.append(f"{_clock(max(0, self.total - self.done) / speed)} left in all")
         return " · ".join(parts)
 
     def _show(self, last: bool = False) -> None:
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done, phase=self.phase_name)
+            self.bar.update(self.task, completed=self.done, total=self.total, phase=self.phase_name)
         elif last or time.monotonic() - self.spoke >= LINE_EVERY:
             self.spoke = time.monotonic()
             say(self.console, f"{self.phase_name}: {self.figures()}")

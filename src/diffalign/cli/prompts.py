@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from diffalign.cli.tables import say, stdout
+from diffalign.cli.tables import OUTPUT, say, show, stdout
 
 
 def prompts(name: str | None = None, /) -> None:
@@ -20,17 +20,18 @@ def prompts(name: str | None = None, /) -> None:
 
     console = stdout()
     if name is None:
-        table = Table("set", "prompts", "what it is")
+        table, rows = Table("set", "prompts", "what it is"), []
         for each in list_prompt_sets():
             found = load_prompts(each)
             table.add_row(each, str(len(found)), Text(found.description))
-        console.print(table)
+            rows.append({"set": each, "prompts": len(found), "description": found.description})
+        show(table, *rows)
         return
     found = load_prompts(name)
-    if not console.is_terminal:
+    if not (console.is_terminal or OUTPUT.json):
         say(console, *found.texts)
         return
     table = Table("prompt", "aspect", title=Text(f"{name}: {found.description}"), caption=Text(found.source))
     for prompt in found.prompts:
         table.add_row(Text(prompt.text), Text(prompt.aspect or ""))
-    console.print(table)
+    show(table, *({"prompt": prompt.text, "aspect": prompt.aspect} for prompt in found.prompts))

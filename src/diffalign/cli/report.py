@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from rich.text import Text
 
-from diffalign.cli.tables import say, stdout
+from diffalign.cli.tables import notice, show
 
 
 def report(
@@ -33,15 +34,16 @@ def report(
 
     suffix = f".{charts or 'png'}"
     if (folder / COMPARISON).exists():
-        return say(stdout(), f"wrote {draw_comparison(RunFolder(folder), suffix)}")
+        chart = draw_comparison(RunFolder(folder), suffix)
+        return show(Text(f"wrote {chart}"), {"chart": chart})
     several = [] if (folder / SUMMARY).exists() else sorted(folder.glob(f"*/{SUMMARY}"))
     for each in [file.parent for file in several] or [folder]:
         try:
             if charts is not None and (path := redraw_curve(RunFolder(each), suffix)) is not None:
-                say(stdout(), f"wrote {path}")
-            say(stdout(), f"wrote {write_report(each)}")
+                show(Text(f"wrote {path}"), {"chart": path})
+            written = write_report(each)
+            show(Text(f"wrote {written}"), {"report": written})
         except (ArtifactError, OSError) as error:
             if not several:
                 raise
-            say(stdout(), f"{each} is left out: {error}", style="yellow")
-    return None
+            notice(f"{each} is left out: {error}", style="yellow")

@@ -1,8 +1,9 @@
 """`diffalign rewards`: what `--reward` takes."""
 
+from rich.console import Group
 from rich.table import Table
 
-from diffalign.cli.tables import stdout
+from diffalign.cli.tables import show
 
 
 def rewards() -> None:
@@ -16,4 +17,5 @@ def rewards() -> None:
     table = Table("reward", "what it is")
     for name, row in REWARDS.items():
         table.add_row(name, row.description)
-    stdout().print(table, "or your own as my_module:my_function, (images, prompts) -> (B,)", sep="\n")
+    rows = ({"reward": name, "description": row.description} for name, row in REWARDS.items())
+    show(Group(table, "or your own as my_module:my_function, (images, prompts) -> (B,)"), *rows)

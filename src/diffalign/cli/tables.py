@@ -1,4 +1,4 @@
-"""Figures as rich tables."""
+"""Results, to stdout: figures as rich tables, or as lines of JSON; and notices, to stderr."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +46,50 @@ class Terminal(Console):
             )
 
 
+@dataclass
+class Output:
+    """How a script wants it.
+
+    Attributes:
+        json: whether results are lines of JSON.
+        quiet: whether there is no word beside results and errors.
+    """
+
+    json: bool = False
+    quiet: bool = False
+
+
+#: Of the command that runs.
+OUTPUT = Output()
+
+
 def stdout() -> Console:
     """The console for results."""
     console = Terminal(highlight=False)
     return console if console.is_terminal else Terminal(highlight=False, width=_WIDTH)
 
 
+def stderr() -> Console:
+    """The console for progress and notices."""
+    return Terminal(stderr=True, highlight=False, quiet=OUTPUT.quiet)
+
+
+def show(result: RenderableType, *records: Mapping[str, Any]) -> None:
+    """Prints a result, or where JSON is wanted its records, a line each."""
+    if not OUTPUT.json:
+        stdout().print(result, soft_wrap=isinstance(result, Text))
+        return
+    for record in records:
+        print(json.dumps(record, ensure_ascii=False, default=str))
+
+
+def notice(*lines: str, style: str = "") -> None:
+    """Says what is no result; what one should know before a run is yellow."""
+    say(stderr(), *lines, style=style)
+
+
 def say(console: Console, *lines: str, style: str = "") -> None:
-    """Prints lines as they are; what one should know before a run is yellow."""
+    """Prints lines as they are."""
     for line in lines:
         console.print(Text(line, style=style), soft_wrap=True)
 
@@ -173,8 +210,9 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def paths(console: Console, files: Sequence[Path]) -> None:
-    """Prints what was written, one path a line."""
-    say(console, "wrote", *(f"  {file}" for file in files))
+    """Prints what was written, one path a line, unless JSON is wanted."""
+    if not OUTPUT.json:
+        say(console, "wrote", *(f"  {file}" for file in files))
 
 
 def search_results(summary: Mapping[str, Any]) -> Table:
@@ -242,41 +280,46 @@ def comparison_table(rows: Mapping[str, Mapping[str, Any]], config: CompareConfi
     return table
 
 
-def one_liner(session: Session, n: int = 4) -> str | None:
-    """A shell command that makes pictures, or videos, from one prompt's learned noise in plain diffusers.
+def next_steps(session: Session) -> list[str]:
+    """How more pictures are made, but of a search, and where the report is."""
+    from diffalign.files import REPORT
 
-    None where something else was learned.
-    """
-    from diffalign.files import NOISE
+    folder, learner = session.folder, session.learner
+    prompt = "" if learner.one_prompt else " --prompt PROMPT"
+    generate = f"more pictures: diffalign generate {shlex.quote(str(folder.path))}{prompt} -n 16"
+    lines = [generate] if learner.kept() is None else []
+    return lines + [f"the report:    {folder / REPORT}"] * (folder / REPORT).exists()
 
-    noise = session.folder / NOISE
-    if not noise.exists():
-        return None
-    setup, sampler, sampling = session.setup, session.setup.sampler, session.asked.plan.sampling
-    texts = {"noise": str(noise), "model": setup.model, "prompt": session.learner.prompts[0]}
-    quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()}
-    call = {
-        "num_inference_steps": sampler.num_steps,
-        "guidance_scale": sampler.guidance_scale,
-        **sampler.given,
-    }
-    written = {name: repr(value) for name, value in call.items() if value is not None}
-    if isinstance(call.get("negative_prompt"), str):  # pipelines want it of the prompt's type
-        written["negative_prompt"] = f"[{written['negative_prompt']}] * {n}"
-    arguments = "".join(f", {name}={value}" for name, value in written.items())
-    scheduler = ', scheduler="ddim"' if sampling.scheduler == "ddim" else ""
-    # prompts as a list: a video pipeline has no num_images_per_prompt
-    latents = f"noise.sample({n}, seed=0).to(pipeline.dtype)"
-    made = f"pipeline([{quoted['prompt']}] * {n}, latents={latents}{arguments}"
-    others = "".join(f", {name}={value!r}" for name, value in sampling.additions().items() if value)
-    code = (
-        "from diffalign import NoiseDistribution, load_pipeline; "
-        f"noise = NoiseDistribution.load({quoted['noise']}); "
-        f"pipeline = load_pipeline({quoted['model']}{scheduler}{others}); "
-    )
-    if sampler.makes_videos:
-        code += "from diffusers.utils import export_to_gif; "
-        code += f'export_to_gif({made}, output_type="pil").frames[0], "video.gif")'
-    else:
-        code += f'{made}).images[0].save("picture.png")'
-    return f"python -c {shlex.quote(code)}"
+
+def run_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What `run.listing.list_runs` returns: a row a run; what is the same of all stands below."""
+    columns = "method", "model", "prompts", "reward", "state"
+    texts = [{name: _in_words(row[name]) for name in columns} for row in rows]
+    shared = {name: text for name, text in texts[0].items() if all(text == row[name] for row in texts)}
+    own = [name for name in columns if name not in shared]
+    table = new_table("Runs", *own, "queries", "reward", "right %", "differs in")
+    table.columns[0].no_wrap = True
+    for row, text in zip(rows, texts, strict=True):
+        table.add_row(
+            Text(row["run"]),
+            *(Text(text[name]) for name in own),
+            _BLANK if row["queries"] is None else str(row["queries"]),
+            _change(row["reward_before"], row["reward_after"]),
+            _change(row["right_before"], row["right_after"], 100),
+            Text(", ".join(f"{name}={value}" for name, value in row["differs"].items())),
+        )
+    alike = [f"{name}: {text}" for name, text in shared.items() if text]
+    table.caption = Text("; ".join([*alike, "reward and right %: before → after"]))
+    table.caption_justify = "left"
+    return table
+
+
+def _in_words(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else count(len(value), "prompt")
+
+
+def _change(before: float | None, after: float | None, scale: float = 1) -> str:
+    """`0.123 → 0.456`, or a dash."""
+    if before is None or after is None:
+        return _BLANK
+    return f"{scale * before:.3g} → {scale * after:.3g}"

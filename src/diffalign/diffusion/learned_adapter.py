@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from diffalign.diffusion.faults import said
 from diffalign.diffusion.pipeline import PipelineError, denoiser, denoiser_name
 from diffalign.diffusion.protocol import Pipeline
+from diffalign.diffusion.quiet import quietly
 
 
 def diffusers_reads_adapters(pipeline: Pipeline) -> bool:
@@ -18,6 +19,7 @@ def diffusers_reads_adapters(pipeline: Pipeline) -> bool:
     return hasattr(pipeline, "load_lora_weights") and hasattr(denoiser(pipeline), "add_adapter")
 
 
+@quietly()
 def add_adapter(pipeline: Pipeline, config: LoraConfig) -> None:
     """Puts a new adapter on the denoiser.
 
@@ -61,6 +63,7 @@ def save_adapter(pipeline: Any, folder: Path) -> None:
     network.peft_config["default"].save_pretrained(folder)
 
 
+@quietly()
 def load_adapter(pipeline: Any, folder: Path) -> None:
     """Puts what `save_adapter` wrote on the denoiser; raises what the libraries do if it does not fit."""
     network: Any = denoiser(pipeline)

@@ -1,5 +1,6 @@
 """Pipelines, loaded by alias, folder or hub name, or from a single file."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,7 @@ from diffalign.diffusion.additions import Additions
 from diffalign.diffusion.cards import CARDS
 from diffalign.diffusion.encoding import text_encoders
 from diffalign.diffusion.pipeline import PipelineError, enable_tiling, with_ddim
+from diffalign.diffusion.quiet import quietly
 from diffalign.diffusion.single_file import from_single_file, is_single_file
 from diffalign.settings.choices import unknown
 from diffalign.settings.sampling import Scheduler
@@ -22,6 +24,7 @@ SCHEDULERS = get_args(Scheduler)
 TILED = ("AllegroPipeline",)
 
 
+@quietly()
 def load_pipeline(
     name: str | Path,
     *,
@@ -61,6 +64,8 @@ def load_pipeline(
     device = torch.device(device if device is not None else default_device())
     if dtype is None:
         dtype = default_dtype(device)
+    elif dtype == torch.float16 and device.type == "cpu":
+        warnings.warn("float16 is slow on a CPU; float32 is faster, and bfloat16 as small", stacklevel=3)
     if is_single_file(name):
         source = None if config is None else source_of(str(config))
         pipeline = from_single_file(Path(name), source, dtype, _from_pretrained)

@@ -1,6 +1,7 @@
 """The contract of all that spends reward queries: ask → sample → tell, and a state to go on from."""
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -125,7 +126,13 @@ class Learner(ABC):
         self.metadata = dict(metadata or {})
         self.processes = Processes()
         self.rounds = self.optimiser_steps = 0
+        self.highest, self.stale = -math.inf, 0  # reward of a round, and rounds since
         self.prepare()
+
+    def __repr__(self) -> str:
+        prompts = repr(self.prompts[0]) if len(self.prompts) == 1 else f"{len(self.prompts)} prompts"
+        reward = f" of {self.metadata['reward']}" if "reward" in self.metadata else ""
+        return f"{type(self).__name__}({prompts}, {self.queries} of {self.total} queries{reward})"
 
     def prepare(self) -> None:  # noqa: B027
         """Makes what this learner has beside what all have."""
@@ -147,8 +154,26 @@ class Learner(ABC):
 
     @property
     def done(self) -> bool:
-        """Whether all queries are spent."""
-        return self.queries >= self.total
+        """Whether all queries are spent, or it has stopped."""
+        return self.queries >= self.total or self.stopped is not None
+
+    def note(self, rewards: Tensor) -> None:
+        """Remembers, for `stopped`, whether a round's rewards `(B,)` are better than those before."""
+        reward = float(rewards.max() if self.keeps_pictures else rewards.mean())
+        self.stale = 0 if reward > self.highest else self.stale + 1
+        self.highest = max(self.highest, reward)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why it ends before its queries are spent, if it does."""
+        limit, patience = getattr(self.config, "stop_at", None), getattr(self.config, "patience", 0)
+        if limit is not None and self.highest >= limit:
+            return f"the reward has reached {self.highest:.4g}, and stop_at is {limit:.4g}"
+        if patience and self.stale >= patience:
+            return (
+                f"no better reward than {self.highest:.4g} in {self.stale} rounds, and patience is {patience}"
+            )
+        return None
 
     @abstractmethod
     def ask(self) -> Request:
@@ -209,7 +234,9 @@ class Learner(ABC):
 
     def state(self) -> State:
         """Everything that `load` needs to go on to the same result."""
-        counts = {"rounds": str(self.rounds), "optimiser_steps": str(self.optimiser_steps)}
+        counts = {
+            name: str(getattr(self, name)) for name in ("rounds", "optimiser_steps", "highest", "stale")
+        }
         return self.tensors(), {**counts, **self.strings(), "learner": self._identity()}
 
     def load(self, tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> None:
@@ -231,9 +258,11 @@ class Learner(ABC):
             raise ValueError(f"it counts {rounds} rounds and {steps} steps")
         self.restore(tensors, strings)
         self.rounds, self.optimiser_steps = rounds, steps
+        self.highest, self.stale = float(strings.get("highest", -math.inf)), int(strings.get("stale", 0))
 
     def _identity(self) -> str:
-        settings = {name: value for name, value in asdict(self.config).items() if name not in self.free}
+        free = (*self.free, "stop_at", "patience")
+        settings = {name: value for name, value in asdict(self.config).items() if name not in free}
         kind, latent = type(self).__name__, list(self.environment.latent_shape)
         return json.dumps({"learner": kind, "latent": latent, "prompts": self.prompts, **settings})
 

@@ -41,7 +41,12 @@ class PreviewSearch(SearchLearner):
     @property
     def previewing(self) -> bool:
         """Whether the next samples are previews."""
-        return self.queries < self.searched
+        return self.queries < self.searched and self.stopped is None
+
+    @property
+    def done(self) -> bool:
+        """Not before the best previews are drawn, where they are to be."""
+        return super().done and not (self.redrawn and not len(self.best.previews))
 
     def ask(self) -> Request:
         """A population, and at last the kept ones as pictures."""

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from diffalign.files import NOISES, ArtifactError, load_tensors, save_tensors
+from diffalign.policies.noise import about
+from diffalign.rollout import contact_sheet
 
 FORMAT = "diffalign.noises/2"
 
@@ -33,6 +35,18 @@ class SearchResult:
     indices: tuple[int, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
     previews: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __repr__(self) -> str:
+        kept = [f"{reward:.3g}" for reward in self.kept_rewards().tolist()]
+        rewards = f"rewards {kept[0]} to {kept[-1]}" if kept else "none yet"
+        return f"SearchResult({', '.join([*about(self.metadata), self.described(), rewards])})"
+
+    def _repr_png_(self) -> bytes | None:
+        return contact_sheet(self.images)
+
+    def to(self, *where: Any) -> Self:
+        """The same with its noise on another device, of another dtype or both, as `Tensor.to` takes them."""
+        return replace(self, x_T=self.x_T.to(*where))
 
     def kept_rewards(self) -> Tensor:
         """The rewards of the kept pictures, with shape `(keep,)`."""

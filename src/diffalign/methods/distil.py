@@ -2,15 +2,43 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from diffalign.diffusion import Sampler
 from diffalign.files import NOISE, ArtifactError
 from diffalign.learners.amortised import make_generator
 from diffalign.learners.distil import distil as fit
 from diffalign.methods.provenance import provenance
+from diffalign.methods.run import opened
 from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.policies.noise import NoiseDistribution
+from diffalign.settings.fields import preset
 from diffalign.settings.noise_ppo import NoisePPOConfig
+
+
+def distil(
+    pipeline: Any,
+    runs: Path | str,
+    *,
+    steps: int = 300,
+    learning_rate: float = 1e-3,
+    num_steps: int = 20,
+    guidance_scale: float | None = None,
+    **settings: Any,
+) -> GaussianGenerator:
+    """Learns one generator of noise from runs of `find`; settings of `NoisePPOConfig`, as of the command.
+
+    Arguments:
+        pipeline: a diffusers pipeline, or what `load_pipeline` takes.
+        runs, steps, learning_rate: as of `distillation`.
+        num_steps, guidance_scale: of sampling, which the generator records.
+    """
+    sampler = Sampler(opened(pipeline), num_steps=num_steps, guidance_scale=guidance_scale)
+    config = preset({"default": NoisePPOConfig()}, "default", settings)
+    generator, losses = distillation(Path(runs), sampler, config, steps=steps, learning_rate=learning_rate)
+    for _ in losses:
+        pass
+    return generator
 
 
 def distillation(

@@ -107,6 +107,10 @@ class DenoiserPolicy(nn.Module):
             network.requires_grad_(True)
             self._first = [parameter.detach().clone() for parameter in self.learned()]
 
+    def __repr__(self) -> str:
+        kind = f"an adapter of rank {self.rank}" if self.rank else "all weights"
+        return f"DenoiserPolicy({type(self.sampler.pipeline).__name__}, {kind})"
+
     @property
     def device(self) -> torch.device:
         """Where the denoiser is."""

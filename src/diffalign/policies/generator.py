@@ -16,7 +16,7 @@ from diffalign.diffusion import fingerprint, load_pipeline
 from diffalign.diffusion.additions import Additions
 from diffalign.diffusion.probe import prompt_states
 from diffalign.files import GENERATOR, ArtifactError, load_tensors, save_tensors
-from diffalign.policies.noise import NoiseDistribution, check_fingerprint
+from diffalign.policies.noise import NoiseDistribution, about, check_fingerprint
 from diffalign.settings.reading import parse_json
 
 FORMAT = "diffalign.generator/3"
@@ -63,6 +63,9 @@ class NoiseGenerator(nn.Module, ABC):
         self.shape, self.metadata = shape, dict(metadata or {})
         self._states, self._known = states, dict[str, Tensor]()
         self.make(seed)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(about(self.metadata))})"
 
     @abstractmethod
     def make(self, seed: int) -> None:

@@ -10,9 +10,9 @@ References: Chen et al. (ACM MM 2024), eq. 6, https://arxiv.org/abs/2407.19453
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class NoiseDistribution:
         basis: "identity" or "dctK".
         metadata: what it was learned for (model, prompt, steps …); strings.
         weights: of a mixture's components, with shape `(K,)` and sum 1; None for one Gaussian.
+        where: device and dtype of its samples, as `to` sets them; float32 on the CPU if empty.
     """
 
     mean: Tensor
@@ -46,6 +47,7 @@ class NoiseDistribution:
     basis: str = "identity"
     metadata: Mapping[str, str] = field(default_factory=dict)
     weights: Tensor | None = None
+    where: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         mixture = () if self.weights is None else self.weights.shape
@@ -58,6 +60,17 @@ class NoiseDistribution:
             weights = self.weights.detach()
             if weights.ndim != 1 or not (weights >= 0).all() or not abs(weights.sum() - 1) < 1e-3:
                 raise ValueError("a mixture's weights must be a vector of probabilities that sum to 1")
+
+    def __repr__(self) -> str:
+        kind = "Gaussian" if self.weights is None else f"mixture of {len(self.weights)}"
+        size = "×".join(map(str, self.latent))
+        return f"NoiseDistribution({', '.join([*about(self.metadata), f'{kind} over {size} latents'])})"
+
+    def to(self, *where: Any) -> Self:
+        """The same, with samples of another device, dtype or both, as `Tensor.to` takes them; they are drawn
+        in float32 on the CPU all the same, so that no seed means another picture there."""
+        torch.empty(0).to(*where)  # refuses what is neither
+        return replace(self, where=where)
 
     @classmethod
     def standard(cls, latent: Sequence[int]) -> Self:
@@ -90,13 +103,15 @@ class NoiseDistribution:
         return torch.searchsorted(edges, spread * edges[-1]).clamp(max=len(edges) - 1)
 
     def sample(self, n: int, seed: int, *, stream: str = "sample", start: int = 0) -> Tensor:
-        """`n` initial latents with shape `(n, *latent)`, float32 on the CPU, for `pipeline(…, latents=…)`.
+        """`n` initial latents with shape `(n, *latent)`, for `pipeline(…, latents=…)`; float32 on the CPU but
+        for `to`.
 
         Sample i depends on `seed`, `stream` and i alone; `standard` with the same gives its paired baseline.
         """
         indices = range(start, start + n)
         epsilon = seeded_noise(self.latent, seed, stream, indices)
-        return self.transform(epsilon, self.components(seed, stream, indices))
+        x_T = self.transform(epsilon, self.components(seed, stream, indices))
+        return x_T.to(*self.where) if self.where else x_T
 
     def effective_components(self) -> float:
         """How many components a mixture draws from, exp of its weights' entropy; 1 of one Gaussian."""
@@ -169,6 +184,14 @@ class NoiseDistribution:
                 f"this noise has shape {self.latent}; the model's latents have {tuple(latent)}"
             )
         check_fingerprint(self.metadata, model)
+
+
+def about(metadata: Mapping[str, str]) -> list[str]:
+    """What an artefact was learned for, in words for its `repr`."""
+    prompt, model = metadata.get("prompt"), metadata.get("model")
+    learned = f"{metadata['queries']} queries of {metadata.get('reward')}" if "queries" in metadata else None
+    parts = (prompt and repr(prompt), model and f"model {model}", learned)
+    return [part for part in parts if part]
 
 
 def check_fingerprint(metadata: Mapping[str, str], model: str, *, any_scheduler: bool = False) -> None:

@@ -5,11 +5,11 @@ beside it that the benchmark publishes.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from diffalign.settings.choices import unknown
 from diffalign.settings.reading import ReadError, read_json, read_lines
@@ -35,8 +35,8 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class PromptSet:
-    """Prompts with their origin.
+class PromptSet(Sequence[str]):
+    """Prompts with their origin; a sequence of their texts.
 
     Attributes:
         name: by which the set is loaded, or the stem of a file.
@@ -57,6 +57,16 @@ class PromptSet:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self.texts[index]
+
+    def __repr__(self) -> str:
+        return f"PromptSet({self.name!r}, {len(self)} prompts: {self[0]!r} …)"
 
 
 @cache

@@ -1,7 +1,9 @@
 """REWARD: scores of pictures. Each reward has a file, and a row of `REWARDS`.
 
 A reward is any callable `(images, prompts) -> (B,)`: from images `(B, 3, H, W)`, float32 in [0, 1], and a
-list of B prompts to B finite numbers; higher is better. It is a black box: no gradient passes.
+list of B prompts to B finite numbers; higher is better. It is a black box: no gradient passes. Rewards of TRL
+and ddpo-pytorch, `(images, prompts, metadata) -> ((B,), info)`, are taken as they are, and what has an
+attribute `pictures = "pil"` gets PIL pictures.
 """
 
 import importlib
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 
 from diffalign.rewards.composite import composed
-from diffalign.rewards.scoring import RewardError, RewardFunction, score
+from diffalign.rewards.scoring import RewardError, RewardFunction, score, takes
 from diffalign.settings.choices import unknown
 
 
@@ -65,6 +67,8 @@ def load_reward(
 ) -> RewardFunction:
     """The reward called `name`, or the callable at `module:attribute` (also from the working folder).
 
+    A class is called to make the reward, and so is a function of no argument, as ddpo-pytorch's are.
+
     `name@checkpoint` loads a network's weights from another folder, or another repository of the hub;
     "clip + 0.5*aesthetic" is a weighted sum.
 
@@ -94,15 +98,16 @@ def load_reward(
             sys.path.insert(0, str(Path.cwd()))
         try:  # a user's module may raise anything
             factory = _attribute(name)
-            reward = factory() if isinstance(factory, type) else factory
+            made: Any = factory() if isinstance(factory, type) or takes(factory, 0) else factory
         except RewardError:
             raise
         except Exception as error:
             raise RewardError(f"the reward {name!r} raised {type(error).__name__}: {error}") from error
-        if not callable(reward):
+        if not callable(made):
             raise RewardError(
-                f"{name} is a {type(reward).__name__}; a reward is a function (images, prompts) -> (B,)"
+                f"{name} is a {type(made).__name__}; a reward is a function (images, prompts) -> (B,)"
             )
+        reward = made
         return reward
     hint = "a sum has blanks around its signs: 'clip + 0.5*aesthetic'" if "+" in registered else None
     alternative = "or give your own as my_module:my_function"

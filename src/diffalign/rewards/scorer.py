@@ -11,8 +11,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diffalign.diffusion.loading import default_device
+from diffalign.diffusion.quiet import quietly
 from diffalign.rewards import RewardError
 from diffalign.rewards.checkpoints import DamagedError, check_folder, local_first, one_line
+from diffalign.rewards.scoring import as_pictures as as_pictures
 
 
 class Scorer(ABC):
@@ -63,6 +65,7 @@ class Scorer(ABC):
         if not offload:
             self.network.to(self.device)
 
+    @quietly()
     def _loaded(self) -> nn.Module:
         """`load` with files on this machine, else with the hub's, if it can be reached."""
 
@@ -131,12 +134,6 @@ def by_frame(
     frames = images.shape[1] if images.ndim == 5 else 1
     by_picture = [prompt for prompt in prompts for _ in range(frames)]
     return score(as_pictures(images.flatten(0, -4)), by_picture).view(-1, frames).mean(1)
-
-
-def as_pictures(images: Tensor) -> list[Image.Image]:
-    """Tensors `(B, 3, H, W)` in [0, 1] as B RGB pictures, rounded as diffusers does."""
-    pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).numpy()]
 
 
 def _numbered(device: torch.device) -> torch.device:

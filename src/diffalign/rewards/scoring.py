@@ -1,18 +1,28 @@
 """What a reward is, what goes wrong with one, and its scores, checked."""
 
+import inspect
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from PIL import Image
 from torch import Tensor
 
 #: Of a reward's size: its square, summed over a million pictures, is still a number of 32 bits.
 GREATEST = 1e16
 
-RewardFunction = Callable[[Tensor, list[str]], Tensor | ArrayLike]
+#: `(images, prompts)`, or `(images, prompts, metadata)` as TRL and ddpo-pytorch call it, to B numbers, or to
+#: these and a dictionary, which is not read. Its attribute `pictures = "pil"` asks for PIL pictures.
+RewardFunction = Callable[..., Tensor | ArrayLike | tuple[Tensor | ArrayLike, Mapping[str, Any]]]
+PIL = "pil"
+_CALLED = (
+    "a reward is called with (images, prompts), or also metadata; its pictures are tensors (B, 3, H, W) in "
+    '[0, 1], or PIL pictures if its attribute pictures is "pil"'
+)
 
 
 class RewardError(RuntimeError):
@@ -29,21 +39,34 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str], *, cop
         RewardError: if the reward raises, or returns another shape or a number that is not finite.
     """
     name = getattr(reward, "__name__", type(reward).__name__)
+    given: list[Any] = [None, list(prompts)]
+    if takes(reward, 3):
+        given.append([{} for _ in prompts])
     if len(images) != len(prompts):
         raise RewardError(f"{len(images)} pictures need as many prompts, not {len(prompts)}")
     try:
-        # by default a copy, as the judge and the artefacts read the pictures next
-        values = reward(images.clone() if copy else images, list(prompts))
+        if getattr(reward, "pictures", None) == PIL:
+            given[0] = _as_pil(images)
+        else:  # by default a copy, as the judge and the artefacts read the pictures next
+            given[0] = images.clone() if copy else images
+        returned: Any = reward(*given)
     except RewardError:  # its message suffices
         raise
     except Exception as error:  # a user's code may raise anything; the run must stop with its state saved
         *_, last = traceback.extract_tb(error.__traceback__)
         line = f"{Path(last.filename).name}, line {last.lineno}"
-        raise RewardError(f"the reward {name} raised {type(error).__name__}: {error} ({line})") from error
+        failed = RewardError(f"the reward {name} raised {type(error).__name__}: {error} ({line})")
+        if isinstance(error, AttributeError | TypeError):  # as of what takes pictures for other things
+            failed.add_note(_CALLED)
+        raise failed from error
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
+        returned = returned[0]
+    if returned is None:
+        raise RewardError(f"the reward {name} returned None; it must return a number for each picture")
     try:
-        array = values if isinstance(values, Tensor) else np.asarray(values, dtype=np.float32)
+        array = returned if isinstance(returned, Tensor) else np.asarray(returned, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise RewardError(f"the reward {name} returned a {type(values).__name__}, not B numbers") from error
+        raise RewardError(f"the reward {name} returned a {type(returned).__name__}, not B numbers") from error
     values = torch.as_tensor(array).detach().float().cpu()
     if values.shape != (len(images),):
         raise RewardError(
@@ -62,3 +85,25 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str], *, cop
             f"the reward {name} returned {great:.2g}, whose square is no number of 32 bits; scale it down"
         )
     return values
+
+
+def takes(reward: Callable[..., Any], number: int) -> bool:
+    """Whether a function must be given as many arguments as `number`, or if that is 0 takes none at all."""
+    try:
+        parameters = inspect.signature(reward).parameters.values()
+    except (TypeError, ValueError):  # of a builtin
+        return False
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    needed = [p for p in parameters if p.kind in kinds and p.default is inspect.Parameter.empty]
+    return len(needed) == number if number else not parameters
+
+
+def as_pictures(images: Tensor) -> list[Image.Image]:
+    """Tensors `(B, 3, H, W)` in [0, 1] as B RGB pictures, rounded as diffusers does."""
+    pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).numpy()]
+
+
+def _as_pil(images: Tensor) -> list[Any]:
+    """Pictures; of video a list of frames each."""
+    return as_pictures(images) if images.ndim == 4 else [as_pictures(frames) for frames in images]

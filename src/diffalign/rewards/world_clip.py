@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
+from diffalign.diffusion.quiet import quietly
 from diffalign.rewards import RewardError
 from diffalign.world import WORLD_FOLDER
 from diffalign.world.scenes import IMAGE_SIZE
@@ -16,6 +17,7 @@ from diffalign.world.scenes import IMAGE_SIZE
 class WorldClip:
     """A learned reward of pictures `(B, 3, 64, 64)` in [0, 1]: scores `(B,)`, which are sometimes wrong."""
 
+    @quietly()
     def __init__(self) -> None:
         self.model = CLIPModel.from_pretrained(WORLD_FOLDER / "clip", dtype=torch.float32).eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(WORLD_FOLDER / "tokenizer")

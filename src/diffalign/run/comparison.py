@@ -264,9 +264,10 @@ def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> Table:
         lines = [row for row in rows if row["method"] == method]
         parts = [part for row in lines for part in row["pictures"]]
         prompts = len(lines[0]["pictures"])
+        judged = [part["judged"] for part in parts if part["judged"]]  # where the judge can read the prompt
         table[method] = {
             "reward": _interval([part["reward"] for part in parts]),
-            "judged": _interval([p["judged"] for p in parts]) if all(p["judged"] for p in parts) else None,
+            "judged": _interval(judged) if judged else None,
             "distance": mean_measured(part["distance"] for part in parts),
             "queries": 0 if method == "frozen" else lines[0]["about"]["queries"],
             "forwards": sum(row["forwards"] for row in lines) / len(lines) / prompts,

@@ -16,13 +16,14 @@ from diffalign.metrics import bootstrap
 from diffalign.report.html import SEARCH_SCHEMA, write_report
 from diffalign.report.pictures import before_after, grid
 from diffalign.run.charts import draw_curve
+from diffalign.run.held_out import SHOWN, first_pictures
 from diffalign.run.pictures import save_pictures
 from diffalign.run.progress import Progress
 from diffalign.run.session import Session
 from diffalign.run.setup import Setup
 from diffalign.settings.search import SearchConfig
 
-SHOWN, COLUMNS = 16, 8  # pictures before and after, and side by side at most
+COLUMNS = 8  # pictures side by side at most
 
 
 def count_evaluated(session: Session) -> int:
@@ -43,7 +44,14 @@ def equal_cost(queries: int, prompts: int, images: int) -> int:
 def conclude(session: Session, progress: Progress) -> Summary | Mapping[str, Any]:
     """Evaluates what was learned, writes what is left, and returns what `summary.json` holds."""
     learner, setup, plan = session.learner, session.setup, session.asked.plan
-    run = {**plan.record(), **learner.record(), "guidance_scale": setup.sampler.guidance_scale, **versions()}
+    stopped = {"stopped": learner.stopped} if learner.stopped else {}
+    run = {
+        **plan.record(),
+        **learner.record(),
+        **stopped,
+        "guidance_scale": setup.sampler.guidance_scale,
+        **versions(),
+    }
     if (kept := learner.kept()) is not None:
         return _conclude_search(session, kept, run)
     seed, images, prompts = plan.learning.seed, plan.evaluation.images, session.asked.held_out
@@ -87,7 +95,7 @@ def shown(
     """The first pictures of each prompt, `number` in all at most, with verdicts, if all have some, and
     captions, if there are several prompts."""
     each = max(1, number // len(parts))
-    images = torch.cat([part.images[:each] for part in parts])[:number]
+    images = first_pictures([part.images for part in parts], number)
     judged = [part.judged[:each] for part in parts if part.judged is not None]
     verdicts = torch.cat(judged)[:number] if len(judged) == len(parts) else None
     captions = [prompt for prompt, part in zip(prompts, parts, strict=True) for _ in part.images[:each]]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffalign.learners.contract import Learner
 from diffalign.metrics import mean_measured, mean_pairwise_distance
@@ -11,6 +12,7 @@ from diffalign.run.progress import Progress
 from diffalign.run.setup import Setup
 from diffalign.settings.evaluation import Evaluation, SearchEvaluation
 
+SHOWN = 16  # pictures, before and after, or of a check
 STREAM = "look"  # of random numbers: under another name a seed would give other pictures
 #: Beyond these an alarm goes: a fall of the judged share below its best, and the share of the first check's
 #: diversity that is lost. Chosen by hand, wide enough that checks of few pictures seldom err.
@@ -25,16 +27,24 @@ def is_due(evaluation: Evaluation | SearchEvaluation, round: int) -> bool:
 
 def check_held_out(
     setup: Setup, learner: Learner, prompts: Sequence[str], images: int, progress: Progress
-) -> dict[str, float | None]:
-    """Means over held-out prompts; the same noise at every check. None is what could not be measured."""
+) -> tuple[dict[str, float | None], Tensor]:
+    """Means over held-out prompts, and some of their pictures; the same noise at every check. None is what
+    could not be measured."""
     samples = setup.measure(prompts, learner.noise, images, learner.config.seed, progress, STREAM)
     judged = [part.judged for part in samples if part.judged is not None]
     embeddings = [part.embeddings for part in samples if part.embeddings is not None]
-    return {
+    means = {
         "reward": float(torch.cat([part.reward for part in samples]).mean()),
         "judged": float(torch.cat(judged).float().mean()) if judged else None,
         "distance": mean_measured(map(mean_pairwise_distance, embeddings)),
     }
+    return means, first_pictures([part.images for part in samples])
+
+
+def first_pictures(images: Sequence[Tensor], number: int = SHOWN) -> Tensor:
+    """The first of each prompt's pictures, `number` in all at most."""
+    each = max(1, number // len(images))
+    return torch.cat([part[:each] for part in images])[:number]
 
 
 def alarm(checks: Sequence[Mapping[str, Any]]) -> str | None:

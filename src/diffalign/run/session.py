@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from diffalign.artifacts import RunFolder
 from diffalign.evaluation import Cost
-from diffalign.files import CHECKPOINTS, OUTPUTS, PARTIAL, replacing_folder
+from diffalign.files import CHECKPOINTS, OUTPUTS, PARTIAL, VALIDATION, replacing_folder
 from diffalign.learners.contract import Learner
 from diffalign.loop import Round, train
+from diffalign.report.pictures import grid
 from diffalign.rewards import component_means
 from diffalign.run.asked import Asked
 from diffalign.run.checkpoint import SAVE_EVERY, restore, snapshot
@@ -79,6 +82,8 @@ class Session:
                             saved = time.monotonic()
                     if is_due(evaluation, round.round) and self._stops(problem):
                         return
+                if main and learner.stopped:
+                    progress.warn(f"stopped after {learner.queries} queries: {learner.stopped}")
         finally:
             if main:
                 folder.save_state(*state)
@@ -96,8 +101,10 @@ class Session:
         problem, evaluation = None, self.asked.plan.evaluation
         if is_due(evaluation, round.round):
             held_out, images = self.asked.held_out, evaluation.check_images
-            checks.append(check_held_out(self.setup, self.learner, held_out, images, progress))
+            means, pictures = check_held_out(self.setup, self.learner, held_out, images, progress)
+            checks.append(means)
             problem = alarm(checks)
+            self._draw(round.round, pictures)
             row |= {"held_out": checks[-1], "alarm": problem}
             if evaluation.keep:
                 self._keep(evaluation.keep)
@@ -107,6 +114,12 @@ class Session:
             if warning:
                 progress.warn(warning)
         return problem
+
+    def _draw(self, round: int, pictures: Tensor) -> None:
+        """Writes pictures of held-out prompts `(n, 3, H, W)` to `validation`, and to the tracker."""
+        (self.folder / VALIDATION).mkdir(exist_ok=True)
+        grid(pictures, self.folder / VALIDATION / f"round-{round:05d}.png", title=f"Round {round}")
+        self.asked.tracker.log_pictures(pictures, round)
 
     def _keep(self, number: int) -> None:
         """Writes what was learned so far to `checkpoints`, of which the last `number` stay."""

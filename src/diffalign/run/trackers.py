@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from torch import Tensor
 
 from diffalign.artifacts import RunFolder
 from diffalign.files import LOGS
+from diffalign.rollout import as_bytes
 from diffalign.settings.choices import unknown
 from diffalign.settings.fields import ConfigError
 
@@ -43,6 +45,15 @@ class Tracker:
             yield
         finally:
             tracker.finish()
+
+    def log_pictures(self, pictures: Tensor, round: int) -> None:
+        """Shows pictures `(n, 3, H, W)`, of videos `(n, F, 3, H, W)` the first frames, if the tracker can."""
+        if not hasattr(self._started, "log_images"):
+            return
+        frames = as_bytes(pictures[:, 0] if pictures.ndim == 5 else pictures)
+        layout = {"dataformats": "NHWC"} if self.name == "tensorboard" else {}
+        values = {"held_out/pictures": frames.permute(0, 2, 3, 1).numpy()}
+        self._started.log_images(values, step=round, **layout)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Writes the single numbers in a line of the metrics, those of a check of held-out prompts too."""

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from diffalign.settings.fields import Positive, Seed, Settings
+from diffalign.settings.fields import Positive, Seed
+from diffalign.settings.stopping import Stopping
 
 
 @dataclass(frozen=True)
-class AmortisedConfig(Settings):
+class AmortisedConfig(Stopping):
     """How one generator of initial noise is learned for many prompts.
 
     Attributes:

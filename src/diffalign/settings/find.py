@@ -10,16 +10,16 @@ from diffalign.settings.fields import (
     NotNegative,
     Positive,
     PositiveFloat,
-    Settings,
     Share,
     check_basis,
 )
+from diffalign.settings.stopping import Stopping
 
 LEAST_QUERIES = 5  # of a mixture: two components, and three queries to tell them apart
 
 
 @dataclass(frozen=True)
-class FindConfig(Settings):
+class FindConfig(Stopping):
     """How the initial noise of one prompt is learned.
 
     Attributes:

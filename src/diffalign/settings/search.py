@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from diffalign.settings.fields import AnySeed, Bounds, ConfigError, Positive, PositiveFloat, Settings
+from diffalign.settings.fields import AnySeed, Bounds, ConfigError, Positive, PositiveFloat
+from diffalign.settings.stopping import Stopping
 
 Algorithm = Literal["best-of-n", "zero-order", "spectral", "spectral-fresh"]
 SPECTRAL = "spectral", "spectral-fresh"  # what searches on previews
 
 
 @dataclass(frozen=True)
-class SearchConfig(Settings):
+class SearchConfig(Stopping):
     """How the best of many pictures are searched.
 
     Attributes:

@@ -28,13 +28,13 @@ from diffalign.settings.fields import (
     Positive,
     PositiveFloat,
     Seed,
-    Settings,
     Share,
 )
+from diffalign.settings.stopping import Stopping
 
 
 @dataclass(frozen=True)
-class TuneConfig(Settings):
+class TuneConfig(Stopping):
     """How the denoiser's weights are learned.
 
     Attributes:
