@@ -109,7 +109,7 @@ def test_common_videos_are_frequent_and_the_others_rare_in_the_training_data():
         )
 
     assert min(map(frequency, load_prompts("world/video-common").texts)) > 0.005
-    assert max(map(frequency, load_prompts("world/video").texts)) < 0.001
+    assert max(map(frequency, load_prompts("world/video").texts)) < 0.002
 
 
 def test_published_sets_keep_their_aspects():
