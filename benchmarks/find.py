@@ -90,7 +90,10 @@ def run(arguments: argparse.Namespace) -> None:
         )  # a fifth faster; rounds otherwise in the last bits
     pipeline.vae.to(memory_format=torch.channels_last)
     sampler = Sampler(
-        pipeline, num_steps=arguments.num_steps, guidance_scale=arguments.guidance_scale, batch_size=32
+        pipeline,
+        num_steps=arguments.num_steps,
+        guidance_scale=arguments.guidance_scale,
+        batch_size=8 if arguments.model == WORLD_VIDEO else 32,  # what fits the caches of a CPU
     )
     wanted = [int(number) for number in arguments.wanted.split(",")]
     scored = Scored(sampler, arguments.model, arguments.queries, wanted)
