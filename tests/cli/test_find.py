@@ -347,7 +347,7 @@ def test_a_process_that_is_stopped_goes_on_to_the_same(
     number: int, code: int, diffalign, small, whole, reward_folder: Path, workplace: Path
 ) -> None:
     slowly = ["own_reward:slow" if option == "own_reward:red" else str(option) for option in small]
-    line = ["diffalign", "find", PROMPT, *slowly, "--out", "x", "--threads", "1"]
+    line = ["diffalign", "find", PROMPT, *slowly, "--out", "x", "--threads", "1", "--quiet"]
     process = Process(line, workplace, {"PYTHONPATH": str(reward_folder)})
     calls = workplace / "calls.txt"
     while process.process.is_alive() and not (calls.exists() and len(calls.read_text()) > 2):

@@ -82,8 +82,8 @@ def test_runs_are_listed_and_compared(diffalign, small: list[object], workplace:
 @pytest.mark.parametrize(
     ("command", "options", "queries"),
     [
-        ("find", ("--stop-at", 1), 4),
-        ("find", ("--patience", 1, "--reward", "own_reward:constant"), 8),
+        ("find", ("--stop-at", 1), 6),
+        ("find", ("--patience", 1, "--reward", "own_reward:constant"), 10),
         ("search", ("--stop-at", 1, "--keep", 2), 4),
         ("search", ("--stop-at", 1, "--keep", 2, "--preset", "spectral", "--num-steps", 4), 4 + 2),
     ],
@@ -99,7 +99,7 @@ def test_learning_ends_early(
         given += [] if name in options else [name, value]
     given += ["--batch", 4, "--images", 2] if command == "find" else []
     if "spectral" in options:
-        given += ["--population", 4, "--elites", 2, "--preview-steps", 2]
+        given += ["--population", 4, "--preview-steps", 2]
     done = diffalign(command, "a dog", *given, *options, "--out", "run")
     assert done.code == 0, done.err
     assert RunFolder(Path("run")).metrics()[-1]["queries"] == queries

@@ -59,9 +59,9 @@ class RunProgress:
         self.done += done
         self._show()
         yield
-        self._show(last=True)
         short = max(0, self.phase_total - self.phase_done)  # of what it need not make, as it stopped early
         self.total -= short
+        self._show(last=True)
         self.depth -= 1
         if self.depth:  # such as of a method of a comparison, of which learning is a part
             name, before, total = outer

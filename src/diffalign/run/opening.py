@@ -52,6 +52,9 @@ class Opened:
     artifact: Artifact | TunedWeights
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Opened({str(self.path)!r}, {self.artifact!r})"
+
     def check_prompt(self, prompt: str | None) -> str:
         """The prompt of pictures: the artefact's own, or the one that is given.
 
