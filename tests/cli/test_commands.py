@@ -22,6 +22,7 @@ COMMANDS = (
     "evaluate",
     "measure",
     "report",
+    "runs",
     "study",
     "study-results",
     "models",

@@ -124,7 +124,7 @@ def test_what_one_method_cannot_do_is_said_before_any_runs(diffalign, quick, mon
 
 def test_what_does_not_search_is_said_once(diffalign, quick) -> None:
     done = diffalign(*quick("--methods", "best-of-n,zero-order,spectral", "--queries", 12))
-    assert done.code == 0 and "spectral moves" not in done.out
+    assert done.code == 0 and "spectral moves" not in done.err
     assert done.err.count("zero-order moves after 15 samples, but draws 12 in all") == 1
 
 

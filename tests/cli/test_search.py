@@ -170,7 +170,7 @@ def test_several_prompts_get_a_folder_each_and_go_on_where_they_stopped(diffalig
     assert diffalign(*quick("a dog", "--out", "both"), "two cats").code == 130
     own_reward.fail_at = None
     done = diffalign("search", "--resume", "both")
-    assert done.code == 0 and "both/a-dog is finished" in done.err and "the best 3 of 12" in done.err
+    assert done.code == 0 and "both/a-dog is finished" in done.err and "the best 3 of 12" in done.out
     for name in ("a-dog", "two-cats"):
         assert {file.name for file in Path("both", name).iterdir()} == FILES
     Path("mine.txt").write_text("a dog\na cat\n")
