@@ -20,6 +20,7 @@ FILES = {
     "reward_curve.png",
     "summary.json",
     "report.html",
+    "validation",
 }
 
 

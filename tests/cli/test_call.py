@@ -85,6 +85,7 @@ def test_a_tune_run_is_opened_with_them_too(workplace: Path, tiny_pipeline_folde
         ("guidance_rescal=1", "did you mean 'guidance_rescale'"),
         ("guidance_rescale=NaN", "give a number"),
         ("eta=2026-01-01", "give a number"),
+        ("eta=much", "give a number"),
     ],
 )
 def test_what_the_call_does_not_take_is_refused_before_a_folder_is_made(

@@ -391,9 +391,10 @@ def test_what_was_learned_for_another_model_is_refused(
     method: str, diffalign, other_pipeline_folder: Path
 ) -> None:
     prompt = [] if method in ("find", "search") else ["--prompt", "a dog"]
+    files = sorted(Path("run").rglob("*"))
     done = diffalign("generate", "run", "-n", 1, *prompt, "--model", other_pipeline_folder)
     assert done.code == 2 and "whose fingerprint is" in done.err
-    assert not Path("run/pictures").exists()
+    assert sorted(Path("run").rglob("*")) == files
 
 
 def test_what_was_learned_before_fingerprints_said_more_is_opened_and_gone_on_with(

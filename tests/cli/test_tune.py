@@ -19,6 +19,7 @@ FILES = {
     "reward_curve.png",
     "summary.json",
     "report.html",
+    "validation",
 }
 
 

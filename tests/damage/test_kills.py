@@ -239,7 +239,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(
     name: str, tmp_path: Path, killer: Killer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its state is saved, its prompts are checked, and what was learned is kept, after each round."""
-    checked = {"reward": 0.0, "judged": None, "distance": None}
+    checked = {"reward": 0.0, "judged": None, "distance": None}, torch.zeros(2, 3, 8, 8)
     monkeypatch.setattr(sessions, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(sessions, "check_held_out", lambda *_: checked)
     method = LEARNERS[name].method

@@ -223,8 +223,8 @@ def test_a_report_goes_on_past_what_is_no_run(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "d" / "summary.json").unlink()
     (tmp_path / "d" / "summary.json").mkdir()
     assert run(["report", str(tmp_path)]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert out.count("left out") == 4 and (tmp_path / "e" / "report.html").is_file()
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("left out") == 4 and (tmp_path / "e" / "report.html").is_file()
 
 
 def test_a_folder_that_is_gone_is_not_said_to_be_resumable(tmp_path: Path) -> None:

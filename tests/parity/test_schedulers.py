@@ -50,9 +50,12 @@ def test_it_is_ddims_step(prediction: str, zero_snr: bool, clip: bool, eta: floa
         mean, std = own.transition(output, step, x_t, eta)
         expected = scheduler.step(output, t, x_t, eta=eta, variance_noise=noise).prev_sample
         assert std > 0 or not eta
-        # where no signal is left, rounding below 0 makes diffusers' own step no number
+        # with all noise and no signal left diffusers takes the root of 0, rounded: of a processor's below 0,
+        # which is no number, of another's above
+        rounded = eta == 1 and own.levels[step][0].alpha == 0
         if expected.isfinite().all():
-            torch.testing.assert_close(mean + std * noise, expected, rtol=1e-6, atol=1e-6)
+            atol = 2e-3 if rounded else 1e-6
+            torch.testing.assert_close(mean + std * noise, expected, rtol=1e-6, atol=atol)
         assert mean.isfinite().all()
 
 

@@ -75,5 +75,5 @@ def test_fresh_videos_are_judged_and_their_steadiness_measured(pipeline: Any) ->
 
 
 def test_find_learns_the_noise_of_a_video(pipeline: Any) -> None:
-    run = find(pipeline, PROMPT, "world-scene", queries=6, first=3, batch=3, num_steps=1)
+    run = find(pipeline, PROMPT, "world-scene", queries=6, batch=3, num_steps=1)
     assert run.run().shape == (8, FRAMES, 8, 8)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffalign.diffusion.cards import card_of
 from diffalign.diffusion.encoding import Encodings, by_prompt, texts
+from diffalign.diffusion.faults import said
 from diffalign.diffusion.finite import check_finite, remedy
 from diffalign.diffusion.memory import Fitting
 from diffalign.diffusion.packing import Grid
@@ -162,6 +163,14 @@ class Sampler:
                 raise PipelineError(
                     f"{type(self.pipeline).__name__} makes no pictures as it is ({error}); what it lacks is "
                     "set otherwise, such as --tiling, in Python pipeline.vae.enable_tiling()"
+                ) from error
+            except TypeError as error:
+                if not self.given:
+                    raise
+                given = ", ".join(f"{name}={value!r}" for name, value in self.given.items())
+                raise PipelineError(
+                    f"{type(self.pipeline).__name__}'s call cannot do with {given}: {said(error)}; give a "
+                    "number where it takes one"
                 ) from error
             blackened += sum(getattr(output, "nsfw_content_detected", None) or [])
             found = next((part for part in _OUTPUTS if hasattr(output, part)), None)

@@ -28,7 +28,7 @@ from diffalign.diffusion.sampler import seeded_noise
 from diffalign.policies.generator import NoiseGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.policies.reps import reps_weights
-from diffalign.settings.fields import NotNegativeFloat, Positive, PositiveFloat, Settings, Share
+from diffalign.settings.fields import NotNegative, NotNegativeFloat, Positive, PositiveFloat, Settings, Share
 
 STREAM = "places"  # of random numbers: under another name a seed would give other anchors
 
@@ -50,7 +50,7 @@ class AnchorShape(Settings):
 
     latent: tuple[Positive, ...]
     text_width: Positive
-    prompts: Positive
+    prompts: NotNegative
     components: Positive
     correlation: Share = 0.99
     effective: PositiveFloat = 4.0
