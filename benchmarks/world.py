@@ -2,7 +2,7 @@
 
     python benchmarks/world.py --images 64 --threads 2
     python benchmarks/world.py --images 20 --threads 1 --model world-flow
-    python benchmarks/world.py --images 20 --threads 1 --model world-video --num-steps 10
+    python benchmarks/world.py --images 20 --threads 1 --model world-video --num-steps 8
 
 Prints them and, with `--card`, writes them into the model card beside the weights. The models of pictures
 share judge and reward, which are measured with the model `world` alone; of videos it is the judge of motion.
