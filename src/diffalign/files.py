@@ -32,9 +32,13 @@ PICTURES, FROZEN, PROMPT = "pictures", "frozen", "prompt.txt"
 WEIGHTS = (LORA, DENOISER)
 LEARNED = (*WEIGHTS, GENERATOR, NOISES, NOISE)
 #: What a finished run shows its user, in this order, if it is there …
-OUTPUTS = (NOISE, GENERATOR, LORA, DENOISER, BEST, NOISES, BEFORE_AFTER, CURVE, SUMMARY, METRICS, REPORT)
-#: … and all files and folders that a run or a comparison writes.
+OUTPUTS = (
+    *(NOISE, GENERATOR, LORA, DENOISER, BEST, PICTURES, NOISES),
+    *(BEFORE_AFTER, CURVE, SUMMARY, METRICS, REPORT),
+)
+#: … and all that only a run or a comparison writes; among the pictures may be some of others.
 WRITTEN = {*OUTPUTS, CONFIG, STATE, EVALUATION, ROWS, COMPARISON, CHART, CHECKPOINTS, LOGS, VALIDATION}
+WRITTEN -= {PICTURES}
 PARTIAL = ".partial"
 LEFTOVERS = ".tmp??????"  # what safetensors' own writer leaves when it is killed
 _DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}

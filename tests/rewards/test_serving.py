@@ -184,9 +184,9 @@ def test_others_wait_while_one_is_scored(served: Any) -> None:
     assert most == [1] and sorted(found) == pytest.approx([0, 0.2, 1])
 
 
-def test_ctrl_c_ends_a_server_whose_reward_hangs(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_server_whose_reward_hangs_and_scripts_read_where_it_listens(tmp_path: Path) -> None:
     (tmp_path / "hanging.py").write_text("import time\ndef reward(images, prompts):\n    time.sleep(100)\n")
-    line = [sys.executable, "-m", "diffalign", "serve", "hanging:reward", "--port", "0"]
+    line = [sys.executable, "-m", "diffalign", "--json", "serve", "hanging:reward", "--port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("DIFFALIGN_REWARD_TOKEN", None)
     server = subprocess.Popen(
@@ -201,10 +201,8 @@ def test_ctrl_c_ends_a_server_whose_reward_hangs(tmp_path: Path) -> None:
     )
     try:
         assert server.stdout is not None and server.stderr is not None
-        token = server.stdout.readline().strip().removeprefix("export DIFFALIGN_REWARD_TOKEN=")
-        found = re.search(r"remote@(http://\S+)", server.stdout.readline())
-        assert found is not None
-        client = RemoteReward(found[1], token=token, retries=0)
+        found = json.loads(server.stdout.readline())
+        client = RemoteReward(found["url"], token=found["token"], retries=0)
         said: list[str] = []
 
         def ask() -> None:

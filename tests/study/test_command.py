@@ -94,6 +94,24 @@ def test_results_are_printed_and_written(make: Any, serve: Any, command: Command
     assert found["rows"][0]["quality"]["mean"] == 0.5 and found["rows"][0]["quality_ties"] == 6
 
 
+def test_scripts_read_results_and_the_address_as_lines_of_json(
+    make: Any, serve: Any, command: Command, tmp_path: Path
+) -> None:
+    votes = make(questions=2)
+    client = Client(serve(votes).url)
+    client.begin()
+    client.vote(1, "left", "tie")
+    out = tmp_path / "study"
+    code, said = command("--json", "study-results", out)
+    found = json.loads(said)
+    assert code == 0 and found.pop("folder") == str(out)
+    assert found == json.loads((out / "results.json").read_text())
+    code, said = command("--json", "study", "--out", out, "--port", 0)
+    begun = json.loads(said)
+    assert code == 0 and begun["url"].startswith("http://127.0.0.1:")
+    assert (begun["folder"], begun["questions"], begun["votes"]) == (str(out), 2, 1)
+
+
 def test_ratings_are_printed(make: Any, serve: Any, command: Command, tmp_path: Path) -> None:
     client = Client(serve(make(mode="rating")).url)
     shown = client.begin()

@@ -8,8 +8,9 @@ from diffalign.cli.options import Positive, SamplingOptions
 from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import headroom, show, stderr
 from diffalign.prompts import load_prompts
+from diffalign.settings.plan import own_reward
 from diffalign.settings.sampling import Sampling
-from diffalign.world import WORLD_MODELS, WORLD_VIDEO
+from diffalign.world import WORLD_MODELS
 
 
 def doctor(
@@ -42,8 +43,7 @@ def doctor(
 
     model = sampling.model
     small = replace(sampling, num_steps=2, batch_size=3)
-    own = "world-scene" if model == WORLD_VIDEO else "world-clip"
-    reward = reward or (own if model in WORLD_MODELS else "jpeg-compressibility")
+    reward = reward or (own_reward(model) if model in WORLD_MODELS else "jpeg-compressibility")
     faults = 0
     for name, check in self_test(small, reward):
         try:

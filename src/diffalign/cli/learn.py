@@ -26,7 +26,7 @@ from diffalign.cli.tables import (
 )
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.methods import Method
-from diffalign.settings.plan import REWARD, Plan
+from diffalign.settings.plan import Plan
 from diffalign.settings.sampling import Sampling
 
 # no `from __future__ import annotations`: the settings' classes are those of the row
@@ -38,7 +38,7 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
     def command(
         *prompt: Annotated[str, RUN],
         prompts: Annotated[str | None, RUN] = None,
-        reward: Annotated[str, RUN] = REWARD,
+        reward: Annotated[str | None, RUN] = None,
         out: Annotated[Path | None, RUN] = None,
         overwrite: Annotated[bool, SWITCH] = False,
         dry_run: Annotated[bool, SWITCH] = False,
@@ -55,7 +55,7 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
             prompt: What the pictures should show.
             prompts: A set of `diffalign prompts`, or a .txt or .json file, instead of PROMPT.
             reward: What scores the pictures: a name of `diffalign rewards`, or your own as
-                my_module:my_function.
+                my_module:my_function; the embedded world's own by default.
             out: The run's folder; in runs/ by default. Of a method that learns prompt by prompt, several
                 prompts get a folder each in it.
             overwrite: Replace the run that the folder holds.
@@ -64,7 +64,7 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
             config: A YAML file of settings, such as a run's config.yaml; what is given here goes first.
             preset: Which settings to start from: {presets}.{sampling}
         """
-        plans = _plans(name, row, prompt, prompts, (reward, preset, sampling, learning, evaluation))
+        plans = _plans(name, row, prompt, prompts, (reward or "", preset, sampling, learning, evaluation))
         folders = _folders(plans, out, prompts) if plans else []
         if resume is not None:
             return _resume(name, [Path(resume)] if resume else folders or [out or Path("runs")])

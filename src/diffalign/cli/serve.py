@@ -6,9 +6,10 @@ from contextlib import closing
 from typing import Annotated
 
 from cyclopts import Parameter, validators
+from rich.text import Text
 
 from diffalign.cli.options import RUN
-from diffalign.cli.tables import say, stdout
+from diffalign.cli.tables import show
 from diffalign.settings.fields import ConfigError
 
 
@@ -42,13 +43,16 @@ def serve(
     from diffalign.run.loading import check_device
 
     given = os.environ.get(TOKEN)
-    token, console = given or secrets.token_urlsafe(24), stdout()
+    token = given or secrets.token_urlsafe(24)
     if not (token.isascii() and token.isprintable()):
         raise ConfigError(f"{TOKEN} holds characters that no request can carry; take letters and digits")
     function = load_reward(reward, device=check_device(device))
     server = RewardServer(function, token, host=host, port=port, max_bytes=max_megabytes * 2**20)
     with closing(server):
-        if given is None:
-            say(console, f"export {TOKEN}={token}")
-        say(console, f"{reward} listens; use it with --reward remote@{server.url}")
+        made = {} if given else {"token": token}
+        export = "" if given else f"export {TOKEN}={token}\n"
+        show(
+            Text(f"{export}{reward} listens; use it with --reward remote@{server.url}"),
+            {"reward": reward, "url": server.url, **made},
+        )
         server.serve_forever()

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
+from rich.console import Group
 from rich.text import Text
 
 from diffalign.cli.options import RUN, Seed
-from diffalign.cli.tables import count, interval, new_table, paths, say, stdout
+from diffalign.cli.tables import count, interval, new_table, paths, show, stdout
 from diffalign.settings.fields import ConfigError
 
 if TYPE_CHECKING:
@@ -75,10 +76,13 @@ def study(
         _check(out, votes.design, votes.digest, sources, given)
         with closing(StudyServer(votes, host=host, port=port)) as server:
             asked = votes.design.questions + votes.design.checks
-            say(
-                stdout(),
-                f"{asked} questions a voter, {len(votes.all())} votes so far: {server.invitation}",
-                f"Ctrl-C ends it; count with: diffalign study-results {out}",
+            so_far = len(votes.all())
+            show(
+                Text(
+                    f"{asked} questions a voter, {so_far} votes so far: {server.invitation}\n"
+                    f"Ctrl-C ends it; count with: diffalign study-results {out}"
+                ),
+                {"folder": out, "url": server.invitation, "questions": asked, "votes": so_far},
             )
             server.serve_forever()
 
@@ -132,11 +136,8 @@ def study_results(folder: Annotated[Path, Parameter(name="FOLDER")], /) -> None:
     with closing(Votes(folder)) as votes:
         found = results(votes.design, votes.all())
     write_json(folder / RESULTS, found)
-    console = stdout()
-    for table in _tables(found):
-        console.print(table)
-    say(console, *_notes(found))
-    paths(console, [folder / RESULTS])
+    show(Group(*_tables(found), *map(Text, _notes(found))), {"folder": folder, **found})
+    paths(stdout(), [folder / RESULTS])
 
 
 def _tables(found: dict[str, Any]) -> list[Any]:

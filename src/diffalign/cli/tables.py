@@ -80,7 +80,7 @@ def show(result: RenderableType, *records: Mapping[str, Any]) -> None:
         stdout().print(result, soft_wrap=isinstance(result, Text))
         return
     for record in records:
-        print(json.dumps(record, ensure_ascii=False, default=str))
+        print(json.dumps(record, ensure_ascii=False, default=str), flush=True)
 
 
 def notice(*lines: str, style: str = "") -> None:
@@ -272,7 +272,7 @@ def comparison_table(rows: Mapping[str, Mapping[str, Any]], config: CompareConfi
     """One row a method."""
     spent, shown = count(config.queries, "reward query", "reward queries"), count(config.images, "picture")
     title = f"{config.prompts}, {spent} and {shown} of each prompt"
-    table = new_table(title, config.reward, "judged right %", "distance", "forwards", "seconds")
+    table = new_table(title, config.reward or "reward", "judged right %", "distance", "forwards", "seconds")
     for method, row in rows.items():
         distance = _BLANK if row["distance"] is None else f"{row['distance']:.3f}"
         reward, judged = interval(row["reward"]), interval(row["judged"], percent=True)

@@ -37,7 +37,7 @@ from diffalign.settings.compare import CompareConfig
 from diffalign.settings.evaluation import Evaluation
 from diffalign.settings.fields import ConfigError, pick
 from diffalign.settings.methods import METHODS
-from diffalign.settings.plan import Plan
+from diffalign.settings.plan import Plan, own_reward
 from diffalign.settings.reading import is_count, is_number
 from diffalign.settings.sampling import Sampling
 
@@ -104,13 +104,15 @@ class Comparison:
         for name in config.names:
             if name not in COMPARED:
                 raise ConfigError(unknown("method", name, COMPARED))
-        prompts = read_prompts(config.prompts, config.reward, config.judge, sampling.model)
+        reward = config.reward or own_reward(sampling.model)
+        config = replace(config, reward=reward)
+        prompts = read_prompts(config.prompts, reward, config.judge, sampling.model)
         settings = {
             name: settings_of(name, config, len(prompts), sampling.num_steps)
             for name in config.names
             if COMPARED[name] is not None
         }
-        setup = Loader().setup(sampling, config.reward, config.judge, prompts)
+        setup = Loader().setup(sampling, reward, config.judge, prompts)
         warnings = [*setup.warnings, *filter(None, [unread(setup.sampler.pipeline, prompts)])]
         for name, (method, learning) in settings.items():  # which a model or its latents may not fit
             group = prompts[:1] if METHODS[method].per_prompt else prompts
@@ -164,7 +166,7 @@ class Comparison:
                         pass
             table = summarise_rows(sorted(rows, key=lambda row: list(COMPARED).index(row["method"])))
             write_json(self.folder / COMPARISON, table)
-            quality_against_cost(table, self.folder / CHART, reward=config.reward)
+            quality_against_cost(table, self.folder / CHART, reward=self.setup.reward_name)
             return table
 
     def _run(

@@ -17,7 +17,8 @@ class CompareConfig(Settings):
         images: How many pictures of each prompt each method ends with.
         seeds: How often each method runs, with different seeds.
         seed: The first seed.
-        reward: The reward: a name of `diffalign rewards`, or your own as my_module:my_function.
+        reward: The reward: a name of `diffalign rewards`, or your own as my_module:my_function; the
+            embedded world's own by default.
         judge: What gives verdicts; auto takes the world's exact judge where it can read the prompts.
     """
 
@@ -27,7 +28,7 @@ class CompareConfig(Settings):
     images: Positive = 16
     seeds: Positive = 1
     seed: Seed = 0
-    reward: str = "world-clip"
+    reward: str | None = None
     judge: JudgeChoice = "auto"
 
     def __post_init__(self) -> None:

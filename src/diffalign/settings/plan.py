@@ -9,8 +9,12 @@ from diffalign.settings.choices import unknown
 from diffalign.settings.fields import ConfigError, pick
 from diffalign.settings.methods import method
 from diffalign.settings.sampling import Sampling
+from diffalign.world import WORLD_VIDEO
 
-REWARD = "world-clip"  # where none is named
+
+def own_reward(model: str) -> str:
+    """The reward where none is named: of the embedded world, the one that reads what `model` makes."""
+    return "world-scene" if model == WORLD_VIDEO else "world-clip"
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Plan:
         learning: settings of the method's class.
         evaluation: likewise.
         sampling: how pictures are made.
-        reward: a name of `REWARDS`, or `module:function`.
+        reward: a name of `REWARDS`, or `module:function`; without one, the model's `own_reward`.
         preset: that `learning` and `sampling` started from.
     """
 
@@ -32,8 +36,11 @@ class Plan:
     learning: Any
     evaluation: Any
     sampling: Sampling
-    reward: str = REWARD
+    reward: str = ""
     preset: str = "default"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reward", self.reward or own_reward(self.sampling.model))
 
     def mapping(self) -> dict[str, Any]:
         """The content of `config.yaml`."""
@@ -61,7 +68,7 @@ class Plan:
             if name not in known:
                 raise ConfigError(unknown("setting", str(name), known))
         prompts: Any = given.get(key)
-        reward = given.get("reward", REWARD)
+        reward = given.get("reward", own_reward(str(given.get("model"))))
         texts = prompts if isinstance(prompts, list) and not row.per_prompt else [prompts]
         for name, values in ((key, texts or [""]), ("reward", [reward])):
             if not all(isinstance(text, str) and text.strip() for text in values):
@@ -95,7 +102,7 @@ class Plan:
         defaults |= {
             **row.sampling.get(self.preset, {}),
             "method": self.method,
-            "reward": REWARD,
+            "reward": own_reward(self.sampling.model),
             "preset": "default",
         }
         words, prompts = ["diffalign", self.method], list[str]()
