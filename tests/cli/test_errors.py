@@ -77,6 +77,8 @@ def test_a_mistake_is_said_at_once(line: str, said: str, diffalign) -> None:
     [
         (["--model", "wrld"], "or a hub name such as 'owner/model' (did you mean 'world'?)"),
         (["--model", "empty"], "is no saved pipeline"),
+        (["--model", "./none"], "there is no folder ./none"),
+        (["--model", "owner/none"], "`hf download owner/none` fetches it"),
         (["--device", "tpu9"], "cannot use the device 'tpu9'"),
         (["--judge", "world-scene"], "judge world-scene reads 64×64 pictures, but this model makes 16×16"),
         (["--reward", "world-clip"], "reward world-clip reads 64×64 pictures, but this model makes 16×16"),

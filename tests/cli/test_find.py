@@ -281,7 +281,7 @@ def test_resume_goes_on_with_the_prompts_that_are_named_alone(diffalign, small) 
 def test_a_prompt_file(diffalign, small) -> None:
     Path("mine.txt").write_text("a dog\na cat\n")
     done = diffalign("find", "--prompts", "mine.txt", *small, "--no-baselines")
-    assert done.code == 0 and "Gains of the tuned noise" in done.out
+    assert done.code == 0 and "Gains of the learned noise" in done.out
     assert {folder.name for folder in Path("runs/mine").iterdir()} == {"a-dog", "a-cat"}
 
 

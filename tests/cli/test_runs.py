@@ -374,7 +374,7 @@ def test_fresh_pictures_and_figures_of_what_was_learned(method: str, diffalign) 
     tuned, frozen = (Path("run", kind, inside, "seed0-001.png") for kind in ("pictures", "frozen"))
     assert tuned.read_bytes() != frozen.read_bytes()
     done = diffalign("evaluate", "run", "--images", 3, "--batch-size", 4, *prompt)
-    assert done.code == 0 and "gain: tuned less frozen" in done.out
+    assert done.code == 0 and "gain: learned less frozen" in done.out
     name = "evaluation.json" if method == "find" else "evaluation-a-bird.json"
     found, whole = json.loads(Path("run", name).read_text()), figures(Path("run"))
     if method == "find":

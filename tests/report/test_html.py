@@ -123,7 +123,7 @@ def test_the_whole_report(tmp_path: Path) -> None:
 def test_a_loss_of_diversity_is_coloured_as_one_of_alignment(tmp_path: Path) -> None:
     make(tmp_path)
     cards = re.findall(
-        r'<dt>([^,]+), tuned less frozen</dt>\s*<dd><span class="(\w*)">([^<]+)',
+        r'<dt>([^,]+), learned less frozen</dt>\s*<dd><span class="(\w*)">([^<]+)',
         (tmp_path / "report.html").read_text("utf-8"),
     )
     assert cards == [

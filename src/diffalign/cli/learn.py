@@ -104,6 +104,8 @@ def _plans(
         raise ConfigError("give prompts or --prompts, not both")
     reward, preset, sampling, learning, evaluation = settings
     given = tuple(dict.fromkeys(prompt)) if prompts is None else prompts
+    if len(prompt) > 1 and row.per_prompt and not any(" " in text for text in prompt):
+        notice(f"{len(given)} prompts of a word each; put quotes around a prompt of several words")
     texts: Sequence[str | tuple[str, ...]] = [given] if given else []
     if row.per_prompt:
         from diffalign.run.asked import read_prompts

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffalign.run.session import Session
     from diffalign.settings.compare import CompareConfig
 
-_NAMES = {"baseline": "frozen model", "best_of_n": "best of N", "tuned": "tuned"}
+_NAMES = {"baseline": "frozen model", "best_of_n": "best of N", "tuned": "learned"}
 _BLANK = "–"
 _GAINS = ("reward", "judged_accuracy", "pairwise_distance")
 _WIDTH = 120  # where there is no terminal to ask
@@ -134,14 +134,14 @@ def results(summary: Summary) -> Table:
     if gain is not None:
         kinds = (*_GAINS, "frame_consistency") if video else _GAINS
         table.add_row("gain", *_gains(gain, kinds), "", "")
-    table.caption = Text("[95 % interval]; gain: tuned less frozen, in pairs; distance: diversity")
+    table.caption = Text("[95 % interval]; gain: learned less frozen, in pairs; distance: diversity")
     table.caption_justify = "left"
     return table
 
 
 def overview(summaries: Sequence[Summary]) -> Table:
     """One row a prompt."""
-    title = "Gains of the tuned noise over the frozen model, in pairs"
+    title = "Gains of the learned noise over the frozen model, in pairs"
     table = new_table(title, "right %, frozen", "reward", "right %", "distance")
     for summary in summaries:
         gain, accuracy = summary["gain"], summary["rows"]["baseline"]["judged_accuracy"]
@@ -224,6 +224,7 @@ def search_results(summary: Mapping[str, Any]) -> Table:
     table.add_row(row, interval((previews or summary["all"])["reward"]), _BLANK, _BLANK)
     right = interval(kept["judged_accuracy"], percent=True)
     table.add_row("kept", interval(kept["reward"]), right, _distance(kept["diversity"]))
+    table.caption = Text("[95 % interval]; the kept ones alone are judged, and the reward chose them")
     return table
 
 
@@ -297,7 +298,9 @@ def run_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     texts = [{name: _in_words(row[name]) for name in columns} for row in rows]
     shared = {name: text for name, text in texts[0].items() if all(text == row[name] for row in texts)}
     own = [name for name in columns if name not in shared]
-    table = new_table("Runs", *own, "queries", "reward", "right %", "differs in")
+    table = new_table("Runs", *own, "queries", "score", "right %", "differs in")
+    for column in (*table.columns[: 1 + len(own)], table.columns[-1]):
+        column.justify, column.overflow = "left", "fold"
     table.columns[0].no_wrap = True
     for row, text in zip(rows, texts, strict=True):
         table.add_row(
@@ -309,7 +312,8 @@ def run_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             Text(", ".join(f"{name}={value}" for name, value in row["differs"].items())),
         )
     alike = [f"{name}: {text}" for name, text in shared.items() if text]
-    table.caption = Text("; ".join([*alike, "reward and right %: before → after"]))
+    notes = "score, by the reward, and right %: before → after", "differs in: from other runs of the method"
+    table.caption = Text("; ".join([*alike, *notes]))
     table.caption_justify = "left"
     return table
 

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import torch
 from diffusers import DiffusionPipeline
+from huggingface_hub import try_to_load_from_cache
 
 from diffalign.diffusion.adapters import add_loras, add_textual_inversions
 from diffalign.diffusion.additions import Additions
@@ -104,6 +105,8 @@ def source_of(name: str) -> str:
     """
     source = str(CARDS[name].source) if name in CARDS else name
     local = Path(source).is_dir()
+    if not local and source.startswith(("/", "./", "../", "~")):
+        raise PipelineError(f"there is no folder {source}")
     if not local and "/" not in source:
         alternative = "the folder of a saved pipeline, or a hub name such as 'owner/model'"
         raise PipelineError(unknown("model", name, CARDS, alternative=alternative))
@@ -132,6 +135,11 @@ def _from_pretrained(name: str, dtype: torch.dtype, **parts: Any) -> Any:
                 f"{source} holds pickled weights ({pickled}), which can run code and are not opened; where "
                 "you trust them, convert them: DiffusionPipeline.from_pretrained(folder, "
                 "use_safetensors=False).save_pretrained(another_folder)"
+            ) from error
+        if not local and try_to_load_from_cache(source, "model_index.json") is None:
+            raise PipelineError(
+                f"the model {name!r} is not on this machine, and could not be fetched; where there is a "
+                f"network, `hf download {source}` fetches it"
             ) from error
         raise PipelineError(f"cannot load the model {name!r}: {error}") from error
 

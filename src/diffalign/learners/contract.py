@@ -158,7 +158,10 @@ class Learner(ABC):
         return self.queries >= self.total or self.stopped is not None
 
     def note(self, rewards: Tensor) -> None:
-        """Remembers, for `stopped`, whether a round's rewards `(B,)` are better than those before."""
+        """Remembers, for `stopped`, whether a round's rewards `(B,)` are better than those before; those of
+        the first say nothing of what is learned, only of what a search found."""
+        if self.rounds <= 1 and not self.keeps_pictures:
+            return
         reward = float(rewards.max() if self.keeps_pictures else rewards.mean())
         self.stale = 0 if reward > self.highest else self.stale + 1
         self.highest = max(self.highest, reward)
@@ -171,7 +174,8 @@ class Learner(ABC):
             return f"the reward has reached {self.highest:.4g}, and stop_at is {limit:.4g}"
         if patience and self.stale >= patience:
             return (
-                f"no better reward than {self.highest:.4g} in {self.stale} rounds, and patience is {patience}"
+                f"no better reward than {self.highest:.4g} in {self.stale} round{'s' * (self.stale > 1)}, "
+                f"and patience is {patience}"
             )
         return None
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from diffalign.report.figures import AFTER, BEST, INK, MUTED, RIGHT, RULE, WRONG, save
 from diffalign.report.text import DPI, POINTS_PER_INCH, families, fitted
 
-#: Of methods, in turn; as neither length divides the other, no two of 63 methods look the same.
-COLOURS, MARKERS = (MUTED, AFTER, BEST, RIGHT, WRONG, "#7a3fa0", INK), "osD^vP*X<"
+#: Of methods, in turn; as the lengths have no common divisor, no two of 72 methods look the same.
+COLOURS, MARKERS = (MUTED, AFTER, BEST, RIGHT, WRONG, "#7a3fa0", INK, "#a0522d"), "osD^vP*X<"
 LONGEST_MEAN = 32  # queries that the running mean spans at most; at first a fifth of all
 FEW = 20  # queries up to which their points are drawn large
 TAIL = 0.05  # share of rewards at either end; what is as far beyond the others as these are apart is far out
@@ -149,7 +149,7 @@ def quality_against_cost(table: Mapping[str, Mapping[str, Any]], path: Path | st
     for (method, row), color, marker in zip(table.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
         mean, low, high = (scale * row[measure][name] for name in ("mean", "low", "high"))
         # methods of nearly the same cost are drawn beside each other
-        cost = row["forwards"] * 1.06 ** sum(0.9 < other / row["forwards"] < 1.1 for other in earlier)
+        cost = row["forwards"] * 1.02 ** sum(0.9 < other / row["forwards"] < 1.1 for other in earlier)
         earlier.append(row["forwards"])
         spread = [[max(0, mean - low)], [max(0, high - mean)]]  # rounding may leave less
         distance = "–" if row["distance"] is None else f"{row['distance']:.3f}"

@@ -104,7 +104,7 @@ class Session:
             means, pictures = check_held_out(self.setup, self.learner, held_out, images, progress)
             checks.append(means)
             problem = alarm(checks)
-            self._draw(round.round, pictures)
+            self._draw(round.round, pictures, means)
             row |= {"held_out": checks[-1], "alarm": problem}
             if evaluation.keep:
                 self._keep(evaluation.keep)
@@ -115,10 +115,13 @@ class Session:
                 progress.warn(warning)
         return problem
 
-    def _draw(self, round: int, pictures: Tensor) -> None:
+    def _draw(self, round: int, pictures: Tensor, means: Mapping[str, float | None]) -> None:
         """Writes pictures of held-out prompts `(n, 3, H, W)` to `validation`, and to the tracker."""
+        title = f"Round {round}: {self.setup.reward_name} {means['reward']:.4g}"
+        if means["judged"] is not None:
+            title += f", {means['judged']:.0%} right"
         (self.folder / VALIDATION).mkdir(exist_ok=True)
-        grid(pictures, self.folder / VALIDATION / f"round-{round:05d}.png", title=f"Round {round}")
+        grid(pictures, self.folder / VALIDATION / f"round-{round:05d}.png", title=title)
         self.asked.tracker.log_pictures(pictures, round)
 
     def _keep(self, number: int) -> None:
