@@ -70,7 +70,7 @@ def before_after(
     path: Path | str,
     *,
     columns: int = 8,
-    titles: tuple[str, str] = ("Before: the frozen model", "After: the same noise, learned"),
+    titles: tuple[str, str] = ("Before: the frozen model", "After learning, from the same seeds"),
     verdicts: tuple[Verdicts, Verdicts] | None = None,
     captions: Sequence[str] = (),
 ) -> Path:

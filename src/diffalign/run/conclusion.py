@@ -112,7 +112,7 @@ def _draw_pairs(session: Session, before: Sequence[Samples], after: Sequence[Sam
     old, wrong, captions = shown(before, session.asked.held_out)
     new, right, _ = shown(after, session.asked.held_out)
     verdicts = None if wrong is None or right is None else (wrong, right)
-    titles = ("Before: the frozen model", f"After: the same noise, the {session.learner.learned}")
+    titles = ("Before: the frozen model", f"After: the {session.learner.learned}, from the same seeds")
     path = session.folder / BEFORE_AFTER
     columns = columns_for(captions)
     before_after(old, new, path, columns=columns, titles=titles, verdicts=verdicts, captions=captions)
