@@ -227,7 +227,7 @@ class Comparison:
 
 
 def sampler_for(method: str, setup: Setup, sampling: Sampling) -> Sampler:
-    """Of the frozen model; for `tune` opened anew, as a tuned denoiser cannot be put back."""
+    """Of the frozen model; for `tune` opened anew, so that no other has what it learns."""
     return load_sampler(sampling) if method == "tune" else setup.sampler
 
 
