@@ -1,6 +1,6 @@
 """Tiny pipelines of the real classes of every family, with random weights; a second a family, or less.
 
-Each is made on the spot, with the components of its published models. `SIZES` are the arguments of its call.
+Each is made on the spot, with the components of its published models; `FAMILIES` has its call's arguments.
 """
 
 import string

@@ -26,6 +26,7 @@ def test_every_yaml_file_of_the_repository_parses() -> None:
 
 def test_steps_call_targets_and_files_that_exist(workflow: dict[str, Any]) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert all(workflow.values())  # an empty `env:` is no workflow
     commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
     called = {target for command in commands for target in re.findall(r"\bmake ([a-z]+)", command)}
     assert {"lint", "test", "wheel"} <= called <= targets

@@ -1,6 +1,7 @@
 """What scripts read: results on stdout, all else on stderr; JSON, quiet, the list of runs, early ends."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,12 @@ def test_runs_are_listed_and_compared(diffalign, small: list[object], workplace:
     assert stopped.code == 130
     (workplace / "all/bad").mkdir()
     (workplace / "all/bad/config.yaml").write_text("- 3\n")
+    shutil.copytree("all/one", "all/cut")
+    Path("all/cut/summary.json").write_text('{"schema": "diffalign.summ')
     rows = {row["run"]: row for row in read(diffalign("runs", "all", "--json").out)}
     assert {run: row["state"] for run, row in rows.items()} == {
         "all/bad": "damaged",
+        "all/cut": "damaged",
         "all/deep/three": "unfinished",
         "all/one": "finished",
         "all/two": "finished",

@@ -77,6 +77,14 @@ def test_a_list_is_no_setting(text: str, tmp_path: Path) -> None:
         learner("--config", str(file))
 
 
+@pytest.mark.parametrize("text", ["overwrite: true\n", "dry-run: true\n"])
+def test_a_file_does_not_say_what_to_do(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="stands on the command line alone"):
+        learner("--config", str(file))
+
+
 def sampling(*tokens: str, command: str = "find") -> Sampling:
     return parsed("a dog", *tokens, command=command)["sampling"]
 

@@ -84,6 +84,19 @@ def test_what_stops_a_run_loses_nothing(diffalign, quick) -> None:
         assert "is finished" in diffalign("tune", "--resume", failure).err
 
 
+def test_runs_in_one_folder_are_gone_on_with_in_turn(diffalign, quick) -> None:
+    """Each from a model that no other has tuned."""
+    whole = {}
+    for seed in (0, 1):
+        folder = Path(f"runs/{seed}")
+        assert diffalign("tune", *quick, "--seed", seed, "--out", folder).code == 0
+        whole[folder] = figures(folder)
+        (folder / "summary.json").unlink()
+    done = diffalign("tune", "--resume", "runs")
+    assert done.code == 0, done.err
+    assert {folder: figures(folder) for folder in whole} == whole
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

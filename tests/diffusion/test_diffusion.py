@@ -11,27 +11,27 @@ from diffalign.diffusion import (
     Pipeline,
     PipelineError,
     Sampler,
-    latent_shape,
     list_models,
     load_pipeline,
     seeded_noise,
 )
 from diffalign.diffusion.finite import check_finite, remedy
+from diffalign.diffusion.probe import latents_of
 
 
 def test_the_latent_shape_is_the_pipelines_own(tiny_pipeline: StableDiffusionPipeline) -> None:
-    shape = latent_shape(tiny_pipeline)
+    shape = latents_of(tiny_pipeline).shape
     config = tiny_pipeline.unet.config
     assert shape == (config.in_channels, config.sample_size, config.sample_size)
     side = 2 * config.sample_size * tiny_pipeline.vae_scale_factor
     # the pipeline takes a height only beside a width
-    taller = latent_shape(tiny_pipeline, height=side, width=side // 2)
+    taller = latents_of(tiny_pipeline, height=side, width=side // 2).shape
     assert taller == (config.in_channels, 2 * config.sample_size, config.sample_size)
     assert "prepare_latents" not in vars(tiny_pipeline)  # the spy is gone
 
 
 def test_pictures_do_not_depend_on_the_batch(tiny_pipeline: StableDiffusionPipeline) -> None:
-    noise = seeded_noise(latent_shape(tiny_pipeline), 0, "test", range(5))
+    noise = seeded_noise(latents_of(tiny_pipeline).shape, 0, "test", range(5))
     pictures = [
         Sampler(tiny_pipeline, num_steps=3, guidance_scale=2.0, batch_size=size)(noise, "a dog")
         for size in (1, 2, 5)
@@ -45,7 +45,7 @@ def test_pictures_do_not_depend_on_the_batch(tiny_pipeline: StableDiffusionPipel
 def test_plain_diffusers_makes_the_same_bits(
     tiny_pipeline: StableDiffusionPipeline, guidance_scale: float
 ) -> None:
-    noise = seeded_noise(latent_shape(tiny_pipeline), 0, "test", range(3))
+    noise = seeded_noise(latents_of(tiny_pipeline).shape, 0, "test", range(3))
     ours = Sampler(tiny_pipeline, num_steps=3, guidance_scale=guidance_scale)(noise, "a dog")
     plain = tiny_pipeline(
         "a dog",

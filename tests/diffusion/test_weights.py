@@ -29,7 +29,13 @@ def test_of_a_folder_only_its_parts_and_one_variant_count(tiny_pipeline_folder: 
     assert count_weights(str(tmp_path)) == counted and "another" not in counted
 
 
+def test_a_file_that_is_cut_off_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"cut off")
+    with pytest.raises(PipelineError, match="is no safetensors file, or is cut off"):
+        count_weights(str(tmp_path / "a.safetensors"))
+
+
 def test_of_models_that_are_not_here() -> None:
-    assert count_weights("sd15") == {}
+    assert count_weights("sd15") == {} == count_weights("nowhere.ckpt")
     with pytest.raises(PipelineError, match="did you mean 'world'"):
         count_weights("wrld")

@@ -17,7 +17,6 @@ from diffalign.evaluation import (
     peak_memory_mb,
     pooled,
     summarise,
-    world_judge,
 )
 from diffalign.evaluation.measuring import measure
 from diffalign.evaluation.sources import read_source
@@ -221,16 +220,6 @@ def test_a_failing_reward_ends_it() -> None:
 def test_bad_numbers(n: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match="positive"):
         samples(n=n, batch_size=batch_size)
-
-
-def test_the_worlds_judge_is_for_prompts_it_can_read() -> None:
-    assert world_judge("owner/model", "a green dog") is None
-    assert world_judge("world", "an oil painting of Paris") is None
-    assert world_judge("world-flow", "a green dog") is world_judge("world", "a green dog") is not None
-    verdicts = world_judge("world", "a green dog")
-    assert verdicts is not None
-    judged, graded = verdicts(torch.full((2, 3, 64, 64), 0.5), ["a green dog"] * 2)
-    assert judged.tolist() == [False, False] and graded.shape == (2,)
 
 
 def test_peak_memory_is_in_megabytes() -> None:

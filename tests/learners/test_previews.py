@@ -81,6 +81,15 @@ def test_a_last_population_of_one_candidate_is_no_fault(algorithm: str, queries:
     assert all(getattr(own, name).isfinite().all() for name in own.remembered)
 
 
+@every
+@pytest.mark.parametrize("early", [{"patience": 1}, {"stop_at": -9.0}])
+def test_what_stops_early_draws_what_it_kept_and_ends(algorithm: str, early: dict[str, float]) -> None:
+    own, rounds = searched(algorithm, 100, 6, population=4, **early)
+    previews = [round.figures()["previews"] for round in rounds]
+    assert previews == [4] * (len(rounds) - 1) + [0] and own.stopped is not None and own.queries < 100
+    assert len(rounds[-1].rewards) == len(own.best.x_T) == min(6, sum(previews))
+
+
 def test_previews_are_made_with_all_that_pictures_are(tiny_pipeline_folder: Path) -> None:
     call = {"negative_prompt": "ugly", "height": 32, "width": 32}
     sampler = Sampler(

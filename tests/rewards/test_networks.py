@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffalign.rewards import RewardError, load_reward, score
-from diffalign.rewards.scorer import as_pictures
+from diffalign.rewards.scoring import as_pictures
 
 from .tiny import (
     PROMPTS,

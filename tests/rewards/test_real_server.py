@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from diffalign.rewards import RewardError, load_reward, score
-from diffalign.rewards.scorer import as_pictures
+from diffalign.rewards.scoring import as_pictures
 from diffalign.rewards.vlm import VlmJudge, parsed
 
 from .tiny import PROMPTS, pictures, save_llava

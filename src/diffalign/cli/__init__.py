@@ -2,7 +2,7 @@
 
     diffalign find "a blue car on the moon"
 
-Commands are imported when they are called, so that `diffalign --help` needs no torch.
+They import other rooms when they are called, so that `diffalign --help` needs no torch.
 """
 
 import os

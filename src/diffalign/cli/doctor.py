@@ -7,7 +7,6 @@ from rich.text import Text
 from diffalign.cli.options import Positive, SamplingOptions
 from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import headroom, show, stderr
-from diffalign.prompts import load_prompts
 from diffalign.settings.plan import own_reward
 from diffalign.settings.sampling import Sampling
 from diffalign.world import WORLD_MODELS
@@ -39,11 +38,13 @@ def doctor(
         prompts: A set or file of prompts, to see how much the noise decides of their reward.
         seeds: How many pictures of each of these prompts, of the same noises for all.
     """
+    from diffalign.run.asked import read_prompts
     from diffalign.run.self_test import self_test
 
     model = sampling.model
     small = replace(sampling, num_steps=2, batch_size=3)
     reward = reward or (own_reward(model) if model in WORLD_MODELS else "jpeg-compressibility")
+    texts = () if prompts is None else read_prompts(prompts, reward, "auto", model)
     faults = 0
     for name, check in self_test(small, reward):
         try:
@@ -54,11 +55,11 @@ def doctor(
         show(Text.assemble(mark, f" {name}: {line}"), {"check": name, "ok": not faults, "found": line})
         if faults:
             break
-    if prompts is not None and not faults:
+    if texts and not faults:
         from diffalign.run.headroom import measure_headroom
 
-        with RunProgress(stderr(), len(load_prompts(prompts)) * seeds) as progress:
-            found = measure_headroom(sampling, reward, prompts, seeds, progress)
+        with RunProgress(stderr(), len(texts) * seeds) as progress:
+            found = measure_headroom(sampling, reward, texts, seeds, progress)
         show(headroom(found, reward), {"reward": reward, **asdict(found), "advice": found.advice})
         show(Text.assemble(("recommended: ", "bold"), found.advice))
     show(Text("see the fault above", style="red") if faults else Text("OK", style="bold green"))

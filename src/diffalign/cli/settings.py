@@ -20,7 +20,7 @@ from diffalign.settings.reading import ReadError, read_yaml
 #: What says which folder a --resume without one means: all else is the folder's own.
 BESIDE_RESUME = ("--out", "--prompts", "PROMPT")
 #: What a file of settings does not hold.
-OF_THE_COMMAND_LINE = ("config", "overwrite", "resume")
+OF_THE_COMMAND_LINE = ("config", "overwrite", "dry_run", "resume")
 
 
 def spell_out(tokens: Sequence[str]) -> list[str]:
@@ -53,9 +53,9 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
     nulls = set[str]()
     if by_name["--config"].tokens:
         path = by_name["--config"].tokens[-1].value
-        read = read_settings(path)
+        read = {key.replace("-", "_"): value for key, value in read_settings(path).items()}
         settings = {key: value for key, value in read.items() if value is not None}
-        nulls = {key.replace("-", "_") for key, value in read.items() if value is None} & {"guidance_scale"}
+        nulls = {key for key, value in read.items() if value is None} & {"guidance_scale"}
         if (writer := settings.pop("method", name)) != name:
             raise ConfigError(f"{path} holds settings of diffalign {writer}, not of diffalign {name}")
         for flag in OF_THE_COMMAND_LINE:

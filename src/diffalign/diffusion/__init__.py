@@ -3,7 +3,6 @@
 from diffalign.diffusion.fingerprint import fingerprint
 from diffalign.diffusion.loading import load_pipeline
 from diffalign.diffusion.pipeline import PipelineError, list_models
-from diffalign.diffusion.probe import latent_shape
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.diffusion.sampler import Sampler, seeded_noise
 
@@ -12,7 +11,6 @@ __all__ = [
     "PipelineError",
     "Sampler",
     "fingerprint",
-    "latent_shape",
     "list_models",
     "load_pipeline",
     "seeded_noise",

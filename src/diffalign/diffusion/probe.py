@@ -94,11 +94,6 @@ def latents_of(pipeline: Pipeline, **call: Any) -> Latents:
     return Latents(shape, first)
 
 
-def latent_shape(pipeline: Pipeline, **call: Any) -> tuple[int, ...]:
-    """The shape of one initial latent, without the batch; raises what `latents_of` does."""
-    return latents_of(pipeline, **call).shape
-
-
 def _takes(prepared: Callable[..., tuple[int, ...] | None], shape: Sequence[int]) -> bool:
     """Whether latents of a shape are taken as they are."""
     try:

@@ -42,7 +42,7 @@ def seeded_noise(shape: Sequence[int], seed: int, stream: str, indices: Sequence
 
 
 class Sampler:
-    """The deterministic environment of a noise policy: x_0 = DDIM(x_T, c) with η = 0.
+    """The environment of a noise policy: from x_T and a prompt to pictures, by the pipeline's own call.
 
     Prompt embeddings are computed once for each prompt; pictures are made in batches.
 

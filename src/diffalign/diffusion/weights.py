@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from diffalign.diffusion.cards import CARDS
 from diffalign.diffusion.loading import source_of
+from diffalign.diffusion.pipeline import PipelineError
+from diffalign.diffusion.single_file import is_single_file
 
 SINGLE = "model"  # what a whole model in one file counts as
 
@@ -18,9 +20,9 @@ def count_weights(model: str) -> dict[str, int]:
     """Part → how many numbers its weights are; empty for a hub model that is not on this machine.
 
     Raises:
-        PipelineError: if there is no such model.
+        PipelineError: if there is no such model, or a file of it is damaged.
     """
-    if model.endswith(".safetensors"):
+    if is_single_file(model):
         return {SINGLE: sum(_of_file(Path(model)))} if Path(model).exists() else {}
     source, card = source_of(model), CARDS.get(model)
     if not Path(source).is_dir():
@@ -33,9 +35,12 @@ def count_weights(model: str) -> dict[str, int]:
 
 
 def _of_file(file: Path) -> Iterator[int]:
-    with safe_open(file, "pt") as opened:
-        for name in opened.keys():  # noqa: SIM118
-            yield torch.Size(opened.get_slice(name).get_shape()).numel()
+    try:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118
+                yield torch.Size(opened.get_slice(name).get_shape()).numel()
+    except SafetensorError as error:
+        raise PipelineError(f"{file} is no safetensors file, or is cut off: {error}") from error
 
 
 def _of_folder(folder: Path) -> dict[str, int]:

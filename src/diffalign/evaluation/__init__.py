@@ -1,6 +1,6 @@
 """EVALUATION: fresh paired samples, their scores and verdicts, and their cost."""
 
-from diffalign.evaluation.samples import Judge, Samples, assess, evaluate, pooled, world_judge
+from diffalign.evaluation.samples import Judge, Samples, assess, evaluate, pooled
 from diffalign.evaluation.summary import SCHEMA, Cost, Summary, diversity_of, peak_memory_mb, summarise
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "peak_memory_mb",
     "pooled",
     "summarise",
-    "world_judge",
 ]

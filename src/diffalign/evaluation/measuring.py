@@ -25,6 +25,7 @@ from diffalign.metrics import (
     vendi_score,
 )
 from diffalign.rewards import RewardFunction, score
+from diffalign.rewards.frames import mean_of_frames
 
 SCHEMA = "diffalign.measures/1"
 SPLITS = 10  # of the classic inception score
@@ -101,7 +102,7 @@ def measure(
         for name, reward in rewards.items():
             scores[name].append(score(reward, images, [prompt] * len(images)))
         for read, batches in features.items():
-            values = _features(read, images)
+            values = mean_of_frames(images, read).cpu()
             check_finite("pictures' features", values, FLOAT32)
             batches.append(values)
         prompts += [prompt] * len(images)
@@ -113,13 +114,6 @@ def measure(
         {name: SET_METRICS[name](torch.cat(features[read]), counts) for name, read in set_metrics.items()},
         tuple(prompts),
     )
-
-
-def _features(read: Reader, images: Tensor) -> Tensor:
-    """Features `(B, D)` of pictures; of videos the mean of their frames'."""
-    frames = images if images.ndim == 5 else images[:, None]
-    features: Tensor = read(frames.flatten(0, 1)).float().cpu()
-    return features.view(*frames.shape[:2], -1).mean(1)
 
 
 def _batches(source: Source, size: int) -> Iterator[tuple[str, Tensor]]:

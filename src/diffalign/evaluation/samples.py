@@ -20,7 +20,6 @@ from diffalign.rewards import RewardFunction, score
 from diffalign.rewards.frames import frame_consistency
 from diffalign.rewards.overlap import overlapped
 from diffalign.rollout import Environment, as_bytes, collect
-from diffalign.world import WORLD_MODELS, WORLD_VIDEO
 
 TENSORS = ("images", "reward", "judged", "graded", "embeddings", "steadiness")
 #: From pictures and their prompts to verdicts `(B,)`, bool, and graded scores `(B,)` in [0, 1].
@@ -116,7 +115,7 @@ def evaluate(
 
     Arguments:
         environment: `(x_T, prompt) → images`, such as a `Sampler`.
-        judge: `world_judge(model, prompt)`, or another that the reward does not know.
+        judge: that the reward does not know, such as `diffalign.world.judge.judge`.
         embed: `embedder(model)`, for diversity.
         stream: of noise; samples of different streams share none.
         batch_size: pictures made and scored at a time; it changes time and memory alone.
@@ -163,17 +162,3 @@ def split(samples: Samples) -> list[Samples]:
         Samples(**{name: part[i] for name, part in parts.items()}, diversity_on=samples.diversity_on)
         for i in range(len(sizes))
     ]
-
-
-def world_judge(model: str, prompt: str) -> Judge | None:
-    """The embedded world's exact judge, if `model` draws it and it can read `prompt`; else None."""
-    if model not in WORLD_MODELS:
-        return None
-    from diffalign.world.grammar import PromptError, parse
-    from diffalign.world.judge import judge
-
-    try:
-        parse(prompt, video=model == WORLD_VIDEO)
-    except PromptError:
-        return None
-    return judge

@@ -291,6 +291,9 @@ class Learner(ABC):
         """Within it pictures are made as before any learning; nothing to do where the model stays frozen."""
         return nullcontext()
 
+    def release(self) -> None:  # noqa: B027
+        """Gives the model back as it was before any learning, for another run; what was not saved is lost."""
+
     def kept(self) -> SearchResult | None:
         """The pictures that a search keeps; None where fresh ones can be made of what was learned."""
         return None

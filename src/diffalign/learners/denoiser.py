@@ -287,6 +287,9 @@ class DenoiserLearner(Learner):
     def frozen(self) -> AbstractContextManager[None]:
         return self.policy.frozen()
 
+    def release(self) -> None:
+        self.policy.unload()
+
     def record(self) -> dict[str, str | int | float | None]:
         part = denoiser_name(self.policy.sampler.pipeline)
         return {"lora_rank": self.config.lora_rank, "denoiser": part}

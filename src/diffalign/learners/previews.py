@@ -48,10 +48,15 @@ class PreviewSearch(SearchLearner):
         """Not before the best previews are drawn, where they are to be."""
         return super().done and not (self.redrawn and not len(self.best.previews))
 
+    def note(self, rewards: Tensor) -> None:
+        """Of previews: what pictures score at the end undoes no stop."""
+        if not len(self.best.previews):
+            super().note(rewards)
+
     def ask(self) -> Request:
         """A population, and at last the kept ones as pictures."""
-        left = self.searched - self.queries
-        return self.next_samples(min(self.config.population, left) if self.previewing else self.redrawn)
+        previews = min(self.config.population, self.searched - self.queries)
+        return self.next_samples(previews if self.previewing else len(self.best.x_T))
 
     def sample(self, request: Request) -> Iterator[Rollout]:
         if self.previewing:

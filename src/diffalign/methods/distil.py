@@ -13,7 +13,7 @@ from diffalign.methods.run import opened
 from diffalign.policies.gaussian_generator import GaussianGenerator
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.settings.fields import preset
-from diffalign.settings.noise_ppo import NoisePPOConfig
+from diffalign.settings.noise_ppo import PRESETS, NoisePPOConfig
 
 
 def distil(
@@ -34,7 +34,7 @@ def distil(
         num_steps, guidance_scale: of sampling, which the generator records.
     """
     sampler = Sampler(opened(pipeline), num_steps=num_steps, guidance_scale=guidance_scale)
-    config = preset({"default": NoisePPOConfig()}, "default", settings)
+    config = preset(PRESETS, "default", settings)
     generator, losses = distillation(Path(runs), sampler, config, steps=steps, learning_rate=learning_rate)
     for _ in losses:
         pass

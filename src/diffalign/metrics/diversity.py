@@ -22,12 +22,14 @@ References: Friedman and Dieng (TMLR 2023), eq. 3, https://arxiv.org/abs/2210.02
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffalign.rewards.frames import mean_of_frames
 from diffalign.world import WORLD_MODELS
 
 PIXELS = 16  # a side: coarse enough to compare compositions and not textures
@@ -59,14 +61,7 @@ def embedder(model: str) -> Embedder:
     from diffalign.rewards.world_clip import WorldClip  # loads transformers
 
     clip = WorldClip()
-
-    def embed(images: Tensor) -> Tensor:
-        """Of a video the mean of its frames'."""
-        frames = images if images.ndim == 5 else images[:, None]
-        embedded = clip.embed_images(frames.flatten(0, 1))
-        return embedded.view(*frames.shape[:2], -1).mean(1)
-
-    return Embedder("clip", embed, clip.embed_images)
+    return Embedder("clip", partial(mean_of_frames, embed=clip.embed_images), clip.embed_images)
 
 
 def embed_pixels(images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def feature_reader(name: str, device: torch.device | None = None) -> Callable[[T
     kind, _, checkpoint = name.partition("@")
     if kind == "clip":
         from diffalign.rewards.clip import ClipScore
-        from diffalign.rewards.scorer import as_pictures
+        from diffalign.rewards.scoring import as_pictures
 
         clip = ClipScore(checkpoint, device=device)
         return torch.inference_mode()(lambda images: clip.image_features(as_pictures(images)))

@@ -17,13 +17,8 @@ from diffalign.report.video import write_animation
 from diffalign.rollout import as_bytes
 
 SMALLEST, LARGEST = 128, 256  # side of a picture as shown, in pixels
-GAP, FRAME, MARGIN, TITLE, LINE = (
-    8,
-    4,
-    20,
-    44,
-    17,
-)  # in pixels; lines of verdicts and captions are below pictures
+#: In pixels; lines of verdicts and captions are below pictures.
+GAP, FRAME, MARGIN, TITLE, LINE = 8, 4, 20, 44, 17
 LETTERS, SMALL = 15, 11  # of titles and captions, in pixels
 CAPTION_LINES = 2
 LEAST_WIDTH = 420  # of a figure, in pixels, so that its titles fit

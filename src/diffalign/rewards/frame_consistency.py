@@ -8,8 +8,7 @@ from torch import Tensor
 
 from diffalign.rewards.clip import ClipScore
 from diffalign.rewards.frames import frame_consistency
-from diffalign.rewards.scorer import as_pictures
-from diffalign.rewards.scoring import RewardError
+from diffalign.rewards.scoring import RewardError, as_pictures
 
 
 class FrameConsistency(ClipScore):

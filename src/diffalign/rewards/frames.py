@@ -1,4 +1,4 @@
-"""How steady a video is: the mean cosine between the embeddings of successive frames.
+"""Embeddings of videos, and how steady they are: the mean cosine between those of successive frames.
 
 References: Esser et al. (ICCV 2023), section 4.1, https://arxiv.org/abs/2302.03011; FIND, Table 5
 """
@@ -7,6 +7,12 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def mean_of_frames(images: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
+    """Embeddings `(B, D)`, float32, of pictures `(B, 3, H, W)`; of videos `(B, F, …)` their frames' mean."""
+    frames = images if images.ndim == 5 else images[:, None]
+    return embed(frames.flatten(0, 1)).float().view(*frames.shape[:2], -1).mean(1)
 
 
 def frame_consistency(video: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:

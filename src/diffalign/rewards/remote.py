@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffalign.rewards import RewardError
 from diffalign.rewards.connection import Connection
-from diffalign.rewards.scorer import as_pictures
+from diffalign.rewards.scoring import as_pictures
 
 TOKEN = "DIFFALIGN_REWARD_TOKEN"
 SCHEMA = "diffalign.reward/1"

@@ -14,7 +14,7 @@ from diffalign.diffusion.loading import default_device
 from diffalign.diffusion.quiet import quietly
 from diffalign.rewards import RewardError
 from diffalign.rewards.checkpoints import DamagedError, check_folder, local_first, one_line
-from diffalign.rewards.scoring import as_pictures as as_pictures
+from diffalign.rewards.scoring import as_pictures
 
 
 class Scorer(ABC):

@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from diffalign import artifacts
 from diffalign.artifacts import Needed, RunFolder, write_rows
-from diffalign.diffusion import Sampler
 from diffalign.diffusion.encoding import unread
 from diffalign.evaluation import Samples
 from diffalign.files import CHART, COMPARISON, CONFIG, PICTURES, ROWS, write_json
@@ -28,7 +27,7 @@ from diffalign.run.asked import Asked, read_prompts
 from diffalign.run.checkpoint import resumable
 from diffalign.run.compare import COMPARED, count_pictures, settings_of
 from diffalign.run.conclusion import columns_for, shown
-from diffalign.run.loading import Loader, load_sampler
+from diffalign.run.loading import Loader
 from diffalign.run.progress import Progress
 from diffalign.run.session import Session
 from diffalign.run.setup import Setup
@@ -117,12 +116,12 @@ class Comparison:
         for name, (method, learning) in settings.items():  # which a model or its latents may not fit
             group = prompts[:1] if METHODS[method].per_prompt else prompts
             try:
-                sampler = sampler_for(method, setup, sampling)
-                learner = build(method, sampler, group, learning, setup.reward_name)
+                learner = build(method, setup.sampler, group, learning, setup.reward_name)
             except ConfigError as error:
                 error.add_note(f"or leave {name} out of --methods")
                 raise
             warnings += learner.warnings
+            learner.release()
         comparison = cls(folder, config, sampling, prompts, replace(setup, warnings=tuple(warnings)))
         if not ((folder / CONFIG).is_file() and folder.config().get("method") == "compare"):
             folder.begin(comparison.settings())
@@ -205,7 +204,7 @@ class Comparison:
             samples = self.setup.measure(self.prompts, None, config.images, config.seed, progress)
             return samples, fresh * len(self.prompts)
         method, learning = settings_of(name, config, len(self.prompts), self.sampling.num_steps)
-        setup = replace(self.setup, sampler=sampler_for(method, self.setup, self.sampling))
+        setup = self.setup
         # checks would cost what the others do not spend
         evaluation = Evaluation(images=config.images, check_every=0)
         groups = [(text,) for text in self.prompts] if METHODS[method].per_prompt else [self.prompts]
@@ -223,12 +222,8 @@ class Comparison:
             else:
                 pictures += setup.measure(prompts, learner.noise, config.images, config.seed, progress)
                 forwards += fresh * len(prompts)
+            learner.release()
         return pictures, forwards
-
-
-def sampler_for(method: str, setup: Setup, sampling: Sampling) -> Sampler:
-    """Of the frozen model; for `tune` opened anew, as a tuned denoiser cannot be put back."""
-    return load_sampler(sampling) if method == "tune" else setup.sampler
 
 
 def read_settings(folder: RunFolder) -> tuple[CompareConfig, Sampling]:

@@ -1,11 +1,11 @@
 """How much the noise decides of a model's rewards, and so what is worth trying."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from diffalign.metrics.headroom import Shares, expected_best, variance_shares
-from diffalign.run.asked import read_prompts
 from diffalign.run.loading import Loader
 from diffalign.run.progress import Progress
 from diffalign.settings.fields import ConfigError
@@ -43,22 +43,20 @@ class Headroom:
 
 
 def measure_headroom(
-    sampling: Sampling, reward: str, prompts: str, seeds: int, progress: Progress
+    sampling: Sampling, reward: str, prompts: Sequence[str], seeds: int, progress: Progress
 ) -> Headroom:
     """Makes and scores pictures of each prompt with the same `seeds` noises.
-
-    Arguments:
-        prompts: a set or file, of two prompts or more.
 
     Raises:
         ConfigError: if there are less than two prompts or seeds; and as a run.
     """
-    texts = read_prompts(prompts, reward, "auto", sampling.model)
-    if len(texts) < 2 or seeds < 2:
+    if len(prompts) < 2 or seeds < 2:
         raise ConfigError("how much the noise decides is seen on two prompts and two seeds or more")
-    setup = Loader().setup(sampling, reward, "auto", texts)
-    with progress.phase("sample", len(texts) * seeds):
-        samples = setup.measure(texts, None, seeds, 0, progress, stream="headroom")
+    setup = Loader().setup(sampling, reward, "auto", prompts)
+    for warning in setup.warnings:
+        progress.warn(warning)
+    with progress.phase("sample", len(prompts) * seeds):
+        samples = setup.measure(prompts, None, seeds, 0, progress, stream="headroom")
     rewards = torch.stack([one.reward for one in samples])
     judged = [one.judged.float().mean() for one in samples if one.judged is not None]
     return Headroom(

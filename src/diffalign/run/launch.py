@@ -66,4 +66,5 @@ def _run(
             session.learn(progress)
             summary = conclude(session, progress) if main else None
             session.learner.processes.attend()
+            session.learner.release()
         yield session, summary

@@ -1,12 +1,13 @@
 """The runs in folders, as rows: what was asked for, how far they are, what they gained, how they differ."""
 
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from diffalign.artifacts import RunFolder
 from diffalign.files import COMPARISON, CONFIG, GENERATOR, SUMMARY, ArtifactError
+from diffalign.report.html import read_summary
 from diffalign.settings.methods import METHODS
 
 #: Settings with a column of their own.
@@ -22,15 +23,9 @@ def list_runs(paths: Sequence[Path]) -> list[dict[str, Any]]:
     files = sorted({file for path in paths for file in path.glob(f"**/{CONFIG}")})
     if not files:
         raise ArtifactError(f"no run in {', '.join(map(str, paths))}; a run's folder has a {CONFIG}")
-    rows, settings = list[dict[str, Any]](), list[Mapping[str, Any]]()
-    for folder in (RunFolder(file.parent) for file in files):
-        try:
-            config = folder.config()
-            rows.append(_row(folder, config))
-        except ArtifactError:
-            config = {}
-            rows.append(_row(folder, config, "damaged"))
-        settings.append({name: value for name, value in config.items() if name not in _SHOWN})
+    runs = [_read(RunFolder(file.parent)) for file in files]
+    rows = [row for row, _ in runs]
+    settings = [{name: value for name, value in own.items() if name not in _SHOWN} for _, own in runs]
     for row, own in zip(rows, settings, strict=True):
         alike = [other for each, other in zip(rows, settings, strict=True) if each["method"] == row["method"]]
         row["differs"] = {
@@ -39,15 +34,18 @@ def list_runs(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(folder: RunFolder, config: Mapping[str, Any], state: str | None = None) -> dict[str, Any]:
-    """A run; its `state` and figures are read unless it is given."""
-    rounds = folder.metrics() if state is None else []
-    if state is None:
+def _read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A run as a row, and its settings; of a damaged one what can be read."""
+    config, rounds, means, state = dict[str, Any](), list[dict[str, Any]](), _means({}), "damaged"
+    with suppress(ValueError, LookupError, TypeError, AttributeError):
+        config = folder.config()
+        rounds = folder.metrics()
+        if (folder / SUMMARY).is_file():
+            means = _means(read_summary(folder / SUMMARY))
         learned = config.get("method") in METHODS
         whole = folder.finished() if learned else any((folder / n).is_file() for n in (COMPARISON, GENERATOR))
         state = "finished" if whole else "unfinished"
-    found = json.loads((folder / SUMMARY).read_text("utf-8")) if (folder / SUMMARY).is_file() else {}
-    return {
+    row = {
         "run": str(folder.path),
         "method": config.get("method", ""),
         "model": config.get("model", ""),
@@ -55,14 +53,17 @@ def _row(folder: RunFolder, config: Mapping[str, Any], state: str | None = None)
         "reward": config.get("reward", ""),
         "state": state,
         "queries": rounds[-1]["queries"] if rounds else None,
-        **_gain(found, "reward", "reward"),
-        **_gain(found, "judged_accuracy", "right"),
+        **means,
     }
+    return row, config
 
 
-def _gain(summary: Mapping[str, Any], figure: str, name: str) -> dict[str, float | None]:
-    """A figure's mean before and after; None where it was not measured."""
+def _means(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """Mean figures before and after; None where they were not measured."""
     rows = summary.get("rows") or {"baseline": summary.get("all"), "tuned": summary.get("kept")}
-    sides = {"before": rows.get("baseline"), "after": rows.get("tuned")}
-    means = {side: (row or {}).get(figure) for side, row in sides.items()}
-    return {f"{name}_{side}": mean and mean["mean"] for side, mean in means.items()}
+    means = dict[str, float | None]()
+    for figure, name in (("reward", "reward"), ("judged_accuracy", "right")):
+        for row, side in (("baseline", "before"), ("tuned", "after")):
+            interval = (rows.get(row) or {}).get(figure)
+            means[f"{name}_{side}"] = interval and float(interval["mean"])
+    return means

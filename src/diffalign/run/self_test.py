@@ -52,9 +52,8 @@ def _versions() -> str:
 
 
 def _device(name: str | None) -> str:
-    if name is None and torch.accelerator.is_available():
-        name = str(torch.accelerator.current_accelerator())
-    return f"{check_device(name or 'cpu')}, {torch.get_num_threads()} of {os.cpu_count()} CPU threads"
+    device = check_device(name or str(default_device()))
+    return f"{device}, {torch.get_num_threads()} of {os.cpu_count()} CPU threads"
 
 
 def _memory(options: Sampling) -> str:

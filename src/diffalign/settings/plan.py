@@ -9,12 +9,11 @@ from diffalign.settings.choices import unknown
 from diffalign.settings.fields import ConfigError, pick
 from diffalign.settings.methods import method
 from diffalign.settings.sampling import Sampling
-from diffalign.world import WORLD_VIDEO
 
 
 def own_reward(model: str) -> str:
     """The reward where none is named: of the embedded world, the one that reads what `model` makes."""
-    return "world-scene" if model == WORLD_VIDEO else "world-clip"
+    return "world-scene" if model == "world-video" else "world-clip"
 
 
 @dataclass(frozen=True)
