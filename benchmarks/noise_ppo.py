@@ -216,18 +216,20 @@ def table(arguments: argparse.Namespace) -> None:
     seconds = sum(row["seconds"] for row in learned) / len(learned)
     print(f"{len(learned)} seeds, {learned[0]['queries']} reward queries, {seconds:.0f} s of learning")
     print("right, frozen → generator")
-    for name in MEASURED:
+    parts = {row["part"] for row in rows}
+    for name in MEASURED if "alignment" in parts else ():
         line(name, "alignment", [name], ("generator", "frozen"))
-    for name in ("training", "unseen"):
+    for name in ("training", "unseen") if "steps" in parts else ():
         print(f"{name} prompts, sampler steps at inference")
         for steps in STEPS:
             line(f"{steps} steps", "steps", [name, str(steps)], ("generator", "frozen"))
-    for name in ("training", "heldout"):
+    for name in ("training", "heldout") if "find" in parts else ():
         print(f"FIND on {name} prompts, against all queries from N(0, I)")
         for start in ("half, cold", "half, warm"):
             line(start, "find", [name], (start, "cold"))
     shares = [f"{100 * cell['share']:.2f} %" for cell in measured("overhead")]
-    print(f"the generator's time over that of sampling: {', '.join(shares)}")
+    if shares:
+        print(f"the generator's time over that of sampling: {', '.join(shares)}")
 
 
 def main() -> None:

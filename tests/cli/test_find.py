@@ -72,7 +72,7 @@ def test_a_run_leaves_its_folder_and_says_what_it_gained(diffalign, small, tiny_
         "best_of_n": (18, 18 * 4),
         "tuned": (12, 18 * 4),
     }
-    for word in ("frozen model", "best of N", "tuned", "noise.safetensors", "report.html"):
+    for word in ("frozen model", "best of N", "learned", "noise.safetensors", "report.html"):
         assert word in done.out
     assert f"diffalign generate {folder} -n 16" in done.err
     assert "learn: 12/12" in done.err  # a line, as this is no terminal
@@ -283,6 +283,32 @@ def test_a_prompt_file(diffalign, small) -> None:
     done = diffalign("find", "--prompts", "mine.txt", *small, "--no-baselines")
     assert done.code == 0 and "Gains of the learned noise" in done.out
     assert {folder.name for folder in Path("runs/mine").iterdir()} == {"a-dog", "a-cat"}
+
+
+def test_diversity_of_what_was_learned(diffalign, small, whole) -> None:
+    given = [*small, "--no-baselines"]
+    assert diffalign("find", PROMPT, *given, "--diversity", 1, "--out", "wide").code == 0
+    wide, learned = (NoiseDistribution.load(Path(name)) for name in ("wide", "whole"))
+    assert wide.weights is not None and wide.weights.unique().numel() == 1
+    torch.testing.assert_close(wide.mean, learned.mean)  # it learns alike
+    for name in ("wide", "whole"):
+        assert diffalign("generate", name, "-n", 4, "--diversity", 0.5, "--out", f"{name}-4").code == 0
+    assert diffalign("generate", "whole", "-n", 4, "--out", "plain").code == 0
+    pictures = [Path(name, "seed0-grid.png").read_bytes() for name in ("whole-4", "plain", "wide-4")]
+    assert len(set(pictures)) > 1
+    assert diffalign("evaluate", "whole", "--images", 2, "--diversity", 0.5).code == 0
+    assert json.loads(Path("whole/evaluation.json").read_text())["run"]["diversity"] == 0.5
+    gaussian = ["find", PROMPT, *given, "--components", 0, "--out", "one"]
+    refused = diffalign(*gaussian, "--diversity", 0.5)
+    assert refused.code == 2 and "diversity is of a mixture: components must not be 0" in refused.err
+    assert diffalign(*gaussian).code == 0
+    searched = ["search", PROMPT, *small[:6], "--queries", 2, "--keep", 1, "--out", "kept"]
+    assert diffalign(*searched).code == 0
+    for name in ("one", "kept"):
+        refused = diffalign("generate", name, "-n", 1, "--diversity", 0.5)
+        assert refused.code == 2 and f"{name} holds no mixture of noise" in refused.err
+    for value in ("-0.1", "2", "nan"):
+        assert diffalign("generate", "whole", "--diversity", value).code == 2
 
 
 def test_overwrite_starts_anew(diffalign, small, whole) -> None:

@@ -42,7 +42,7 @@ def test_results_are_lines_of_json_and_nothing_else(diffalign, small: list[objec
 
 def test_a_quiet_command_says_its_results_alone(diffalign, small: list[object]) -> None:
     done = diffalign("--quiet", "find", "a dog", "--out", "run", *small, "--no-baselines")
-    assert done.err == "" and "tuned" in done.out
+    assert done.err == "" and "learned" in done.out
     done = diffalign("generate", "nowhere", "--quiet")
     assert done.code == 2 and "error: " in done.err
 

@@ -37,6 +37,37 @@ def test_weights_are_probabilities(weights: list[float]) -> None:
         NoiseDistribution(torch.zeros(shape), torch.ones(shape), LATENT, weights=torch.tensor(weights))
 
 
+def test_a_mixture_is_drawn_from_as_many_components_as_its_diversity_says() -> None:
+    weights = torch.tensor([0.05, 0.6, 0.3, 0.05])
+    shape = (4, *LATENT)
+    noise = NoiseDistribution(torch.zeros(shape), torch.ones(shape), LATENT, weights=weights)
+    for diversity in (0.25, 0.5, 0.9):
+        found = noise.with_diversity(diversity)
+        assert found.effective_components() == pytest.approx(4**diversity, rel=1e-4)
+        assert found.weights is not None and found.weights.argsort(descending=True)[:2].tolist() == [1, 2]
+        assert found.mean is noise.mean
+    best, all_alike = noise.with_diversity(0).weights, noise.with_diversity(1).weights
+    torch.testing.assert_close(best, torch.tensor([0.0, 1, 0, 0]))
+    torch.testing.assert_close(all_alike, torch.full((4,), 0.25))
+
+
+@pytest.mark.parametrize("weights", [[1.0, 0.0, 0.0], [1e-30, 1.0, 0.0]])
+def test_diversity_of_a_mixture_that_ended_on_one_component(weights: list[float]) -> None:
+    shape = (3, *LATENT)
+    noise = NoiseDistribution(torch.zeros(shape), torch.ones(shape), LATENT, weights=torch.tensor(weights))
+    assert noise.with_diversity(0.5).effective_components() == pytest.approx(3**0.5, rel=1e-3)
+
+
+def test_diversity_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="one Gaussian has no components"):
+        NoiseDistribution.standard(LATENT).with_diversity(0.5)
+    shape = (2, *LATENT)
+    noise = NoiseDistribution(torch.zeros(shape), torch.ones(shape), LATENT, weights=torch.tensor([0.5, 0.5]))
+    for diversity in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            noise.with_diversity(diversity)
+
+
 @pytest.mark.parametrize("basis", ["identity", "dct2"])
 def test_moments_of_samples(basis: str) -> None:
     distribution = random_distribution(basis)

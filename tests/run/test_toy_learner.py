@@ -293,7 +293,7 @@ def test_its_row_makes_it_a_command(
     own = ["--model", tiny_pipeline_folder, "--reward", REWARD, "--num-steps", 2, "--images", 4]
     path = tmp_path / "out"
     assert command("shift", PROMPT, *own, "--preset", "short", "--samples", 2, "--out", path) == 0
-    assert "tuned" in capsys.readouterr().out
+    assert "learned" in capsys.readouterr().out
     assert {file.name for file in path.iterdir()} == FILES
     plan = Plan.of(RunFolder(path).config())
     assert plan.learning == ShiftConfig(rounds=2, samples=2) and plan.preset == "short"

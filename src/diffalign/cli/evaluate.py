@@ -49,5 +49,5 @@ def evaluate(
     with RunProgress(stderr(), 2 * images) as progress:
         summary, written = reevaluate(opened, prompt, progress, reward, judge, images, seed, opening, out)
     show(results(summary), {"file": written, **summary})
-    notice("seconds of the tuned row are without those of learning", style="dim")
+    notice("seconds of what was learned are without those of learning", style="dim")
     paths(stdout(), [written])

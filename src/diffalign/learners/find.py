@@ -182,10 +182,11 @@ class FindLearner(Learner):
             self.previous = replace(self.previous, mean=tensors["previous.mean"], std=tensors["previous.std"])
 
     def result(self) -> NoiseDistribution:
-        return replace(self.distribution(), metadata=self.provenance())
+        return replace(self.noise(self.prompts[0]), metadata=self.provenance())
 
     def noise(self, prompt: str) -> NoiseDistribution:
-        return self.distribution()
+        noise, diversity = self.distribution(), self.config.diversity
+        return noise if diversity is None or noise.weights is None else noise.with_diversity(diversity)
 
 
 def build(

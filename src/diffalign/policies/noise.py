@@ -22,6 +22,7 @@ from diffalign.diffusion.sampler import seeded_noise
 from diffalign.diffusion.transition import LOG_2PI
 from diffalign.files import NOISE, ArtifactError, load_tensors, save_tensors
 from diffalign.policies.basis import Basis
+from diffalign.policies.reps import reps_weights
 
 MAX_COEFFICIENT = 0.95  # of a variance-preserving mean, whose square must stay below 1
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -119,6 +120,28 @@ class NoiseDistribution:
             return 1.0
         weights = self.weights.detach()
         return math.exp(-float(torch.xlogy(weights, weights).sum()))
+
+    def with_diversity(self, diversity: float) -> Self:
+        """A mixture of the same K components, drawn from about K^diversity of them.
+
+        Weights become w_k ∝ w_k^τ, where τ is such that exp of their entropy is K^diversity: the most of what
+        was learned that so many components can have (`reps_weights`).
+
+        Arguments:
+            diversity: from 0, the best component alone, to 1, all alike; of centres that were drawn from
+                N(0, I) the latter is about N(0, I) again.
+
+        Raises:
+            ValueError: of one Gaussian, or of a number below 0 or above 1.
+        """
+        if self.weights is None:
+            raise ValueError("one Gaussian has no components, of whose number diversity is a share")
+        if not 0 <= diversity <= 1:
+            raise ValueError(f"diversity must be from 0 to 1, not {diversity}")
+        weights = self.weights.detach().double()
+        logits = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
+        tempered = reps_weights(logits, len(weights) ** diversity)
+        return replace(self, weights=tempered.to(self.weights.dtype))
 
     def center(self) -> Tensor:
         """The mean of all samples' coefficients, with the basis's shape."""

@@ -44,6 +44,7 @@ class Opened:
             learning took too.
         artifact: what was learned or kept; tuned weights are the sampler's model's already.
         notes: why the pictures differ a little from those of learning, if they do.
+        diversity: that noise is given, as `NoiseDistribution.with_diversity` says; None leaves it as learned.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Opened:
     metadata: Mapping[str, str]
     artifact: Artifact | TunedWeights
     notes: tuple[str, ...] = ()
+    diversity: float | None = None
 
     def __repr__(self) -> str:
         return f"Opened({str(self.path)!r}, {self.artifact!r})"
@@ -77,15 +79,22 @@ class Opened:
         """What fresh pictures of `prompt` start from.
 
         Raises:
-            ConfigError: if there is none, of a search.
+            ConfigError: if there is none, of a search, or none with another diversity.
         """
         if isinstance(self.artifact, SearchResult):
             raise ConfigError(f"{self.path} holds what a search kept, from which nothing fresh can be drawn")
+        noise = NoiseDistribution.standard(self.sampler.latent_shape)
         if isinstance(self.artifact, NoiseGenerator):
-            return self.artifact(prompt)
+            noise = self.artifact(prompt)
         if isinstance(self.artifact, NoiseDistribution):
-            return self.artifact
-        return NoiseDistribution.standard(self.sampler.latent_shape)
+            noise = self.artifact
+        if self.diversity is None:
+            return noise
+        if noise.weights is None:
+            raise ConfigError(
+                f"{self.path} holds no mixture of noise, whose diversity could be another; leave it out"
+            )
+        return noise.with_diversity(self.diversity)
 
     def latents(self, prompt: str, n: int, seed: int) -> Tensor:
         """Initial noise `(n, *latent)`; of a search the n best that it kept.
@@ -242,8 +251,10 @@ def open_artifact(path: Path | str, opening: Opening | None = None) -> Opened:
         artifact = TunedWeights(sampler.pipeline, path)
     else:
         artifact = load_artifact(path, sampler.pipeline)
+    if opening.diversity is not None and isinstance(artifact, SearchResult | TunedWeights):
+        raise ConfigError(f"{path} holds no mixture of noise, whose diversity could be another; leave it out")
     if isinstance(artifact, NoiseDistribution):
         artifact.check_model(model, sampler.latent_shape)
     if dtype is not None:
         sampler.pipeline.to(getattr(torch, dtype))
-    return Opened(path, sampler, metadata, artifact, notes)
+    return Opened(path, sampler, metadata, artifact, notes, opening.diversity)

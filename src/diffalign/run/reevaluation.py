@@ -51,6 +51,8 @@ def reevaluate(
     spent = Cost(queries, forwards, 0.0)
     (before,), (after,), cost = setup.measure_pairs(opened, [text], images, seed, progress, spent)
     run = {"seed": seed, "num_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale}
+    if opened.diversity is not None:
+        run["diversity"] = opened.diversity
     summary = summarise(before, after, None, cost, prompt=text, **setup.names, run=run)
     beside = opened.path if opened.path.is_dir() else opened.path.parent
     out = out or beside / (EVALUATION if prompt is None else f"evaluation-{slug(text)}.json")

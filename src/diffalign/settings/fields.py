@@ -46,6 +46,7 @@ GREATEST = 1e16
 PositiveFloat = Annotated[float, Bounds(above=0, at_most=GREATEST)]
 NotNegativeFloat = Annotated[float, Bounds(at_least=0, at_most=GREATEST)]
 Share = Annotated[float, Bounds(above=0, below=1)]
+WholeShare = Annotated[float, Bounds(at_least=0, at_most=1)]
 
 
 class Settings:

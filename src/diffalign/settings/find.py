@@ -11,6 +11,7 @@ from diffalign.settings.fields import (
     Positive,
     PositiveFloat,
     Share,
+    WholeShare,
     check_basis,
 )
 from diffalign.settings.stopping import Stopping
@@ -38,6 +39,8 @@ class FindConfig(Stopping):
         value_updates: How many updates the value network gets in an iteration.
         history: Whether an update reads all samples so far (FIND), or its own batch alone.
         antithetic: Whether samples come in pairs of the noise ε and −ε.
+        diversity: How many of a mixture's components noise is drawn from in the end: from 0, the best alone,
+            to 1, all alike, which is about the frozen model; as they were learned by default.
         start: A noise generator's file or run, from whose noise a mixture starts; N(0, I) if empty.
         seed: The seed of everything.
     """
@@ -56,6 +59,7 @@ class FindConfig(Stopping):
     value_updates: Positive = 10
     history: bool = False
     antithetic: bool = False
+    diversity: WholeShare | None = None
     start: str = ""
     seed: AnySeed = 0
 
@@ -80,6 +84,8 @@ class FindConfig(Stopping):
             raise ConfigError("advantage drcm reads the mean and std of one Gaussian: components must be 0")
         if self.start and not self.components:
             raise ConfigError("start draws a mixture's first samples: components must not be 0")
+        if self.diversity is not None and not self.components:
+            raise ConfigError("diversity is of a mixture: components must not be 0")
         if self.history and self.optimiser == "natural":
             raise ConfigError("optimiser natural reads its own batch alone; leave history out")
         if self.batch == 1 and self.advantage not in ("drcm", "none") and not self.history:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from diffalign.settings.fields import ConfigError, NotNegativeFloat, Positive, Settings
+from diffalign.settings.fields import ConfigError, NotNegativeFloat, Positive, Settings, WholeShare
 from diffalign.settings.reading import ReadError, parse_json, parse_yaml
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -117,9 +117,11 @@ class Sampling(Settings):
 
 @dataclass(frozen=True)
 class Opening(Settings):
-    """How the model of an artefact is opened; all else is as it was when the artefact was learned.
+    """How an artefact and its model are opened; all else is as it was when the artefact was learned.
 
     Attributes:
+        diversity: Of a mixture, how many of its components samples are drawn from: from 0, the best alone, to
+            1, all alike, which is about the frozen model; as they were learned by default.
         model: The model, where it is not found by the name that was recorded.
         model_config: Likewise, of a model in a single file.
         lora: Likewise, all of its adapters.
@@ -130,6 +132,7 @@ class Opening(Settings):
         offload: Whether the model's text encoders, and a reward's network, wait on the CPU meanwhile.
     """
 
+    diversity: WholeShare | None = None
     model: str | None = None
     model_config: str | None = None
     lora: tuple[str, ...] = ()
