@@ -320,6 +320,7 @@ def test_a_config_that_was_changed_for_the_worse_is_told(
         (["--prompts", "nowhere.txt"], "no prompt file 'nowhere.txt'"),
         ([], "no prompts; write what the pictures should show"),
         ([""], "the prompt is empty"),
+        (["a \udcff dog"], "is no UTF-8 text"),
         (["a", " "], "the prompt is empty"),
         (["a", "--num-steps", "2.5"], "--num-steps must be a whole number, not 2.5"),
         (["a", "--num-steps", "two"], 'unable to convert "two" into int'),

@@ -14,6 +14,7 @@ from diffalign.diffusion.adapters import split_scale
 from diffalign.diffusion.additions import Additions
 from diffalign.diffusion.fingerprint import PARTS, differing
 from diffalign.diffusion.pipeline import with_ddim
+from diffalign.policies.denoiser import DenoiserPolicy
 from tests.diffusion.adapters import save_inversion, save_lora
 
 
@@ -31,8 +32,8 @@ def load(tiny_pipeline_folder: Path) -> Callable[..., Any]:
 
 
 def pictures(pipeline: Any, prompt: str = "a dog") -> torch.Tensor:
-    noise = seeded_noise((4, 8, 8), 0, "test", range(2))
-    return Sampler(pipeline, num_steps=3)(noise, prompt)
+    sampler = Sampler(pipeline, num_steps=3)
+    return sampler(seeded_noise(sampler.latent_shape, 0, "test", range(2)), prompt)
 
 
 def test_pictures_are_those_of_plain_adapters(load: Callable[..., Any], loras: tuple[Path, Path]) -> None:
@@ -44,6 +45,21 @@ def test_pictures_are_those_of_plain_adapters(load: Callable[..., Any], loras: t
     torch.testing.assert_close(pictures(fused), pictures(plain), atol=1e-5, rtol=0)
     assert (pictures(fused) - pictures(load())).abs().max() > 1e-2
     assert not any("lora" in name for name in {**fused.unet.state_dict(), **fused.text_encoder.state_dict()})
+
+
+def test_blocks_may_differ_in_their_number_of_layers(tmp_path: Path) -> None:
+    """As those of the embedded world's UNet do."""
+    pipeline = load_pipeline("world", device="cpu")
+    policy = DenoiserPolicy(Sampler(pipeline, num_steps=1), rank=2)
+    with torch.no_grad():
+        for parameter in policy.learned():
+            parameter.fill_(0.05)
+    policy.save(tmp_path)
+    tuned = pictures(pipeline)
+    policy.unload()
+    fused = load_pipeline("world", device="cpu", lora=[tmp_path])
+    torch.testing.assert_close(pictures(fused), tuned, atol=1e-4, rtol=0)
+    assert (tuned - pictures(pipeline)).abs().max() > 1e-2
 
 
 def test_the_fingerprint_covers_them(load: Callable[..., Any], loras: tuple[Path, Path]) -> None:

@@ -11,6 +11,7 @@ from diffalign.files import ArtifactError, save_tensors
 from diffalign.policies import NoiseDistribution, NoisePolicy
 from diffalign.policies.basis import Basis, dct_matrix
 from diffalign.policies.noise import FORMAT
+from diffalign.settings.fields import ConfigError
 
 LATENT = (2, 6, 5)
 
@@ -92,6 +93,11 @@ def test_every_policy_starts_as_standard_noise_with_ratio_one(basis: str, std: s
     torch.testing.assert_close(distribution.transform(epsilon), epsilon, atol=1e-6, rtol=0)
     standard = NoiseDistribution.standard(LATENT).log_prob(epsilon)
     torch.testing.assert_close(distribution.log_prob(epsilon), standard, atol=1e-5, rtol=0)
+
+
+def test_no_samples_are_none() -> None:
+    with pytest.raises(ConfigError, match="n must be at least 1, not 0"):
+        NoiseDistribution.standard((4, 2, 2)).sample(0, seed=0)
 
 
 def test_samples_do_not_depend_on_the_batch() -> None:

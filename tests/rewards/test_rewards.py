@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffalign.rewards import REWARDS, RewardError, load_reward, score
+from diffalign.rewards import REWARDS, RewardError, component_means, load_reward, score
 from diffalign.world.render import render, to_tensor
 from diffalign.world.scenes import Scene, Thing
 
@@ -50,6 +50,49 @@ def test_rewards_too_great_to_compute_with_are_named(great: float) -> None:
 
     with pytest.raises(RewardError, match=r"the reward huge returned .*scale it down"):
         score(huge, IMAGES, PROMPTS)
+
+
+B = len(PROMPTS)
+NUMBERS = torch.arange(B, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        list(NUMBERS.clone().requires_grad_()),
+        NUMBERS.clone().requires_grad_(),
+        NUMBERS.bfloat16(),
+        NUMBERS.numpy()[::-1].copy()[::-1],
+        NUMBERS.numpy().astype(">f8"),
+        tuple(NUMBERS.tolist()),
+    ],
+)
+def test_numbers_are_taken_however_they_come(returned: Any) -> None:
+    assert torch.equal(score(lambda images, prompts: returned, IMAGES, PROMPTS), NUMBERS)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        [10**400] * B,
+        NUMBERS.to_sparse(),
+        NUMBERS.to("meta"),
+        NUMBERS * 1j,
+        NUMBERS.numpy() * 1j,
+        [1j] * B,
+        (number for number in range(B)),
+    ],
+)
+def test_what_is_no_numbers_is_refused_in_a_line(returned: Any) -> None:
+    with pytest.raises(RewardError, match=r"the reward <lambda> returned a \w+, not B numbers"):
+        score(lambda images, prompts: returned, IMAGES, PROMPTS)
+
+
+def test_only_a_sum_has_components() -> None:
+    class Own:
+        components = 3
+
+    assert component_means(Own()) == {}  # type: ignore[arg-type]
 
 
 def test_a_network_that_overflows_is_told_its_precision() -> None:

@@ -32,6 +32,7 @@ class Own(Settings):
         ({"kind": "c"}, "kind must be one of a, b, not 'c'"),
         ({"flag": 1}, "flag must be of the type bool, not 1"),
         ({"name": 3}, "name must be of the type str, not 3"),
+        ({"name": "\udcff"}, "name must be UTF-8 text, not"),
         ({"limit": 3.0}, r"limit must be below 3, not 3\.0"),
         ({"seed": 2**63}, "seed must be at least 0 and at most 9223372036854775807"),
     ],

@@ -62,6 +62,8 @@ def test_a_video_moves_one_thing():
     with pytest.raises(PromptError, match="names a motion of several things"):
         parse("two dogs moving up", video=True)
     assert parse("two dogs", video=True).motion is None
+    with pytest.raises(PromptError, match=r"such as .*'a dog moving up'"):
+        parse("a dog moves up", video=True)
 
 
 @pytest.mark.parametrize("frequencies", [EVEN, LONG_TAIL])

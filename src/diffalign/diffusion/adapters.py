@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.loaders.textual_inversion import load_textual_inversion_state_dicts
+from diffusers.utils.peft_utils import set_weights_and_activate_adapters
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -62,7 +63,8 @@ def add_loras(pipeline: Any, loras: Sequence[str]) -> None:
                 f"the adapter {source} has no weights for this {kind}; it must be of a model of the same "
                 "architecture"
             )
-    pipeline.set_adapters(names, scales)
+    for part in pipeline.get_list_adapters():  # whose set_adapters fails at the world's UNet
+        set_weights_and_activate_adapters(getattr(pipeline, part), names, scales)
     before = fingerprint(pipeline)
     pipeline.fuse_lora(components=list(pipeline.get_list_adapters()), adapter_names=names)
     pipeline.unload_lora_weights()

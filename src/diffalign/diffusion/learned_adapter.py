@@ -3,15 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, LoraModel, PeftModel
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+from peft import LoraConfig, LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 
 from diffalign.diffusion.faults import said
 from diffalign.diffusion.pipeline import PipelineError, denoiser, denoiser_name
 from diffalign.diffusion.protocol import Pipeline
 from diffalign.diffusion.quiet import quietly
+from diffalign.diffusion.weights import read_weights
+
+_DOWN = ".lora_A.weight"  # of the smaller of a layer's two matrices
 
 
 def diffusers_reads_adapters(pipeline: Pipeline) -> bool:
@@ -65,12 +69,32 @@ def save_adapter(pipeline: Any, folder: Path) -> None:
 
 @quietly()
 def load_adapter(pipeline: Any, folder: Path) -> None:
-    """Puts what `save_adapter` wrote on the denoiser; raises what the libraries do if it does not fit."""
+    """Puts what `save_adapter` wrote on the denoiser. What kind of adapter it is, its tensors say alone.
+
+    Raises:
+        ValueError: if a layer lacks weights, or has those of no adapter; and what the libraries raise if the
+            weights do not fit.
+    """
     network: Any = denoiser(pipeline)
-    if diffusers_reads_adapters(pipeline):
-        pipeline.load_lora_weights(folder)
+    by_diffusers = diffusers_reads_adapters(pipeline)
+    name = LORA_WEIGHT_NAME_SAFE if by_diffusers else SAFETENSORS_WEIGHTS_NAME
+    prefix = f"{denoiser_name(pipeline)}." if by_diffusers else "base_model.model."
+    tensors = read_weights(folder / name)
+    layers = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    ranks = {name.rpartition(_DOWN)[0]: len(layers[name]) for name in layers if name.endswith(_DOWN)}
+    if {f"{layer}.{part}.weight" for layer in ranks for part in ("lora_A", "lora_B")} != layers.keys():
+        raise ValueError(f"{name} lacks some of an adapter's weights, or has others")
+    if by_diffusers:
+        pipeline.load_lora_weights(tensors)
     else:
-        network.peft_config = PeftModel.from_pretrained(network, folder).peft_config
+        rank = max(ranks.values())
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ranks))
+        network.peft_config = LoraModel(network, config, "default").peft_config
+        set_peft_model_state_dict(network, layers)
+    adapters = getattr(network, "peft_config", {})  # none where diffusers found no layer of it
+    loaded = {layer for each in adapters for layer in get_peft_model_state_dict(network, adapter_name=each)}
+    if loaded != layers.keys():
+        raise ValueError(f"{name} is of other layers than the {type(network).__name__} has")
 
 
 def switch_adapter(pipeline: Pipeline, on: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a model's weights take, read from the headers of their files: nothing is loaded."""
+"""What a model's weights take, read from the headers of their files; and weights that were learned."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,8 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
 
 from diffalign.diffusion.cards import CARDS
 from diffalign.diffusion.loading import source_of
@@ -32,6 +34,19 @@ def count_weights(model: str) -> dict[str, int]:
             return {}
     base = {} if card is None or card.base is None else _of_folder(card.base)
     return {**base, **_of_folder(Path(source))}
+
+
+def read_weights(*files: Path) -> dict[str, Tensor]:
+    """The tensors of `.safetensors` files.
+
+    Raises:
+        OSError, SafetensorError: if one is not there, or is damaged.
+        ValueError: if there are no tensors, or one is not of real numbers.
+    """
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    if not tensors or not all(tensor.is_floating_point() for tensor in tensors.values()):
+        raise ValueError("they are no weights, or there are none")
+    return tensors
 
 
 def _of_file(file: Path) -> Iterator[int]:

@@ -17,6 +17,7 @@ from diffalign.settings.choices import unknown
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.fields import preset as settings_called
 from diffalign.settings.methods import method
+from diffalign.settings.reading import is_text
 from diffalign.settings.sampling import NAMED, Sampling, Scheduler
 
 
@@ -79,8 +80,8 @@ def opened(pipeline: Any) -> Any:
 def build(name: str, sampler: Sampler, prompts: Sequence[str], config: Any, reward: str) -> Learner:
     """The learner of the method called `name`; artefacts call the reward `reward`."""
     row, metadata = method(name), provenance(sampler, reward)
-    if not prompts:
-        raise ConfigError("learning needs at least one prompt")
+    if not prompts or not all(map(is_text, prompts)):
+        raise ConfigError("learning needs at least one prompt, and each to be text")
     if row.per_prompt:
         metadata |= {"prompt": prompts[0], "seed": str(config.seed)}
     learner: Learner = import_module(row.learner).build(sampler, prompts, config, metadata)

@@ -23,6 +23,7 @@ from diffalign.diffusion.transition import LOG_2PI
 from diffalign.files import NOISE, ArtifactError, load_tensors, save_tensors
 from diffalign.policies.basis import Basis
 from diffalign.policies.reps import reps_weights
+from diffalign.settings.fields import ConfigError
 
 MAX_COEFFICIENT = 0.95  # of a variance-preserving mean, whose square must stay below 1
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -108,7 +109,12 @@ class NoiseDistribution:
         for `to`.
 
         Sample i depends on `seed`, `stream` and i alone; `standard` with the same gives its paired baseline.
+
+        Raises:
+            ConfigError: if `n` is less than 1.
         """
+        if n < 1:
+            raise ConfigError(f"n must be at least 1, not {n}")
         indices = range(start, start + n)
         epsilon = seeded_noise(self.latent, seed, stream, indices)
         x_T = self.transform(epsilon, self.components(seed, stream, indices))

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from diffalign.rewards.composite import composed
+from diffalign.rewards.composite import Composite, composed
 from diffalign.rewards.scoring import RewardError, RewardFunction, score, takes
 from diffalign.settings.choices import unknown
 
@@ -124,8 +124,7 @@ def component_means(reward: RewardFunction) -> dict[str, Any]:
 
     The means are over the pictures that were scored since the last call. Empty if `reward` is no sum.
     """
-    components = getattr(reward, "components", None)
-    return {} if components is None else {"components": components()}
+    return {"components": reward.components()} if isinstance(reward, Composite) else {}
 
 
 def _attribute(path: str) -> RewardFunction | type:

@@ -64,10 +64,9 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str], *, cop
     if returned is None:
         raise RewardError(f"the reward {name} returned None; it must return a number for each picture")
     try:
-        array = returned if isinstance(returned, Tensor) else np.asarray(returned, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        values = _as_numbers(returned)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise RewardError(f"the reward {name} returned a {type(returned).__name__}, not B numbers") from error
-    values = torch.as_tensor(array).detach().float().cpu()
     if values.shape != (len(images),):
         raise RewardError(
             f"the reward {name} returned shape {tuple(values.shape)} for {len(images)} pictures; "
@@ -85,6 +84,17 @@ def score(reward: RewardFunction, images: Tensor, prompts: Sequence[str], *, cop
             f"the reward {name} returned {great:.2g}, whose square is no number of 32 bits; scale it down"
         )
     return values
+
+
+def _as_numbers(returned: Any) -> Tensor:
+    """What a reward returned as float32 on the CPU; NumPy and torch raise several errors where it is none."""
+    if isinstance(returned, list | tuple):  # of tensors too, which may be elsewhere, or have a gradient
+        returned = [each.tolist() if isinstance(each, Tensor) else each for each in returned]
+    if "complex" in str(getattr(returned, "dtype", "")):
+        raise TypeError("complex numbers have no order")
+    if isinstance(returned, Tensor):
+        returned = returned.detach().float().cpu().numpy()
+    return torch.from_numpy(np.array(returned, dtype=np.float32, order="C"))
 
 
 def takes(reward: Callable[..., Any], number: int) -> bool:

@@ -10,6 +10,7 @@ from diffalign.run.trackers import Tracker
 from diffalign.settings.evaluation import JudgeChoice
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.plan import Plan
+from diffalign.settings.reading import is_text
 from diffalign.world import WORLD_VIDEO
 from diffalign.world.grammar import PromptError, parse
 
@@ -54,6 +55,8 @@ def read_prompts(
     if not texts:
         raise ConfigError("no prompt; write what the pictures should show, such as 'a blue car on the moon'")
     for prompt in texts:
+        if not is_text(prompt):
+            raise ConfigError(f"the prompt {prompt!r} is no UTF-8 text; write it anew")
         if not prompt.strip():
             raise ConfigError("the prompt is empty; write what the pictures should show")
         if "world-scene" in (reward, judge):

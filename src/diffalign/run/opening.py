@@ -27,7 +27,7 @@ from diffalign.run.weights import TunedWeights
 from diffalign.settings.choices import shortened
 from diffalign.settings.fields import ConfigError
 from diffalign.settings.methods import METHODS
-from diffalign.settings.reading import parse_json
+from diffalign.settings.reading import is_text, parse_json
 from diffalign.settings.sampling import Dtype, Opening, Sampling, written
 
 Artifact = NoiseDistribution | NoiseGenerator | SearchResult
@@ -68,7 +68,7 @@ class Opened:
             if prompt not in (None, recorded):
                 raise ConfigError(f"{self.path} was learned for “{shortened(recorded)}”; leave out --prompt")
             return recorded
-        if prompt is None or not prompt.strip():
+        if prompt is None or not prompt.strip() or not is_text(prompt):
             raise ConfigError(
                 f"{self.path} was learned for all prompts; say with --prompt what pictures should show"
             )

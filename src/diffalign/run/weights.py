@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
+from diffalign.diffusion.faults import said
 from diffalign.diffusion.finite import NotFiniteError, check_finite
 from diffalign.diffusion.learned_adapter import load_adapter, switch_adapter
 from diffalign.diffusion.pipeline import denoiser, denoiser_name
+from diffalign.diffusion.weights import read_weights
 from diffalign.files import DENOISER, LORA, ArtifactError
 
 
@@ -28,23 +29,19 @@ class TunedWeights:
         self.pipeline, self.part = pipeline, denoiser_name(pipeline)
         self.original: Any = denoiser(pipeline)
         self.tuned = self.original
+        weights = folder / (LORA if (folder / LORA).is_dir() else DENOISER)
         try:
-            if (folder / LORA).is_dir():
-                load_adapter(pipeline, folder / LORA)
-            else:
-                kind: Any = type(self.original)
-                self.tuned = kind.from_pretrained(folder / DENOISER, torch_dtype=pipeline.dtype)
-                setattr(pipeline, self.part, self.tuned.to(pipeline.device))
-        except (
-            SafetensorError,
-            OSError,
-            ValueError,
-            RuntimeError,
-            LookupError,
-            TypeError,
-            AttributeError,
-        ) as error:
-            raise ArtifactError(f"cannot read the weights in {folder}: {error}") from error
+            if weights.name == LORA:
+                load_adapter(pipeline, weights)
+            else:  # the network is the model's: its configuration, and that of the folder is not read
+                self.tuned = deepcopy(self.original)
+                self.tuned.load_state_dict(read_weights(*weights.glob("*.safetensors")))
+                setattr(pipeline, self.part, self.tuned)
+        except Exception as error:  # of damaged weights the libraries may raise anything
+            raise ArtifactError(
+                f"cannot read the weights in {weights} ({said(error)}); delete this folder, and "
+                f"diffalign tune --resume {folder} writes it anew"
+            ) from error
         try:
             check_finite("weights", self.tuned.parameters())
         except NotFiniteError as error:

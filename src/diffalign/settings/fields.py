@@ -8,7 +8,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from diffalign.settings.choices import unknown
-from diffalign.settings.reading import is_number
+from diffalign.settings.reading import is_number, is_text
 
 
 class ConfigError(ValueError):
@@ -92,6 +92,8 @@ def _check(name: str, value: Any, hint: Any) -> None:
     allowed = (int, float) if hint is float else hint
     if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{name} must be of the type {hint.__name__}, not {value!r}")
+    if hint is str and not is_text(value):
+        raise ConfigError(f"{name} must be UTF-8 text, not {value!r}")
     if hint is float and not is_number(value):
         raise ConfigError(f"{name} must be a finite number, not {value}")
     for bound in extras:

@@ -121,6 +121,17 @@ def parse_yaml(text: str) -> Any:
     return _one_error(lambda text: yaml.load(text, _Plain), "YAML", text)
 
 
+def is_text(value: Any) -> bool:
+    """Whether it is text that a file can hold: without half characters, as of bytes that are no UTF-8."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_number(value: Any) -> bool:
     """Whether it is a finite number, as float32 holds them."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST

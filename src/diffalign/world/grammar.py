@@ -197,9 +197,10 @@ def parse(prompt: str, video: bool = False) -> Request:
     text = " ".join(prompt.lower().replace(".", " ").replace(",", " ").split())
     match = _PROMPT.match(text)
     if match is None:
+        moving = ", 'a dog moving up', 'a cat walking from left to right'" if video else ""
         raise PromptError(
             f"the embedded world cannot read {shown}; it reads prompts such as 'a green dog on the moon', "
-            "'four pandas', 'a dog and a cat', 'a red apple on the left of a car'"
+            f"'four pandas', 'a dog and a cat', 'a red apple on the left of a car'{moving}"
         )
     groups = tuple(_parse_group(text) for text in match.group("first", "second") if text)
     if len({group.subject for group in groups}) < len(groups):
