@@ -46,7 +46,6 @@ LOCK = ".lock"
 FORMAT = "diffalign.state/1"
 #: What a run writes, and `evaluate`, a file a prompt.
 _WRITTEN = re.compile("|".join(map(re.escape, files.WRITTEN)) + r"|evaluation-.+\.json")
-_MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.png|" + re.escape(files.PROMPT))  # of `generate`
 #: What a line has, and whether a value is of its kind.
 Needed = Mapping[str, Callable[[Any], bool]]
 
@@ -117,8 +116,9 @@ class RunFolder:
             raise WriteError(f"cannot make the folder {self.path}: {error}") from error
         with self.lock():
             self.check()  # another may have begun meanwhile
-            made = [f for name in (files.PICTURES, files.FROZEN) for f in self.path.glob(f"{name}/**/*")]
-            old = [file for file in made if _MADE.fullmatch(_whole_name(file))]
+            folders = files.PICTURES, f"{files.PICTURES}-diversity-*", files.FROZEN
+            made = [file for name in folders for file in self.path.glob(f"{name}/**/*")]
+            old = [file for file in made if files.MADE.fullmatch(_whole_name(file))]
             old += [file for file in self.path.iterdir() if _WRITTEN.fullmatch(_whole_name(file))]
             for file in old:
                 if file.name != CONFIG:  # it is replaced below: without it the folder would be no run

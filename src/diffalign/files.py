@@ -8,6 +8,7 @@ safetensors itself would load a flipped bit without a word. Nothing is unpickled
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ OUTPUTS = (
 #: … and all that only a run or a comparison writes; among the pictures may be some of others.
 WRITTEN = {*OUTPUTS, CONFIG, STATE, EVALUATION, ROWS, COMPARISON, CHART, CHECKPOINTS, LOGS, VALIDATION}
 WRITTEN -= {PICTURES}
+#: Among pictures, what `generate` writes.
+MADE = re.compile(r"seed-?\d+-(\d{3,}|grid)\.(png|gif|mp4)|" + re.escape(PROMPT))
 PARTIAL = ".partial"
 LEFTOVERS = ".tmp??????"  # what safetensors' own writer leaves when it is killed
 _DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}

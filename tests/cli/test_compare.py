@@ -212,15 +212,21 @@ def test_more_methods_and_seeds_add_to_a_folder_and_resume_knows_them(diffalign,
     assert yaml.safe_load(Path("compared/config.yaml").read_text())["seeds"] == 2
 
 
-def test_what_another_comparison_began_does_not_stop_one(diffalign, quick) -> None:
+def test_a_folder_is_of_one_model_and_one_number_of_queries(diffalign, quick) -> None:
     import own_reward
 
     own_reward.fail_at = 2
     assert diffalign(*quick("--methods", "best-of-n")).code == 130
     assert Path("compared/states").exists()
     own_reward.fail_at = None
-    assert diffalign(*quick("--methods", "best-of-n", "--queries", 8)).code == 0
-    assert table()["best-of-n"]["queries"] == 8
+    before = {path: path.read_bytes() for path in Path("compared").rglob("*") if path.is_file()}
+    done = diffalign(*quick("--methods", "best-of-n", "--queries", 8, "--reward", "jpeg-compressibility"))
+    assert done.code == 2 and "compared holds a comparison with queries" in done.err
+    assert "reward 'own_reward:red'; give another --out" in done.err
+    assert before == {path: path.read_bytes() for path in Path("compared").rglob("*") if path.is_file()}
+    other = quick("--methods", "best-of-n", "--queries", 8, "--out", "other")
+    assert diffalign(*other).code == 0
+    assert json.loads(Path("other/comparison.json").read_text())["best-of-n"]["queries"] == 8
 
 
 @pytest.mark.parametrize(

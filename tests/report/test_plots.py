@@ -91,7 +91,7 @@ def test_held_out_checks_stand_below_the_curve(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
     reward_curve(metrics, "unused.png", reward="clip")
     found = {axes.get_title(loc="left"): axes.lines[0] for axes in figures[0].axes[1:]}
-    assert list(found) == ["held out: clip", "held out: judged right, %"]
+    assert list(found) == ["checks: clip", "checks: judged right, %"]
     assert [list(line.get_xdata()) for line in found.values()] == [[2, 6]] * 2
     assert [list(line.get_ydata()) for line in found.values()] == [[1.5, 2.5], [25, 50]]
 

@@ -34,7 +34,7 @@ def doctor(
 
     Args:
         reward: The reward: a name of `diffalign rewards`, or your own as my_module:my_function; the
-            world's for its models by default, and the size of the JPEG for other models.
+            world's for its models by default, and the size of the JPEG for other models, without --prompts.
         prompts: A set or file of prompts, to see how much the noise decides of their reward.
         seeds: How many pictures of each of these prompts, of the same noises for all.
     """

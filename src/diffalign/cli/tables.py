@@ -278,6 +278,12 @@ def comparison_table(rows: Mapping[str, Mapping[str, Any]], config: CompareConfi
         distance = _BLANK if row["distance"] is None else f"{row['distance']:.3f}"
         reward, judged = interval(row["reward"]), interval(row["judged"], percent=True)
         table.add_row(method, reward, judged, distance, f"{row['forwards']:.0f}", f"{row['seconds']:.1f}")
+    others = [
+        f"{method}: {row['queries']:.4g} queries a prompt"
+        for method, row in rows.items()
+        if method != "frozen" and row["queries"] != config.queries
+    ]
+    table.caption = Text("; ".join(["[95 % interval]", *others]))
     return table
 
 

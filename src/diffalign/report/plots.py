@@ -91,7 +91,7 @@ def reward_curve(
             markersize=4,
         )
         panel.set_xlim(axes.get_xlim())
-        _name(panel, "", f"held out: {name.format(reward)}", size=9, width=210, ticks=5)
+        _name(panel, "", f"checks: {name.format(reward)}", size=9, width=210, ticks=5)
     axes.set_xlabel("reward queries (pictures scored)", color=INK)
     figure.legend(loc="outside lower center", ncols=5, frameon=False, labelcolor=INK, fontsize=9)
     return save(figure, path)

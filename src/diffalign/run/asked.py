@@ -29,6 +29,11 @@ class Asked:
     held_out: tuple[str, ...]
     tracker: Tracker = field(default_factory=Tracker)
 
+    @property
+    def measured_on(self) -> str:
+        """What `held_out` are: prompts that nothing was learned from, or of those that something was."""
+        return "training prompts" if set(self.held_out) <= set(self.prompts) else "held-out prompts"
+
     @classmethod
     def of(cls, plan: Plan) -> Self:
         """Reads the prompts of `plan`, and checks them and its tracker."""

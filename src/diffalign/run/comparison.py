@@ -74,6 +74,7 @@ _READ: Needed = {
     "about": _is_about,
     "seconds": is_number,
     "forwards": lambda value: is_count(value) and value > 0,
+    "queries": lambda value: value is None or is_number(value),
     "pictures": lambda value: isinstance(value, list) and bool(value) and all(map(_is_part, value)),
 }
 
@@ -98,13 +99,20 @@ class Comparison:
 
     @classmethod
     def of(cls, folder: RunFolder, config: CompareConfig, sampling: Sampling) -> Self:
-        """Loads what is needed; what does not fit leaves no folder. A folder that holds another comparison
-        gets further lines."""
+        """Loads what is needed; what does not fit leaves no folder. A folder that holds the same comparison
+        gets further methods and seeds.
+
+        Raises:
+            ConfigError: if it holds a comparison of another model, or with other settings.
+        """
         for name in config.names:
             if name not in COMPARED:
                 raise ConfigError(unknown("method", name, COMPARED))
         reward = config.reward or own_reward(sampling.model)
         config = replace(config, reward=reward)
+        begun = (folder / CONFIG).is_file() and folder.config().get("method") == "compare"
+        if begun:
+            _check_same(folder, {**asdict(config), **asdict(sampling)})
         prompts = read_prompts(config.prompts, reward, config.judge, sampling.model)
         settings = {
             name: settings_of(name, config, len(prompts), sampling.num_steps)
@@ -123,7 +131,7 @@ class Comparison:
             warnings += learner.warnings
             learner.release()
         comparison = cls(folder, config, sampling, prompts, replace(setup, warnings=tuple(warnings)))
-        if not ((folder / CONFIG).is_file() and folder.config().get("method") == "compare"):
+        if not begun:
             folder.begin(comparison.settings())
         return comparison
 
@@ -176,10 +184,11 @@ class Comparison:
         digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
         states = self.folder / STATES / digest / f"{name}-{config.seed}"
         with progress.phase(name, self._count_of(name)):
-            samples, forwards = self._pictures(name, config, states, progress)
+            samples, queries, forwards = self._pictures(name, config, states, progress)
         self._draw(name, config.seed, samples)
         row: dict[str, Any] = {"method": name, "seed": config.seed, "about": about}
         row |= {"seconds": time.perf_counter() - began, "forwards": forwards}
+        row["queries"] = queries
         row["pictures"] = [describe(prompt, part) for prompt, part in zip(self.prompts, samples, strict=True)]
         with (self.folder / ROWS).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")
@@ -197,18 +206,18 @@ class Comparison:
 
     def _pictures(
         self, name: str, config: CompareConfig, states: Path, progress: Progress
-    ) -> tuple[list[Samples], int]:
-        """Pictures of each prompt by a method, and the denoiser's forwards that they took."""
+    ) -> tuple[list[Samples], int, int]:
+        """Pictures of each prompt by a method; reward queries and denoiser's forwards that they took."""
         fresh = self.setup.sampler.forwards * config.images  # of a prompt
         if COMPARED[name] is None:
             samples = self.setup.measure(self.prompts, None, config.images, config.seed, progress)
-            return samples, fresh * len(self.prompts)
+            return samples, 0, fresh * len(self.prompts)
         method, learning = settings_of(name, config, len(self.prompts), self.sampling.num_steps)
         setup = self.setup
         # checks would cost what the others do not spend
         evaluation = Evaluation(images=config.images, check_every=0)
         groups = [(text,) for text in self.prompts] if METHODS[method].per_prompt else [self.prompts]
-        pictures, forwards = list[Samples](), 0
+        pictures, queries, forwards = list[Samples](), 0, 0
         for number, prompts in enumerate(groups):
             plan = Plan(method, prompts, learning, evaluation, self.sampling, setup.reward_name)
             learner = build(method, setup.sampler, prompts, learning, setup.reward_name)
@@ -216,6 +225,7 @@ class Comparison:
             folder.path.mkdir(parents=True, exist_ok=True)
             session = Session(folder, Asked(plan, prompts, prompts), setup, learner)
             session.learn(progress)
+            queries += learner.queries
             forwards += session.spent().denoiser_forwards
             if (kept := learner.kept()) is not None:
                 pictures.append(setup.assess(kept, prompts[0], setup.embed))
@@ -223,7 +233,22 @@ class Comparison:
                 pictures += setup.measure(prompts, learner.noise, config.images, config.seed, progress)
                 forwards += fresh * len(prompts)
             learner.release()
-        return pictures, forwards
+        return pictures, queries, forwards
+
+
+#: Settings that add to a comparison, or change nothing but time and memory.
+_FREE = "methods", "seeds", "seed", "batch_size", "device", "reward_device", "dtype", "offload"
+
+
+def _check_same(folder: RunFolder, settings: Mapping[str, Any]) -> None:
+    begun = {**asdict(CompareConfig("-")), **asdict(Sampling()), **folder.config()}
+    changed = [
+        f"{name} {begun[name]!r}"
+        for name, value in settings.items()
+        if name not in _FREE and begun[name] != (list(value) if isinstance(value, tuple) else value)
+    ]
+    if changed:
+        raise ConfigError(f"{folder.path} holds a comparison with {', '.join(changed)}; give another --out")
 
 
 def read_settings(folder: RunFolder) -> tuple[CompareConfig, Sampling]:
@@ -266,12 +291,19 @@ def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> Table:
             "reward": _interval([part["reward"] for part in parts]),
             "judged": _interval(judged) if judged else None,
             "distance": mean_measured(part["distance"] for part in parts),
-            "queries": 0 if method == "frozen" else lines[0]["about"]["queries"],
+            "queries": sum(map(_queries_of, lines)) / len(lines) / prompts,
             "forwards": sum(row["forwards"] for row in lines) / len(lines) / prompts,
             "seconds": sum(row["seconds"] for row in lines) / len(lines) / prompts,
             "seeds": len(lines),
         }
     return table
+
+
+def _queries_of(row: Mapping[str, Any]) -> float:
+    """As many as were asked for of a line that does not say."""
+    if row.get("queries") is not None:
+        return float(row["queries"])
+    return 0.0 if row["method"] == "frozen" else float(row["about"]["queries"] * len(row["pictures"]))
 
 
 def _interval(values: Sequence[Sequence[float]]) -> dict[str, Any]:

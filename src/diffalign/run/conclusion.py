@@ -69,7 +69,7 @@ def conclude(session: Session, progress: Progress) -> Summary | Mapping[str, Any
         pooled(after),
         pooled(best) if best else None,
         cost,
-        prompt=prompts[0] if len(prompts) == 1 else f"{len(prompts)} held-out prompts",
+        prompt=prompts[0] if len(prompts) == 1 else f"{len(prompts)} {session.asked.measured_on}",
         prompts=prompts,
         **setup.names,
         run=run,

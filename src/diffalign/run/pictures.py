@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from diffalign.files import FROZEN, PICTURES, PROMPT, replacing
+from diffalign.files import FROZEN, MADE, PICTURES, PROMPT, replacing
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.report.pictures import grid
 from diffalign.report.video import write_video
@@ -31,7 +31,8 @@ def write_pictures(
     Arguments:
         prompt: where the artefact was learned for all prompts.
         frozen: what the model makes without what was learned, of the same noise ε.
-        out: the folder; pictures/ or frozen/ beside the artefact by default.
+        out: the folder; pictures/ or frozen/ beside the artefact by default, of another diversity than was
+            learned pictures-diversity-D/. What it holds of the same seed goes.
     """
     text, sampler = opened.check_prompt(prompt), opened.sampler
     if frozen:
@@ -40,8 +41,12 @@ def write_pictures(
         x_T = opened.latents(text, number, seed)
     with opened.frozen() if frozen else nullcontext():
         pictures = as_bytes(sampler(x_T, text))
-    beside = (opened.path if opened.path.is_dir() else opened.path.parent) / (FROZEN if frozen else PICTURES)
+    name = PICTURES if opened.diversity is None else f"{PICTURES}-diversity-{opened.diversity:g}"
+    beside = (opened.path if opened.path.is_dir() else opened.path.parent) / (FROZEN if frozen else name)
     out = out or (beside if prompt is None else beside / slug(text))
+    for old in out.glob(f"seed{seed}-*"):  # else pictures of other runs of this would stand among these
+        if MADE.fullmatch(old.name):
+            old.unlink()
     save_pictures(pictures, out, text, seed)
     grid(pictures, out / f"seed{seed}-grid.png", title=text)
     return out
