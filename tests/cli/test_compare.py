@@ -17,7 +17,7 @@ from diffalign.run import session
 from diffalign.run.comparison import summarise_rows
 from diffalign.settings.fields import ConfigError
 
-ALL = "frozen,best-of-n,zero-order,spectral,spectral-fresh,find,anchors,tune"
+ALL = "frozen,best-of-n,halving,zero-order,spectral,spectral-fresh,find,anchors,tune"
 
 
 @pytest.fixture

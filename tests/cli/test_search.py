@@ -30,7 +30,7 @@ FILES = {
     "report.html",
     "summary.json",
 }
-ALGORITHMS = ("best-of-n", "zero-order", "spectral", "spectral-fresh")
+ALGORITHMS = ("best-of-n", "halving", "zero-order", "spectral", "spectral-fresh")
 
 
 @pytest.fixture

@@ -133,6 +133,7 @@ LEARNERS: Mapping[str, Entry] = {
     "tune-dpo": Entry("tune", replace(_FULL, objective="dpo"), _tune),
     "tune-b2-dpo": Entry("tune", replace(_B2, objective="dpo"), _tune),
     "best-of-n": Entry("search", SearchConfig("best-of-n", queries=29, keep=4), _search, _ONE),
+    "halving": Entry("search", SearchConfig("halving", queries=29, keep=4), _search, _ONE),
     "zero-order": Entry(
         "search", SearchConfig("zero-order", queries=29, keep=4, neighbours=8), _search, _ONE
     ),

@@ -90,7 +90,7 @@ def test_noise_is_learned_and_makes_the_same_pictures_in_plain_diffusers(
         torch.testing.assert_close(mixed[:1], sampler(noise[:1], PROMPT), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("algorithm", ["best-of-n", "zero-order", "spectral"])
+@pytest.mark.parametrize("algorithm", ["best-of-n", "halving", "zero-order", "spectral"])
 def test_noise_is_searched_for(family: Family, algorithm: str) -> None:
     if algorithm == "spectral" and min(family.sampler(family.load()).latent_shape[-2:]) < 2:
         pytest.skip("latents of one pixel have no band")

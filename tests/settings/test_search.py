@@ -34,6 +34,7 @@ def test_numbers_that_make_no_sense_are_refused(change: dict[str, Any], message:
 def test_a_preset_is_its_algorithm() -> None:
     assert {name: preset.algorithm for name, preset in PRESETS.items()} == {
         "default": "best-of-n",
+        "halving": "halving",
         "zero-order": "zero-order",
         "spectral": "spectral",
         "spectral-fresh": "spectral-fresh",

@@ -182,6 +182,11 @@ class Schedule:
         x_0, epsilon = self._predicted(f, x_t, now)
         return after.alpha * x_0 + math.sqrt(max(0.0, after.sigma**2 - s**2)) * epsilon, s
 
+    def estimate(self, prediction: Tensor, step: int, x_t: Tensor) -> Tensor:
+        """x̂_0, `(B, *latent)`, float32, of what `transition` is given."""
+        f = prediction.float() * (self._sign if self.flows else 1.0)
+        return self._predicted(f, x_t.float(), self.levels[step][0])[0]
+
     def _predicted(self, f: Tensor, x_t: Tensor, now: Level) -> tuple[Tensor, Tensor]:
         """x̂_0, clipped where the scheduler clips it, and ε̂."""
         alpha, sigma = now.alpha, now.sigma

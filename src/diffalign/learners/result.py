@@ -25,8 +25,8 @@ class SearchResult:
         rewards: of every picture made, with shape `(n,)`, in the order of their indices.
         indices: which of the n pictures were kept.
         metadata: what it was searched for (model, prompt, steps …); strings.
-        previews: rewards of the previews of fewer steps whose best were drawn again as these pictures, with
-            shape `(m,)`; none of a search whose pictures all have all steps.
+        previews: rewards of the previews of fewer steps whose best were drawn again as pictures, with shape
+            `(m,)`; none of a search whose pictures all have all steps.
     """
 
     x_T: Tensor
@@ -54,6 +54,9 @@ class SearchResult:
 
     def described(self) -> str:
         """What is kept of what: the best pictures, or pictures of the noise of the best previews."""
+        if len(self.previews) and len(self.indices) < len(self.rewards):
+            drawn, previews = len(self.rewards), len(self.previews)
+            return f"the best {len(self.indices)} of {drawn} pictures of the best of {previews} previews"
         if len(self.previews):
             return f"pictures of the best {len(self.indices)} of {len(self.previews)} previews"
         return f"the best {len(self.indices)} of {len(self.rewards)}"

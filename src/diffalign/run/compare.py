@@ -39,6 +39,7 @@ def _search(config: CompareConfig, prompts: int, num_steps: int) -> dict[str, An
 COMPARED: Mapping[str, tuple[str, Changes] | None] = {
     "frozen": None,
     "best-of-n": ("search", _search),
+    "halving": ("search", _search),
     "zero-order": ("search", _search),
     "spectral": ("search", _search),
     "spectral-fresh": ("search", _search),

@@ -23,7 +23,7 @@ class CompareConfig(Settings):
     """
 
     prompts: str = ""
-    methods: str = "frozen,best-of-n,zero-order,spectral,spectral-fresh,find,anchors,tune"
+    methods: str = "frozen,best-of-n,halving,zero-order,spectral,spectral-fresh,find,anchors,tune"
     queries: Positive = 150
     images: Positive = 16
     seeds: Positive = 1

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from diffalign.settings.fields import AnySeed, Bounds, ConfigError, Positive, PositiveFloat
 from diffalign.settings.stopping import Stopping
 
-Algorithm = Literal["best-of-n", "zero-order", "spectral", "spectral-fresh"]
-SPECTRAL = "spectral", "spectral-fresh"  # what searches on previews
+Algorithm = Literal["best-of-n", "halving", "zero-order", "spectral", "spectral-fresh"]
+PREVIEWING = "halving", "spectral", "spectral-fresh"  # what scores previews
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,10 @@ class SearchConfig(Stopping):
     """How the best of many pictures are searched.
 
     Attributes:
-        algorithm: How to search: seeds at random (best-of-n), around the best noise so far (zero-order), in
-            the lowest wavelet band of one noise on cheap previews (spectral), or in such a band with the
-            rest of the noise drawn anew (spectral-fresh, our variant, for which there is a preset).
+        algorithm: How to search: seeds at random (best-of-n), of which those that promise less are left on
+            the way (halving), around the best noise so far (zero-order), in the lowest wavelet band of one
+            noise on cheap previews (spectral), or in such a band with the rest of the noise drawn anew
+            (spectral-fresh, our variant, for which there is a preset).
         queries: How many pictures are made and scored in all.
         keep: How many of the best are kept.
         neighbours: How many pictures zero-order search makes before it moves.
@@ -47,13 +48,14 @@ class SearchConfig(Stopping):
             raise ConfigError(
                 f"cannot keep {self.keep} of {self.queries} pictures; lower keep or raise queries"
             )
-        if self.algorithm in SPECTRAL and 2 * self.keep > self.queries:  # as it may score those twice
+        if self.algorithm in PREVIEWING and 2 * self.keep > self.queries:  # as it may score those twice
             raise ConfigError(
                 f"{self.algorithm} keeps at most half of {self.queries} queries, not {self.keep}; lower keep "
                 "or raise queries"
             )
 
 
+#: Halving: Jamieson and Talwalkar (2016), https://arxiv.org/abs/1502.07943, over the sampler's steps.
 #: Zero-order: Ma et al. (2025), https://arxiv.org/abs/2501.09732; at its radius the cosine is 0.95.
 #: Spectral: Spectral Evolution Search (2026), https://arxiv.org/abs/2602.03208; level 4, populations of 10,
 #: and 5 elites are those of its release in DiffSynth-Studio, previews of 10 steps those of most of its
@@ -61,6 +63,7 @@ class SearchConfig(Stopping):
 #: Spectral-fresh: our variant, not tuned; with previews of 4 steps it was far worse.
 PRESETS = {
     "default": SearchConfig(),
+    "halving": SearchConfig("halving"),
     "zero-order": SearchConfig("zero-order"),
     "spectral": SearchConfig("spectral"),
     "spectral-fresh": SearchConfig("spectral-fresh", population=30, elites=0.2),
