@@ -67,7 +67,7 @@ def test_a_run_leaves_its_folder(method: str, diffalign, quick, tiny_pipeline_fo
     assert summary["cost"]["tuned"]["reward_queries"] == 24
     # 2 steps, guided: 4 forwards a picture
     assert summary["cost"]["tuned"]["denoiser_forwards"] == (24 + 8) * 4
-    assert summary["prompt"] == "2 held-out prompts" and summary["run"]["method"] == method
+    assert summary["prompt"] == "2 training prompts" and summary["run"]["method"] == method
     assert "NoiseGenerator.load" in (folder / "report.html").read_text()
     rows = RunFolder(folder).metrics()
     assert [row["round"] for row in rows] == [1, 2, 3]

@@ -82,9 +82,9 @@ def test_methods_are_compared_and_what_is_done_is_kept(diffalign, quick) -> None
         assert diffalign(*again).code == 0
         assert own_reward.calls == 0
         assert json.loads(Path("compared/comparison.json").read_text()) == found
-    assert diffalign(*quick("--guidance-scale", 2.0, "--methods", "find,frozen")).code == 0
-    assert own_reward.calls > 0  # another task in the same folder
-    assert list(json.loads(Path("compared/comparison.json").read_text())) == ["frozen", "find"]
+    other = diffalign(*quick("--guidance-scale", 2.0, "--methods", "find,frozen"))
+    assert other.code == 2 and "compared holds a comparison with guidance_scale None; give" in other.err
+    assert own_reward.calls == 0 and json.loads(Path("compared/comparison.json").read_text()) == found
     assert "unknown method 'best'" in diffalign(*quick("--methods", "best")).err
     assert "2 pictures are more than half of 3 queries" in diffalign(*quick("--queries", 3)).err
 
@@ -140,7 +140,7 @@ def test_the_pictures_of_a_comparison_are_counted_before(diffalign, quick, monke
     assert diffalign(*quick("--methods", ALL)).code == 0
     (progress,) = told
     # frozen, four searches, find, anchors and a round of tune
-    assert progress.done == progress.total == 4 + 4 * 24 + (24 + 4) + (16 + 4) + (96 + 4)
+    assert progress.done == progress.total == 4 + 5 * 24 + (24 + 4) + (16 + 4) + (96 + 4)
     assert diffalign("compare", "--resume", "compared").code == 0
     assert told[1].done == told[1].total == progress.total
 

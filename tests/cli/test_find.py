@@ -297,7 +297,12 @@ def test_diversity_of_what_was_learned(diffalign, small, whole) -> None:
     pictures = [Path(name, "seed0-grid.png").read_bytes() for name in ("whole-4", "plain", "wide-4")]
     assert len(set(pictures)) > 1
     assert diffalign("evaluate", "whole", "--images", 2, "--diversity", 0.5).code == 0
-    assert json.loads(Path("whole/evaluation.json").read_text())["run"]["diversity"] == 0.5
+    assert json.loads(Path("whole/evaluation-diversity-0.5.json").read_text())["run"]["diversity"] == 0.5
+    assert diffalign("generate", "whole", "-n", 3).code == 0
+    assert diffalign("generate", "whole", "-n", 2).code == 0  # no third of another command stays
+    assert len(list(Path("whole/pictures").glob("seed0-*.png"))) == 2 + 1
+    assert diffalign("generate", "whole", "-n", 2, "--diversity", 0.5).code == 0
+    assert len(list(Path("whole/pictures-diversity-0.5").glob("seed0-*.png"))) == 2 + 1
     gaussian = ["find", PROMPT, *given, "--components", 0, "--out", "one"]
     refused = diffalign(*gaussian, "--diversity", 0.5)
     assert refused.code == 2 and "diversity is of a mixture: components must not be 0" in refused.err

@@ -384,6 +384,11 @@ def test_fresh_pictures_and_figures_of_what_was_learned(method: str, diffalign) 
         assert found["prompt"] == "a bird"
         refused(diffalign("generate", "run"), "was learned for all prompts; say with --prompt")
         refused(diffalign("evaluate", "run", "--prompt", " "), "say with --prompt")
+        refused(diffalign("evaluate", "run", "--prompt", "a", "--prompts", "b.txt"), "not both")
+        Path("some.txt").write_text("a bird\na fish\n")
+        assert diffalign("evaluate", "run", "--images", 3, "--prompts", "some.txt").code == 0
+        several = json.loads(Path("run/evaluation-2-prompts.json").read_text())
+        assert several["n"] == 6 and [row["prompt"] for row in several["by_prompt"]] == ["a bird", "a fish"]
     assert found["cost"]["tuned"]["reward_queries"] == whole["cost"]["tuned"]["reward_queries"]
     assert found["rows"]["tuned"]["reward"]["mean"] != found["rows"]["baseline"]["reward"]["mean"]
 

@@ -19,7 +19,10 @@ from diffalign.settings.search import PRESETS, SearchConfig
             {"algorithm": "spectral-fresh", "keep": 26, "queries": 50},
             "spectral-fresh keeps at most half",
         ),
-        ({"algorithm": "best-of-m"}, "must be one of best-of-n, zero-order, spectral, spectral-fresh"),
+        (
+            {"algorithm": "best-of-m"},
+            "must be one of best-of-n, halving, zero-order, spectral, spectral-fresh",
+        ),
         ({"radius": 0.0}, "radius must be above 0"),
         ({"radius": 1e39}, r"radius must be a finite number"),
         ({"population": 1}, "population must be at least 2"),

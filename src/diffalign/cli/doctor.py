@@ -7,6 +7,7 @@ from rich.text import Text
 from diffalign.cli.options import Positive, SamplingOptions
 from diffalign.cli.progress import RunProgress
 from diffalign.cli.tables import headroom, show, stderr
+from diffalign.settings.fields import ConfigError
 from diffalign.settings.plan import own_reward
 from diffalign.settings.sampling import Sampling
 from diffalign.world import WORLD_MODELS
@@ -42,6 +43,8 @@ def doctor(
     from diffalign.run.self_test import self_test
 
     model = sampling.model
+    if prompts is not None and reward is None and model not in WORLD_MODELS:
+        raise ConfigError("how much of what does the noise decide? Name the reward with --reward")
     small = replace(sampling, num_steps=2, batch_size=3)
     reward = reward or (own_reward(model) if model in WORLD_MODELS else "jpeg-compressibility")
     texts = () if prompts is None else read_prompts(prompts, reward, "auto", model)

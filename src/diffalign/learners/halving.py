@@ -43,7 +43,7 @@ class Halving(SearchLearner):
 
     @property
     def looks(self) -> list[int]:
-        """The steps k_i after which it looks, fewer than all; one where twice could not halve what is kept."""
+        """The steps k_i after which it looks, fewer than all; one where two could not halve."""
         steps = 1 if self.estimates is None else self.estimates.num_steps
         looks = sorted({k for share in SHARES if (k := math.ceil(share * steps)) < steps})
         return looks if 5 * self.config.keep <= self.total else looks[:1]

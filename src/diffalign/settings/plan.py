@@ -10,22 +10,10 @@ from diffalign.settings.fields import ConfigError, pick
 from diffalign.settings.methods import method
 from diffalign.settings.sampling import Sampling
 
-#: Of the embedded world's models, the reward that reads what they make.
-_OWN_REWARDS = {"world": "world-clip", "world-flow": "world-clip", "world-video": "world-scene"}
-
 
 def own_reward(model: str) -> str:
-    """The reward where none is named, of a model of the embedded world.
-
-    Raises:
-        ConfigError: of another model.
-    """
-    if model not in _OWN_REWARDS:
-        raise ConfigError(
-            "no reward; say with --reward what scores the pictures: a name of `diffalign rewards`, such as "
-            "clip, or your own as my_module:my_function"
-        )
-    return _OWN_REWARDS[model]
+    """The reward where none is named: of the embedded world, the one that reads what `model` makes."""
+    return "world-scene" if model == "world-video" else "world-clip"
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,7 @@ class Plan:
             if name not in known:
                 raise ConfigError(unknown("setting", str(name), known))
         prompts: Any = given.get(key)
-        reward = given["reward"] if "reward" in given else own_reward(given.get("model", Sampling.model))
+        reward = given.get("reward", own_reward(str(given.get("model"))))
         texts = prompts if isinstance(prompts, list) and not row.per_prompt else [prompts]
         for name, values in ((key, texts or [""]), ("reward", [reward])):
             if not all(isinstance(text, str) and text.strip() for text in values):
@@ -113,7 +101,7 @@ class Plan:
         defaults |= {
             **row.sampling.get(self.preset, {}),
             "method": self.method,
-            "reward": _OWN_REWARDS.get(self.sampling.model),
+            "reward": own_reward(self.sampling.model),
             "preset": "default",
         }
         words, prompts = ["diffalign", self.method], list[str]()
