@@ -78,15 +78,16 @@ learns, and measured at the end: a reward that rises alone is an alarm.
 """
 _SEARCH = """Draw many pictures of a prompt and keep those that the reward likes best.
 
-This is what one would do without learning: best-of-N, zero-order search around the best noise so far,
-or spectral evolution search in the noise's lowest band, at most of level 4 and as deep as the latents' size
-allows. Spectral searches score previews where pictures take more steps than --preview-steps, and draw the
-best of them anew. It ends with a few good pictures, where
+This is what one would do without learning: best-of-N, halving (the same, but noises that promise less are
+left after two and three fifths of the steps, so that as many queries cost fewer forwards), zero-order
+search around the best noise so far, or spectral evolution search in the noise's lowest band, at most of level
+4 and as deep as the latents' size allows. Spectral searches score previews where pictures take more steps
+than --preview-steps, and draw the best of them anew. It ends with a few good pictures, where
 `diffalign find` ends with a distribution that gives as many as one likes. The reward chose them,
 so their reward flatters: the judge's word does not.
 
     diffalign search "a blue car on the moon" --queries 300 --keep 4
-    diffalign search "four pandas" --algorithm zero-order
+    diffalign search "four pandas" --preset halving --queries 400
     diffalign search "four pandas" --preset spectral-fresh
 """
 _AT = "diffalign.learners"
