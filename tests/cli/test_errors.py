@@ -97,6 +97,15 @@ def test_a_model_that_does_not_fit_leaves_no_folder(
         assert not Path("runs").exists()
 
 
+def test_a_reward_that_nobody_named_is_said(diffalign, tiny_pipeline_folder: Path) -> None:
+    Path("a.txt").write_text("a dog\na cat\n")
+    for command in (["find", "a dog"], ["compare", "--prompts", "a.txt"]):
+        done = diffalign(*command, "--model", tiny_pipeline_folder)
+        assert done.code == 2 and "no --reward was given: world-clip, the embedded world's" in done.err
+    asked = diffalign("doctor", "--model", tiny_pipeline_folder, "--prompts", "a.txt")
+    assert asked.code == 2 and "Name the reward with --reward" in asked.err
+
+
 def test_what_a_kill_left_before_a_run_began_is_no_run(diffalign) -> None:
     Path("x").mkdir()
     Path("x/config.yaml.partial").write_text("prompt: a d")

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from diffalign.cli.options import RUN, SamplingOptions
 from diffalign.cli.progress import RunProgress
-from diffalign.cli.tables import comparison_table, paths, show, stderr, stdout
+from diffalign.cli.tables import comparison_table, notice_own_reward, paths, show, stderr, stdout
 from diffalign.settings.compare import CompareConfig
 from diffalign.settings.sampling import Sampling
 
@@ -45,6 +45,7 @@ def compare(
         comparison, sampling = read_settings(folder)
     else:
         folder = RunFolder(out or named)
+        notice_own_reward(None if comparison is None else comparison.reward, sampling.model)
     running = Comparison.of(folder, comparison or CompareConfig(), sampling)
     with folder.lock(), RunProgress(stderr(), running.count_pictures()) as progress:
         table = running.run(progress)

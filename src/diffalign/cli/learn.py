@@ -15,6 +15,7 @@ from diffalign.cli.tables import (
     OUTPUT,
     next_steps,
     notice,
+    notice_own_reward,
     overview,
     paths,
     rehearsed,
@@ -64,7 +65,7 @@ def make_command(name: str, row: Method) -> Callable[..., int]:
             config: A YAML file of settings, such as a run's config.yaml; what is given here goes first.
             preset: Which settings to start from: {presets}.{sampling}
         """
-        plans = _plans(name, row, prompt, prompts, (reward or "", preset, sampling, learning, evaluation))
+        plans = _plans(name, row, prompt, prompts, (reward, preset, sampling, learning, evaluation))
         folders = _folders(plans, out, prompts) if plans else []
         if resume is not None:
             return _resume(name, [Path(resume)] if resume else folders or [out or Path("runs")])
@@ -103,6 +104,7 @@ def _plans(
     if prompts is not None and prompt:
         raise ConfigError("give prompts or --prompts, not both")
     reward, preset, sampling, learning, evaluation = settings
+    notice_own_reward(reward, sampling.model)
     given = tuple(dict.fromkeys(prompt)) if prompts is None else prompts
     if len(prompt) > 1 and row.per_prompt and not any(" " in text for text in prompt):
         notice(f"{len(given)} prompts of a word each; put quotes around a prompt of several words")
@@ -111,7 +113,7 @@ def _plans(
         from diffalign.run.asked import read_prompts
 
         texts = [(text,) for text in (read_prompts(given) if isinstance(given, str) else given)]
-    return [Plan(name, text, learning, evaluation, sampling, reward, preset) for text in texts]
+    return [Plan(name, text, learning, evaluation, sampling, reward or "", preset) for text in texts]
 
 
 def _folders(plans: Sequence[Plan], out: Path | None, prompts: str | None) -> list[Path]:

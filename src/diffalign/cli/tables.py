@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from diffalign.settings.choices import shortened
+from diffalign.settings.plan import own_reward
+from diffalign.world import WORLD_MODELS
 
 if TYPE_CHECKING:
     from diffalign.evaluation import Summary
@@ -86,6 +88,13 @@ def show(result: RenderableType, *records: Mapping[str, Any]) -> None:
 def notice(*lines: str, style: str = "") -> None:
     """Says what is no result; what one should know before a run is yellow."""
     say(stderr(), *lines, style=style)
+
+
+def notice_own_reward(reward: str | None, model: str) -> None:
+    """Says which reward is taken where none was named, of a model for which it was not made."""
+    if reward is None and model not in WORLD_MODELS:
+        said = f"no --reward was given: {own_reward(model)}, the embedded world's, scores the pictures"
+        notice(said, style="yellow")
 
 
 def say(console: Console, *lines: str, style: str = "") -> None:
