@@ -249,7 +249,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(
         if method != "search":
             evaluation = replace(evaluation, check_every=1, keep=1)
         plan = Plan(method, PROMPTS, learner.config, evaluation, Sampling())
-        setup: Any = SimpleNamespace(reward=half, memory=None)
+        setup: Any = SimpleNamespace(reward=half, reward_name="half", memory=None)
         session = Session(RunFolder(path), Asked(plan, PROMPTS, PROMPTS), setup, learner)
         session.learn(Silent())
         session.spent()

@@ -8,7 +8,7 @@ from diffusers import TextToVideoSDPipeline
 
 from diffalign import Sampler, find, load_pipeline
 from diffalign.diffusion import seeded_noise
-from diffalign.evaluation import evaluate, world_judge
+from diffalign.evaluation import evaluate
 from diffalign.metrics import embedder
 from diffalign.policies.noise import NoiseDistribution
 from diffalign.rewards.world_scene import world_scene
@@ -59,13 +59,12 @@ def test_it_draws_what_a_common_prompt_says(pipeline: Any) -> None:
 
 def test_fresh_videos_are_judged_and_their_steadiness_measured(pipeline: Any) -> None:
     sampler = Sampler(pipeline, num_steps=2, batch_size=4)
-    assert world_judge("world-video", PROMPT) is not None and world_judge("world", PROMPT) is None
     samples = evaluate(
         sampler,
         PROMPT,
         NoiseDistribution.standard(sampler.latent_shape),
         world_scene,
-        judge=world_judge("world-video", PROMPT),
+        judge=judge,
         embed=embedder("world-video"),
         n=3,
         seed=0,
