@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 ELSEWHERE = torch.device("meta")
 _MOVES = ("_to_copy", "copy_", "to")
 _INDEXES = ("index", "index_put", "index_put_")  # indices may lie on the CPU
+_EMPTY = "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"  # each time otherwise
 
 
 class WrongDeviceError(RuntimeError):
@@ -98,6 +99,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     wanted = _wanted(args, kwargs)
     values = tree_map(_held, (args, kwargs))
     made = func(*values[0], **values[1])
+    if name in _EMPTY:
+        made.zero_()
     if name.endswith("_") and args and isinstance(args[0], Tensor):  # in its place
         return args[0]
     there = away if wanted is None else wanted == ELSEWHERE
