@@ -49,6 +49,10 @@ def generate(
     for path in runs or [artifact]:
         opened = open_artifact(path, opening)
         notice(*opened.notes, style="yellow")
+        if opened.diversity is not None:
+            noises = opened.noise(opened.check_prompt(prompt)), opened.learned_noise(prompt)
+            now, learned = (f"{noise.effective_components():.3g}" for noise in noises)
+            notice(f"noise is drawn from about {now} components; as it was learned, from {learned}")
         folder = None if out is None else out / path.name if runs else out
         written = write_pictures(opened, number, seed, prompt, frozen=frozen, out=folder)
         line = f"wrote {count(number, 'picture')} and seed{seed}-grid.png to {written}"

@@ -12,7 +12,8 @@ def runs(*folders: Annotated[Path, Parameter(name="FOLDER")]) -> None:
     """List the runs in a folder: what they learned, how far they are, what they gained, how they differ.
 
     Reward and share judged right are those of the frozen model → of what was learned; of a search those of
-    all pictures → of the kept ones. The last column has the settings in which runs of a method differ.
+    all pictures, or previews, → of the kept ones. The last column has the settings in which runs of a method
+    differ.
 
         diffalign runs
         diffalign runs runs/a runs/b

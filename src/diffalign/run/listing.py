@@ -60,7 +60,8 @@ def _read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _means(summary: Mapping[str, Any]) -> dict[str, float | None]:
     """Mean figures before and after; None where they were not measured."""
-    rows = summary.get("rows") or {"baseline": summary.get("all"), "tuned": summary.get("kept")}
+    drawn = summary.get("previews") or summary.get("all")  # of a search
+    rows = summary.get("rows") or {"baseline": drawn, "tuned": summary.get("kept")}
     means = dict[str, float | None]()
     for figure, name in (("reward", "reward"), ("judged_accuracy", "right")):
         for row, side in (("baseline", "before"), ("tuned", "after")):
