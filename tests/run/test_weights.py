@@ -75,4 +75,6 @@ def test_settings_beside_the_weights_are_not_read(
     path = file.with_name(name)
     content = settings and {**json.loads(path.read_text("utf-8")), **settings}
     path.write_text(json.dumps(content), "utf-8")
-    TunedWeights(pipeline, tmp_path)
+    held = list(TunedWeights(pipeline, tmp_path).tuned.state_dict().values())
+    for tensor in load_file(file).values():
+        assert any(torch.equal(tensor, each) for each in held)

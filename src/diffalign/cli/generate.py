@@ -1,5 +1,6 @@
 """`diffalign generate`: pictures from what was learned."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -50,8 +51,11 @@ def generate(
         opened = open_artifact(path, opening)
         notice(*opened.notes, style="yellow")
         if opened.diversity is not None:
-            noises = opened.noise(opened.check_prompt(prompt)), opened.learned_noise(prompt)
-            now, learned = (f"{noise.effective_components():.3g}" for noise in noises)
+            text = opened.check_prompt(prompt)
+            now, learned = (
+                f"{each.noise(text).effective_components():.3g}"
+                for each in (opened, replace(opened, diversity=None))
+            )
             notice(f"noise is drawn from about {now} components; as it was learned, from {learned}")
         folder = None if out is None else out / path.name if runs else out
         written = write_pictures(opened, number, seed, prompt, frozen=frozen, out=folder)

@@ -72,6 +72,7 @@ class Halving(SearchLearner):
         return self.next_samples(self.sizes[self.rounds])
 
     def sample(self, request: Request) -> Iterator[Rollout]:
+        """Carries latents on to the next look, or draws the pictures of what is left."""
         x_T, x_t, prompt = self.noises, self.latents, self.prompts[0]
         if not self.rounds:
             x_T = x_t = self.draw(request)

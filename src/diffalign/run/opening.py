@@ -4,7 +4,7 @@ sampler of its model with the settings of learning."""
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -95,10 +95,6 @@ class Opened:
                 f"{self.path} holds no mixture of noise, whose diversity could be another; leave it out"
             )
         return noise.with_diversity(self.diversity)
-
-    def learned_noise(self, prompt: str | None) -> NoiseDistribution:
-        """The same, with the diversity that was learned."""
-        return replace(self, diversity=None).noise(self.check_prompt(prompt))
 
     def latents(self, prompt: str, n: int, seed: int) -> Tensor:
         """Initial noise `(n, *latent)`; of a search the n best that it kept.
